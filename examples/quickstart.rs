@@ -1,0 +1,2 @@
+//! Delivers a folder on loopback.
+fn main() {}

@@ -1,0 +1,8 @@
+//! Tiered Electronic Distribution: trees of files from one place to thousands, provably intact.
+
+pub mod codec;
+pub mod error;
+pub mod id;
+pub mod limits;
+pub mod name;
+pub mod package;
