@@ -6,3 +6,4 @@ pub mod id;
 pub mod limits;
 pub mod name;
 pub mod package;
+pub mod security;
