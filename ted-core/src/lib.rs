@@ -4,6 +4,7 @@ pub mod codec;
 pub mod error;
 pub mod id;
 pub mod limits;
+pub mod model;
 pub mod name;
 pub mod package;
 pub mod security;
