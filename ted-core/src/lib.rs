@@ -5,6 +5,7 @@ pub mod distributor;
 pub mod error;
 pub mod id;
 pub mod limits;
+pub mod model;
 pub mod name;
 pub mod package;
 pub mod security;
