@@ -1,6 +1,7 @@
 //! Tiered Electronic Distribution: trees of files from one place to thousands, provably intact.
 
 pub mod codec;
+pub mod distributor;
 pub mod error;
 pub mod id;
 pub mod limits;
