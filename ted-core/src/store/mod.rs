@@ -5,6 +5,7 @@
 
 mod catalog;
 mod data_dir;
+mod depot;
 mod file;
 mod part_file;
 mod read_at;
@@ -13,6 +14,9 @@ mod steps;
 
 pub use catalog::{Batch, Catalog, CatalogError, Committed, Lease, MemoryCatalog, Record, SledCatalog};
 pub use data_dir::{DataDir, DataDirError, NodeRole};
+pub use depot::{
+    Depot, DepotError, FinishedFile, Leftover, LocalDepot, MemoryDepot, PackageInfo, PackagePlace, Unreadable, prune,
+};
 pub use file::{FileError, create_folders, free_bytes, sync_folder};
 pub use part_file::PartFile;
 pub use staged_file::StagedFile;
