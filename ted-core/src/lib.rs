@@ -6,4 +6,5 @@ pub mod id;
 pub mod limits;
 pub mod name;
 pub mod package;
+pub mod protocol;
 pub mod security;
