@@ -8,5 +8,6 @@ pub mod limits;
 pub mod model;
 pub mod name;
 pub mod package;
+pub mod protocol;
 pub mod security;
 pub mod store;
