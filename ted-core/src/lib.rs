@@ -8,3 +8,4 @@ pub mod model;
 pub mod name;
 pub mod package;
 pub mod security;
+pub mod store;
