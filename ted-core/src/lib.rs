@@ -2,6 +2,7 @@
 
 pub mod codec;
 pub mod error;
+pub mod extract;
 pub mod id;
 pub mod limits;
 pub mod name;

@@ -44,6 +44,10 @@ pub struct Limits {
     pub state_file_bytes_max: u64,
     /// Packages that one release statement may name: a chain of ten with its baselines, several times over.
     pub statement_packages_max: usize,
+    /// Bytes of an extraction's journal: four million entries with paths of 200 bytes, and what is done with each.
+    pub journal_bytes_max: u64,
+    /// Folders that an extraction keeps open: well below the 1,024 open files that Linux grants a process by default.
+    pub open_folders_max: usize,
 }
 
 impl Limits {
@@ -67,6 +71,8 @@ impl Limits {
         certificate_bytes_max: 16 * KIB,
         state_file_bytes_max: 64 * MIB,
         statement_packages_max: 64,
+        journal_bytes_max: 1024 * MIB,
+        open_folders_max: 200,
     };
 }
 
