@@ -67,6 +67,12 @@ pub struct Limits {
     pub journal_bytes_max: u64,
     /// Folders that an extraction keeps open: well below the 1,024 open files that Linux grants a process by default.
     pub open_folders_max: usize,
+    /// Streams that a judged peer may have open at once: requests and Fetches of a few packages.
+    pub streams_max: u32,
+    /// Handshakes under way at once. One holds a few tens of KiB for at most the handshake timeout; peers beyond wait.
+    pub handshakes_max: usize,
+    /// Characters of a peer's close reason that are kept: a sentence or two for the log.
+    pub close_reason_chars_max: usize,
 }
 
 impl Limits {
@@ -101,6 +107,9 @@ impl Limits {
         silence_seconds_max: 60_000,
         journal_bytes_max: 1024 * MIB,
         open_folders_max: 200,
+        streams_max: 64,
+        handshakes_max: 1024,
+        close_reason_chars_max: 300,
     };
 }
 

@@ -36,4 +36,4 @@ pub use judge::judge_entries;
 pub use root::{BodyDigest, Disclosure, PackageKind, ROOT_CONTEXT, Root, Suite};
 pub use source::{SkipReason, Skipped, Source, SourceError, SourceFile};
 pub use table::TableRow;
-pub use verify::{VerifyProgress, verify_body};
+pub use verify::{VerifyProgress, verify_body, verify_digest};

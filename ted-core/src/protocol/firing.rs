@@ -86,7 +86,9 @@ impl PartState {
         }
     }
 
-    fn is_done(self, until: Until) -> bool {
+    /// Whether it is as far as `until` says.
+    #[must_use]
+    pub fn is_done(self, until: Until) -> bool {
         match until {
             Until::Received => matches!(self, Self::Received | Self::Verified | Self::Extracted),
             Until::Extracted => self == Self::Extracted,

@@ -370,6 +370,15 @@ impl Receiver {
         }
     }
 
+    /// A frame that the map does not vouch for was found in `distfile.part` all the same and verified: what a killed
+    /// process had written and not synced. To be told before the first [`Receiver::poll`].
+    pub fn already_written(&mut self, frame: u64, now: Duration) {
+        if self.advance(frame, FrameState::Missing, FrameState::Writing) {
+            self.buffered += self.layout.bytes_of(frame);
+            self.written(frame, now);
+        }
+    }
+
     /// The sync that [`Action::SyncData`] demanded is done: what was written before it began may be vouched for.
     pub fn synced(&mut self) {
         if self.ended || !matches!(self.sync, Sync::Data(_)) {
