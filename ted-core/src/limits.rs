@@ -44,6 +44,8 @@ pub struct Limits {
     pub state_file_bytes_max: u64,
     /// Packages that one release statement may name: a chain of ten with its baselines, several times over.
     pub statement_packages_max: usize,
+    /// Bytes of `distfile.part.map`: a bit for each of the most rows a table may have, and a header.
+    pub part_map_bytes_max: u64,
     /// Times that one frame may fail its hash: a flipped bit on the way does not come twice, a bad disk does.
     pub frame_failures_max: u32,
     /// Times that frames of one package may fail their hash before the whole package counts as damaged.
@@ -54,8 +56,8 @@ pub struct Limits {
     pub sync_interval_bytes: u64,
     /// Seconds after which a receiver syncs what it wrote, however little: on a slow link 16 MiB are minutes.
     pub sync_interval_seconds: u64,
-    /// Bytes that one receiver keeps between network and disk: 1 Gbit/s for a quarter of a second, three times the
-    /// largest frame.
+    /// Bytes that one receiver keeps between network and disk: 1 Gbit/s for a quarter of a second. Never less than
+    /// one frame for each of its streams and one more.
     pub receive_buffer_bytes: u64,
     /// Streams on which one receiver fetches at once: enough to hide the round trip when many single frames lack.
     pub fetches_max: usize,
@@ -84,6 +86,7 @@ impl Limits {
         certificate_bytes_max: 16 * KIB,
         state_file_bytes_max: 64 * MIB,
         statement_packages_max: 64,
+        part_map_bytes_max: MIB / 8 + 4 * KIB,
         frame_failures_max: 3,
         package_failures_max: 16,
         index_failures_max: 3,
