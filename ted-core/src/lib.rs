@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod distributor;
 pub mod error;
+pub mod extract;
 pub mod id;
 pub mod limits;
 pub mod model;

@@ -63,6 +63,10 @@ pub struct Limits {
     pub fetches_max: usize,
     /// The longest connection timeout that may be set, in seconds.
     pub silence_seconds_max: u64,
+    /// Bytes of an extraction's journal: four million entries with paths of 200 bytes, and what is done with each.
+    pub journal_bytes_max: u64,
+    /// Folders that an extraction keeps open: well below the 1,024 open files that Linux grants a process by default.
+    pub open_folders_max: usize,
 }
 
 impl Limits {
@@ -95,6 +99,8 @@ impl Limits {
         receive_buffer_bytes: 32 * MIB,
         fetches_max: 4,
         silence_seconds_max: 60_000,
+        journal_bytes_max: 1024 * MIB,
+        open_folders_max: 200,
     };
 }
 

@@ -6,9 +6,12 @@
 mod catalog;
 mod data_dir;
 mod depot;
+mod durable;
 mod file;
 mod part_file;
 mod read_at;
+mod security_dir;
+mod security_state;
 mod staged_file;
 mod steps;
 
@@ -17,7 +20,10 @@ pub use data_dir::{DataDir, DataDirError, NodeRole};
 pub use depot::{
     Depot, DepotError, FinishedFile, Leftover, LocalDepot, MemoryDepot, PackageInfo, PackagePlace, Unreadable, prune,
 };
+pub use durable::{DurableFile, StateError};
 pub use file::{FileError, create_folders, free_bytes, sync_folder};
 pub use part_file::PartFile;
+pub use security_dir::{IgnoredFile, SecurityDir, SecurityDirError, TrustedIn, TrustedRoot};
+pub use security_state::{Floors, Registration, Registrations, Sequences, StoredFloor};
 pub use staged_file::StagedFile;
 pub use steps::{AllSteps, Step, Steps};

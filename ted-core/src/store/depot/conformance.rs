@@ -82,7 +82,7 @@ async fn a_package_takes_the_place_of_the_one_before(depot: impl Depot, folder: 
     let new = depot.put(FinishedFile { path, place: place("site", 1) }).await.expect("adopted");
     assert_ne!(old.id, new.id);
     assert_eq!(depot.info(old.id).await.expect("asked"), None);
-    assert_eq!(depot.list().await.expect("listed"), [new.clone()]);
+    assert_eq!(depot.list().await.expect("listed"), std::slice::from_ref(&new));
     assert_eq!(depot.get_range(new.id, 0..new.bytes).await.expect("read"), package("site", 2));
 }
 
