@@ -56,8 +56,8 @@ pub struct Limits {
     pub sync_interval_bytes: u64,
     /// Seconds after which a receiver syncs what it wrote, however little: on a slow link 16 MiB are minutes.
     pub sync_interval_seconds: u64,
-    /// Bytes that one receiver keeps between network and disk: 1 Gbit/s for a quarter of a second, three times the
-    /// largest frame.
+    /// Bytes that one receiver keeps between network and disk: 1 Gbit/s for a quarter of a second. Never less than
+    /// one frame for each of its streams and one more.
     pub receive_buffer_bytes: u64,
     /// Streams on which one receiver fetches at once: enough to hide the round trip when many single frames lack.
     pub fetches_max: usize,

@@ -8,8 +8,9 @@ use crate::codec::{self, CodecError};
 use crate::error::Coded;
 use crate::id::{DistributionId, FiringId, KeyHash, Revision, UnixMillis};
 use crate::limits::Limits;
+use crate::model::Priority;
 use crate::name::Label;
-use crate::protocol::{OfferAnswer, Priority, Silence, code};
+use crate::protocol::{OfferAnswer, Silence, code};
 use crate::security::{Receipt, Stage};
 
 /// Why a persisted firing cannot be read or written.

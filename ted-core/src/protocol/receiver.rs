@@ -85,7 +85,8 @@ pub enum Action {
     WriteMap(FrameMap),
     /// All frames are there, synced and vouched for: check the whole and rename it. No action follows.
     Finish,
-    /// Stop; drop all streams and frames. No action follows, but the map on disk stays true.
+    /// Stop; drop all streams and frames, and wait for what was given to the disk before the files are touched in
+    /// any other way. No action follows, and the map on disk stays true.
     GiveUp(GiveUp),
 }
 
