@@ -16,7 +16,7 @@ pub struct Limits {
     pub frame_raw_bytes_max: u32,
     /// Stored length of any frame: zstd's worst case for 8 MiB of noise is under 33 KiB more; sealing adds 16 bytes.
     pub frame_stored_bytes_max: u32,
-    /// Rows in a table, body and catalog together: 4 TiB of content in 4 MiB frames.
+    /// Rows in a table, body and catalog together: a build uses half of them for content, 2 TiB in 4 MiB frames.
     pub table_rows_max: u64,
     /// Entries in a catalog. Each costs about 200 bytes of memory while it is judged.
     pub entries_max: u64,
