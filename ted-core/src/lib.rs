@@ -1,6 +1,7 @@
 //! Tiered Electronic Distribution: trees of files from one place to thousands, provably intact.
 
 pub mod codec;
+pub mod distributor;
 pub mod error;
 pub mod extract;
 pub mod id;
@@ -8,3 +9,4 @@ pub mod limits;
 pub mod name;
 pub mod package;
 pub mod security;
+pub mod store;

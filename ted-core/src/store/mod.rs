@@ -1,0 +1,3 @@
+//! What lies on disk: catalog, package files, data directory.
+
+mod read_at;
