@@ -152,10 +152,10 @@ pub enum ExtractError {
         name: String,
     },
     /// The journal is not what was written.
-    #[error("the journal of an interrupted extraction to `{}` is damaged", target.display())]
+    #[error("the journal of an interrupted extraction in `{}` is damaged", staging.display())]
     Journal {
-        /// The target.
-        target: PathBuf,
+        /// The staging folder.
+        staging: PathBuf,
         /// What is wrong, where the decoder has more to say.
         source: Option<CodecError>,
     },

@@ -116,7 +116,7 @@ impl Journal {
     /// The journal in a staging folder; `None` if it has none.
     pub(super) fn read(staging: &Staging, target: &Path, limits: &Limits) -> Result<Option<Self>, ExtractError> {
         let failed = |error| ExtractError::io("reading the journal in", target.display(), error);
-        let damaged = |source| ExtractError::Journal { target: target.to_owned(), source };
+        let damaged = |source| ExtractError::Journal { staging: staging.path(target), source };
         let Some(facts) = disk::facts_at(&*staging.folder, JOURNAL).map_err(failed)? else { return Ok(None) };
         if facts.found != Found::File || facts.size > limits.journal_bytes_max {
             return Err(damaged(None));

@@ -18,6 +18,8 @@ mod root;
 mod source;
 mod table;
 mod tar_stream;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use body::{BodyReader, RawFrames, ReadAt};
