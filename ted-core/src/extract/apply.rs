@@ -43,9 +43,7 @@ impl Apply<'_> {
         let failed = |error| ExtractError::io("finishing", "the target", error);
         self.disk.sync_file_system(self.root).map_err(failed)?;
         staging.remove(self.disk, JournalGoes::Last).map_err(failed)?;
-        if let Some(attributes) = journal.root {
-            self.disk.set_attributes(Step::SetFolder, &**self.root, attributes).map_err(failed)?;
-        }
+        self.disk.set_attributes(Step::SetFolder, &**self.root, journal.root).map_err(failed)?;
         self.disk.sync(&**self.root).map_err(failed)
     }
 

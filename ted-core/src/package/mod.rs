@@ -34,7 +34,7 @@ pub use error::{CatalogFault, FrameError, PackageError};
 pub use frame::{FrameDecoder, check_frame, decode_frame};
 pub use index::{PackageIndex, package_id};
 pub use index_reader::{IndexReader, Step, read_index};
-pub use judge::judge_entries;
+pub use judge::{judge_entries, judge_rows};
 pub use root::{BodyDigest, Disclosure, PackageKind, ROOT_CONTEXT, Root, Suite};
 pub use source::{SkipReason, Skipped, Source, SourceError, SourceFile};
 pub use table::TableRow;

@@ -114,8 +114,7 @@ impl RawFrames for Sparse {
     }
 
     fn read_raw(&self, frame: u64, out: &mut Vec<u8>) -> Result<(), PackageError> {
-        out.clear();
-        out.resize(FRAME as usize, 0);
+        *out = vec![0; FRAME as usize];
         for island in self.islands.iter().filter(|&island| island / FRAME == frame) {
             out[(island % FRAME) as usize] = 1;
         }
