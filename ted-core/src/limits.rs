@@ -44,6 +44,8 @@ pub struct Limits {
     pub state_file_bytes_max: u64,
     /// Packages that one release statement may name: a chain of ten with its baselines, several times over.
     pub statement_packages_max: usize,
+    /// Bytes of `distfile.part.map`: a bit for each of the most rows a table may have, and a header.
+    pub part_map_bytes_max: u64,
 }
 
 impl Limits {
@@ -67,6 +69,7 @@ impl Limits {
         certificate_bytes_max: 16 * KIB,
         state_file_bytes_max: 64 * MIB,
         statement_packages_max: 64,
+        part_map_bytes_max: MIB / 8 + 4 * KIB,
     };
 }
 

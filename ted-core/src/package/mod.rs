@@ -1,9 +1,39 @@
 //! The package, `distfile.ted`: root, table, catalog, frames; building and reading. Byte layout in `docs/format.md`.
 
+mod body;
+mod build;
+mod catalog;
+mod container;
+mod content;
+mod cuts;
+mod digest;
 mod entry;
+mod error;
+mod frame;
+mod index;
+mod index_reader;
+mod judge;
+mod pipeline;
 mod root;
+mod source;
 mod table;
+mod tar_stream;
+mod verify;
 
+pub use body::{BodyReader, RawFrames, ReadAt};
+pub use build::{BuildError, BuildOptions, BuildProgress, BuiltPackage, LEVEL, RootSigner, build_baseline};
+pub use catalog::{content_id, same_but_content};
+pub use container::{FORMAT_MAJOR, FORMAT_MINOR};
+pub use content::{ContentHasher, PieceHash};
+pub use cuts::{FRAME_BYTES, FRAME_BYTES_MIN};
+pub use digest::DigestKind;
 pub use entry::{CatalogRow, Entry, EntryKind, EntryPath, Extension, Mtime, PathError};
+pub use error::{CatalogFault, FrameError, PackageError};
+pub use frame::{FrameDecoder, check_frame, decode_frame};
+pub use index::{PackageIndex, package_id};
+pub use index_reader::{IndexReader, Step, read_index};
+pub use judge::judge_entries;
 pub use root::{BodyDigest, Disclosure, PackageKind, ROOT_CONTEXT, Root, Suite};
+pub use source::{SkipReason, Skipped, Source, SourceError, SourceFile};
 pub use table::TableRow;
+pub use verify::{VerifyProgress, verify_body};

@@ -1,0 +1,221 @@
+//! Distributions: named sets of files with a source, options and a target.
+
+use std::fmt;
+use std::str::FromStr;
+
+use globset::Glob;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Coded;
+use crate::id::DistributionId;
+use crate::model::{FleetError, Item};
+use crate::name::Label;
+
+/// The operator's digest over a package's body. Frame hashes and the signature are always there besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Digest {
+    /// None.
+    #[default]
+    None,
+    /// MD5, for tooling that checks it; it authorises nothing.
+    Md5,
+    /// BLAKE3.
+    Blake3,
+}
+
+/// Which sends go first when a link or a disk is short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// After all others.
+    Low,
+    /// The usual.
+    #[default]
+    Medium,
+    /// Before all others.
+    High,
+}
+
+/// A word that is not one of those to choose from.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a {what}: choose {}", choices.join(", "))]
+pub struct ChoiceError {
+    text: String,
+    what: &'static str,
+    choices: &'static [&'static str],
+}
+
+impl Coded for ChoiceError {
+    fn code(&self) -> &'static str {
+        "TED-1609"
+    }
+}
+
+macro_rules! text_form {
+    ($name:ident, $what:literal, $($variant:ident = $text:literal),+) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(match self { $(Self::$variant => $text),+ })
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ChoiceError;
+
+            fn from_str(text: &str) -> Result<Self, ChoiceError> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(ChoiceError { text: text.to_owned(), what: $what, choices: &[$($text),+] }),
+                }
+            }
+        }
+    };
+}
+
+text_form!(Digest, "digest", None = "none", Md5 = "md5", Blake3 = "blake3");
+text_form!(Priority, "priority", High = "high", Medium = "medium", Low = "low");
+
+/// A named set of files, owned by one Distributor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Distribution {
+    /// What it is known by everywhere; it never changes.
+    #[serde(with = "id_as_text")]
+    pub id: DistributionId,
+    /// Its name at the Distributor.
+    pub name: Label,
+    /// The folder that is packed: an absolute path on the Distributor.
+    pub source: String,
+    /// Globs of paths below the source that are left out. `*` stays within one component, `**` does not.
+    pub exclude: Vec<String>,
+    /// The operator's digest.
+    pub digest: Digest,
+    /// Where Subscribers may put it: an absolute path, in which `%NAME%` stands for a variable of theirs.
+    pub target: Option<String>,
+    /// Whether files that cannot be read are left out and named, instead of failing the build.
+    pub skip_unreadable: bool,
+    /// Which sends go first.
+    pub priority: Priority,
+}
+
+impl Distribution {
+    /// A Distribution with the default options.
+    #[must_use]
+    pub fn new(id: DistributionId, name: Label, source: impl Into<String>) -> Self {
+        Self {
+            id,
+            name,
+            source: source.into(),
+            exclude: Vec::new(),
+            digest: Digest::default(),
+            target: None,
+            skip_unreadable: false,
+            priority: Priority::default(),
+        }
+    }
+
+    pub(crate) fn item(&self) -> Item {
+        Item::Distribution(self.name.to_string())
+    }
+
+    pub(crate) fn check(&self) -> Result<(), FleetError> {
+        let refuse = |field, reason: String| Err(FleetError::BadField { item: self.item(), field, reason });
+        if let Err(reason) = absolute(&self.source) {
+            return refuse("source", reason);
+        }
+        if let Some(Err(reason)) = self.target.as_deref().map(target) {
+            return refuse("target", reason);
+        }
+        for glob in &self.exclude {
+            if let Err(error) = Glob::new(glob) {
+                return refuse("exclude", format!("`{glob}` is not a glob: {}", error.kind()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn absolute(path: &str) -> Result<(), String> {
+    if !path.starts_with('/') {
+        return Err(format!("`{path}` is not an absolute path"));
+    }
+    if path.contains('\0') {
+        return Err("holds a NUL byte".to_owned());
+    }
+    Ok(())
+}
+
+fn target(path: &str) -> Result<(), String> {
+    if !path.starts_with('%') {
+        absolute(path)?;
+    }
+    if path.split('/').any(|component| component == "..") {
+        return Err(format!("`{path}` has a `..` in it"));
+    }
+    if path.matches('%').count() % 2 != 0 {
+        return Err(format!("`{path}` has a `%` without its partner: a variable is written %NAME%"));
+    }
+    Ok(())
+}
+
+/// `DistributionId` as 32 hex digits, in every serde format.
+mod id_as_text {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use crate::id::DistributionId;
+
+    pub(super) fn serialize<S: Serializer>(id: &DistributionId, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(id)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DistributionId, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site() -> Distribution {
+        Distribution::new(DistributionId::from_bytes([1; 16]), "site".parse().expect("valid"), "/srv/site")
+    }
+
+    #[test]
+    fn fields_that_cannot_work_are_named() {
+        assert_eq!(site().check(), Ok(()));
+        let with = |change: fn(&mut Distribution)| {
+            let mut distribution = site();
+            change(&mut distribution);
+            distribution.check()
+        };
+        for (field, change) in [
+            ("source", (|d| d.source = "srv".to_owned()) as fn(&mut Distribution)),
+            ("source", |d| d.source = String::new()),
+            ("source", |d| d.source = "/a\0b".to_owned()),
+            ("target", |d| d.target = Some("www".to_owned())),
+            ("target", |d| d.target = Some("/srv/../etc".to_owned())),
+            ("target", |d| d.target = Some("/srv/%NODE_NAME".to_owned())),
+            ("exclude", |d| d.exclude = vec!["*.log".to_owned(), "[".to_owned()]),
+        ] {
+            match with(change) {
+                Err(FleetError::BadField { field: named, .. }) => assert_eq!(named, field),
+                other => panic!("{field}: {other:?}"),
+            }
+        }
+        assert_eq!(with(|d| d.target = Some("%ROOT%/www/%DISTRIBUTION%".to_owned())), Ok(()));
+    }
+
+    #[test]
+    fn digests_and_priorities_print_as_they_are_written() {
+        for digest in [Digest::None, Digest::Md5, Digest::Blake3] {
+            assert_eq!(digest.to_string().parse(), Ok(digest));
+        }
+        for priority in [Priority::Low, Priority::Medium, Priority::High] {
+            assert_eq!(priority.to_string().parse(), Ok(priority));
+        }
+        assert!("sha1".parse::<Digest>().expect_err("unknown").to_string().contains("md5"));
+        assert!(Priority::High > Priority::Medium && Priority::Medium > Priority::Low);
+    }
+}

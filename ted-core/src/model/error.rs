@@ -1,0 +1,98 @@
+//! What can be wrong with a fleet.
+
+use std::fmt;
+
+use crate::error::Coded;
+
+/// A thing of the fleet, for messages: `Distribution site`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Item {
+    /// A Distribution, by name.
+    Distribution(String),
+    /// A Channel, by name.
+    Channel(String),
+    /// A Subscriber, by node name.
+    Subscriber(String),
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Distribution(name) => write!(f, "Distribution `{name}`"),
+            Self::Channel(name) => write!(f, "Channel `{name}`"),
+            Self::Subscriber(name) => write!(f, "Subscriber `{name}`"),
+        }
+    }
+}
+
+/// Why a fleet, or a change to it, was refused. A refused change leaves the fleet as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FleetError {
+    /// The text is not a fleet.
+    #[error("the fleet cannot be read: {reason}")]
+    Malformed {
+        /// What the reader says, with line and column.
+        reason: String,
+    },
+    /// The fleet cannot be said in TOML.
+    #[error("the fleet cannot be written as text: {reason}")]
+    Unwritable {
+        /// What the writer says.
+        reason: String,
+    },
+    /// A name or an id is given twice.
+    #[error("{item} is there already{detail}")]
+    Duplicate {
+        /// The second one.
+        item: Item,
+        /// What they share where it is not the name; else empty.
+        detail: String,
+    },
+    /// Something names what the fleet does not have.
+    #[error("{by} names {missing}, which the fleet does not have")]
+    UnknownReference {
+        /// Who names it.
+        by: Item,
+        /// What is missing.
+        missing: Item,
+    },
+    /// The thing to change is not there.
+    #[error("there is no {item}")]
+    NotFound {
+        /// What was looked for.
+        item: Item,
+    },
+    /// The thing to delete is in use.
+    #[error("{item} is still part of {by}")]
+    InUse {
+        /// What should go.
+        item: Item,
+        /// Who uses it, in words.
+        by: String,
+    },
+    /// A field has a value that cannot work.
+    #[error("{item}: {field} {reason}")]
+    BadField {
+        /// Whose field.
+        item: Item,
+        /// Which field, as in `fleet.toml`.
+        field: &'static str,
+        /// What is wrong, in words that follow the field's name.
+        reason: String,
+    },
+}
+
+impl Coded for FleetError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed { .. } => "TED-1601",
+            Self::Duplicate { .. } => "TED-1602",
+            Self::UnknownReference { .. } => "TED-1603",
+            Self::InUse { .. } => "TED-1604",
+            Self::NotFound { .. } => "TED-1605",
+            Self::BadField { .. } => "TED-1606",
+            Self::Unwritable { .. } => "TED-1608",
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! `fleet.toml`: the fleet as text that people write, review and keep in version control.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::DistributionId;
+use crate::model::{Channel, Digest, Distribution, Endpoint, Fleet, FleetError, Priority, Subscriber};
+use crate::name::{Label, NodeName};
+
+const HEADER: &str =
+    "# TED writes this file after every change. To change the fleet by file, edit a copy and apply it.\n";
+
+impl Fleet {
+    /// The fleet as the text of `fleet.toml`: the same fleet gives the same text.
+    ///
+    /// # Errors
+    /// [`FleetError::Unwritable`] when TOML cannot say it.
+    pub fn to_toml(&self) -> Result<String, FleetError> {
+        let file = FleetFile {
+            distribution: self.distributions().map(DistributionFile::from).collect(),
+            channel: self.channels().map(ChannelFile::from).collect(),
+            subscriber: self.subscribers().map(SubscriberFile::from).collect(),
+        };
+        let body = toml::to_string(&file).map_err(|error| FleetError::Unwritable { reason: error.to_string() })?;
+        Ok(format!("{HEADER}\n{body}"))
+    }
+
+    /// The fleet that the text of a `fleet.toml` declares. A Distribution written without an id gets one from
+    /// `id_for`, which knows the ids already given to names.
+    ///
+    /// # Errors
+    /// [`FleetError::Malformed`] with line and column, also for a key that is not known; else the first mistake.
+    pub fn from_toml(text: &str, id_for: &mut dyn FnMut(&Label) -> DistributionId) -> Result<Self, FleetError> {
+        let file: FleetFile =
+            toml::from_str(text).map_err(|error| FleetError::Malformed { reason: error.to_string() })?;
+        Self::from_parts(
+            file.distribution
+                .into_iter()
+                .map(|distribution| distribution.into_distribution(id_for))
+                .collect::<Result<_, _>>()?,
+            file.channel.into_iter().map(Channel::from).collect(),
+            file.subscriber.into_iter().map(Subscriber::from).collect(),
+        )
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FleetFile {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    distribution: Vec<DistributionFile>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    channel: Vec<ChannelFile>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    subscriber: Vec<SubscriberFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DistributionFile {
+    name: Label,
+    id: Option<String>,
+    source: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    exclude: Vec<String>,
+    #[serde(default)]
+    digest: Digest,
+    target: Option<String>,
+    #[serde(default)]
+    skip_unreadable: bool,
+    #[serde(default)]
+    priority: Priority,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChannelFile {
+    name: Label,
+    distributions: Vec<Label>,
+    #[serde(default)]
+    subscribers: Vec<NodeName>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SubscriberFile {
+    name: NodeName,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    endpoints: Vec<Endpoint>,
+}
+
+impl DistributionFile {
+    fn into_distribution(self, id_for: &mut dyn FnMut(&Label) -> DistributionId) -> Result<Distribution, FleetError> {
+        let id = match &self.id {
+            Some(text) => text.parse().map_err(|error| FleetError::Malformed {
+                reason: format!("the id of Distribution `{}`: {error}", self.name),
+            })?,
+            None => id_for(&self.name),
+        };
+        Ok(Distribution {
+            id,
+            name: self.name,
+            source: self.source,
+            exclude: self.exclude,
+            digest: self.digest,
+            target: self.target,
+            skip_unreadable: self.skip_unreadable,
+            priority: self.priority,
+        })
+    }
+}
+
+impl From<&Distribution> for DistributionFile {
+    fn from(distribution: &Distribution) -> Self {
+        let Distribution { id, name, source, exclude, digest, target, skip_unreadable, priority } = distribution;
+        Self {
+            name: name.clone(),
+            id: Some(id.to_string()),
+            source: source.clone(),
+            exclude: exclude.clone(),
+            digest: *digest,
+            target: target.clone(),
+            skip_unreadable: *skip_unreadable,
+            priority: *priority,
+        }
+    }
+}
+
+impl From<&Channel> for ChannelFile {
+    fn from(channel: &Channel) -> Self {
+        let Channel { name, distributions, subscribers } = channel;
+        Self {
+            name: name.clone(),
+            distributions: distributions.iter().cloned().collect(),
+            subscribers: subscribers.iter().cloned().collect(),
+        }
+    }
+}
+
+impl From<ChannelFile> for Channel {
+    fn from(file: ChannelFile) -> Self {
+        Self {
+            name: file.name,
+            distributions: file.distributions.into_iter().collect(),
+            subscribers: file.subscribers.into_iter().collect(),
+        }
+    }
+}
+
+impl From<&Subscriber> for SubscriberFile {
+    fn from(subscriber: &Subscriber) -> Self {
+        let Subscriber { name, endpoints } = subscriber;
+        Self { name: name.clone(), endpoints: endpoints.clone() }
+    }
+}
+
+impl From<SubscriberFile> for Subscriber {
+    fn from(file: SubscriberFile) -> Self {
+        Self { name: file.name, endpoints: file.endpoints }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Coded;
+    use crate::model::fleet::tests::{fleet, label, node};
+
+    fn no_id(name: &Label) -> DistributionId {
+        panic!("{name} has an id")
+    }
+
+    #[test]
+    fn a_fleet_comes_back_from_its_text() {
+        let mut fleet = fleet();
+        let mut site = fleet.distribution(&label("site")).expect("there").clone();
+        site.exclude = vec!["*.log".to_owned(), "tmp/**".to_owned()];
+        site.target = Some("/srv/%NODE_NAME%".to_owned());
+        site.digest = Digest::Md5;
+        site.priority = Priority::High;
+        site.skip_unreadable = true;
+        fleet.update_distribution(&label("site"), site).expect("valid");
+        let mut leaf = fleet.subscriber(&node("leaf1")).expect("there").clone();
+        leaf.endpoints = vec!["[::1]:1229".parse().expect("valid"), "leaf1:7".parse().expect("valid")];
+        fleet.update_subscriber(leaf).expect("valid");
+
+        let text = fleet.to_toml().expect("writable");
+        assert_eq!(Fleet::from_toml(&text, &mut no_id).expect(&text), fleet);
+        assert_eq!(Fleet::from_toml(&Fleet::default().to_toml().expect("empty"), &mut no_id), Ok(Fleet::default()));
+    }
+
+    #[test]
+    fn a_written_fleet_needs_no_ids_and_no_defaults() {
+        let text = r#"
+            [[distribution]]
+            name = "site"
+            source = "/srv/site"
+
+            [[channel]]
+            name = "nightly"
+            distributions = ["site"]
+            subscribers = ["leaf1"]
+
+            [[subscriber]]
+            name = "leaf1"
+        "#;
+        let fleet = Fleet::from_toml(text, &mut |_| DistributionId::from_bytes([7; 16])).expect("valid");
+        let expected = Distribution::new(DistributionId::from_bytes([7; 16]), label("site"), "/srv/site");
+        assert_eq!(fleet.distribution(&label("site")), Ok(&expected));
+        assert_eq!(fleet.entitled(&node("leaf1")).len(), 1);
+    }
+
+    #[test]
+    fn mistakes_in_the_text_are_named() {
+        for (code, named, text) in [
+            ("TED-1601", "sorce", "[[distribution]]\nname='site'\nsorce='/srv'"),
+            ("TED-1601", "line 2", "[[distribution]]\nname='a/b'\nsource='/srv'"),
+            ("TED-1601", "id of Distribution `a`", "[[distribution]]\nname='a'\nid='xyz'\nsource='/srv'"),
+            ("TED-1601", "endpoint", "[[subscriber]]\nname='a'\nendpoints=['nowhere']"),
+            ("TED-1602", "Subscriber `a`", "[[subscriber]]\nname='a'\n[[subscriber]]\nname='A.'"),
+            ("TED-1603", "Distribution `x`", "[[channel]]\nname='c'\ndistributions=['x']"),
+            ("TED-1606", "source", "[[distribution]]\nname='a'\nsource='srv'"),
+        ] {
+            let error = Fleet::from_toml(text, &mut |_| DistributionId::from_bytes([1; 16])).expect_err(text);
+            assert_eq!(error.code(), code, "{error}");
+            assert!(error.to_string().contains(named), "{error} does not name {named}");
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! What an operator declares: Distributions, Channels and Subscribers, and the [`Fleet`] that joins them.
+//!
+//! Plain data with its validation, its text form `fleet.toml` and a readable difference. Nothing here reads a disk.
+
+mod channel;
+mod diff;
+mod distribution;
+mod endpoint;
+mod error;
+mod file;
+mod fleet;
+mod subscriber;
+
+pub use channel::Channel;
+pub use diff::{Change, Difference};
+pub use distribution::{ChoiceError, Digest, Distribution, Priority};
+pub use endpoint::{DEFAULT_PORT, DirectAddress, Endpoint, EndpointError};
+pub use error::{FleetError, Item};
+pub use fleet::Fleet;
+pub use subscriber::Subscriber;

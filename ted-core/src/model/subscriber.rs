@@ -1,0 +1,27 @@
+//! Subscribers: the nodes that receive.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Endpoint, Item};
+use crate::name::NodeName;
+
+/// A node that receives. Its keys are registered apart from the fleet; here it is a name and its places.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscriber {
+    /// Its node name.
+    pub name: NodeName,
+    /// Where it is dialled, in order of preference. Empty for one that dials by itself, from behind NAT.
+    pub endpoints: Vec<Endpoint>,
+}
+
+impl Subscriber {
+    /// A Subscriber that dials by itself.
+    #[must_use]
+    pub fn new(name: NodeName) -> Self {
+        Self { name, endpoints: Vec::new() }
+    }
+
+    pub(crate) fn item(&self) -> Item {
+        Item::Subscriber(self.name.to_string())
+    }
+}

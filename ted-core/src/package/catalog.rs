@@ -1,0 +1,73 @@
+//! The catalog's bytes, and the content id.
+
+use crate::codec;
+use crate::id::ContentId;
+use crate::limits::Limits;
+
+use super::entry::{CatalogRow, Entry};
+use super::error::PackageError;
+
+/// Raw bytes that a catalog frame has at most, unless a single row is longer.
+const CATALOG_FRAME_BYTES: usize = 4 * 1024 * 1024;
+const COUNT_BYTES: usize = 8;
+const OFFSET_BYTES: usize = 8;
+
+/// The raw bytes of each catalog frame (the encoding of a `Vec<CatalogRow>`), and the content id of the entries.
+pub(super) fn encode_catalog(rows: &[CatalogRow]) -> Result<(Vec<Vec<u8>>, ContentId), PackageError> {
+    let mut frames = Vec::new();
+    let mut frame = vec![0; COUNT_BYTES];
+    let mut count = 0_u64;
+    let mut content = blake3::Hasher::new();
+    for row in rows {
+        let entry = encode_entry(&row.entry)?;
+        content.update(&entry);
+        if count > 0 && frame.len() + entry.len() + OFFSET_BYTES > CATALOG_FRAME_BYTES {
+            end_frame(&mut frames, &mut frame, &mut count);
+        }
+        frame.extend_from_slice(&entry);
+        frame.extend_from_slice(&row.offset.to_le_bytes());
+        count += 1;
+    }
+    end_frame(&mut frames, &mut frame, &mut count);
+    Ok((frames, ContentId::from_bytes(*content.finalize().as_bytes())))
+}
+
+fn end_frame(frames: &mut Vec<Vec<u8>>, frame: &mut Vec<u8>, count: &mut u64) {
+    frame[..COUNT_BYTES].copy_from_slice(&count.to_le_bytes());
+    frames.push(std::mem::replace(frame, vec![0; COUNT_BYTES]));
+    *count = 0;
+}
+
+/// The rows of one catalog frame.
+pub(super) fn decode_catalog_frame(raw: &[u8]) -> Result<Vec<CatalogRow>, PackageError> {
+    Ok(codec::decode("catalog", raw, raw.len() as u64)?)
+}
+
+/// BLAKE3 of the codec's encodings of `entries`, in path order, one after the other.
+///
+/// # Errors
+/// [`PackageError::Codec`] when an entry is beyond the limits.
+pub fn content_id<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Result<ContentId, PackageError> {
+    let mut content = blake3::Hasher::new();
+    for entry in entries {
+        content.update(&encode_entry(entry)?);
+    }
+    Ok(ContentId::from_bytes(*content.finalize().as_bytes()))
+}
+
+fn encode_entry(entry: &Entry) -> Result<Vec<u8>, PackageError> {
+    Ok(codec::encode("entry", entry, u64::from(Limits::DEFAULT.frame_raw_bytes_max))?)
+}
+
+/// Whether a source whose entries are `now` is the one that `rows` were built from: same paths, kinds, modes,
+/// owners, times, sizes and links. Content is not looked at, so this is as quick as walking the source.
+#[must_use]
+pub fn same_but_content(rows: &[CatalogRow], now: &[Entry]) -> bool {
+    rows.len() == now.len() && rows.iter().zip(now).all(|(row, entry)| same_attributes(&row.entry, entry))
+}
+
+fn same_attributes(old: &Entry, new: &Entry) -> bool {
+    let Entry { path, kind, mode, uid, gid, mtime, size, link, content: _, extensions } = old;
+    (path, kind, mode, uid, gid) == (&new.path, &new.kind, &new.mode, &new.uid, &new.gid)
+        && (mtime, size, link, extensions) == (&new.mtime, &new.size, &new.link, &new.extensions)
+}

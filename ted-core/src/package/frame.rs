@@ -1,0 +1,93 @@
+//! One frame: compressing, checking, decompressing. The one place that knows zstd.
+
+use std::io;
+
+use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe;
+
+use crate::id::Hash;
+
+use super::error::FrameError;
+use super::table::TableRow;
+
+/// Makes frames, one after the other, with one zstd context.
+pub(super) struct FrameEncoder {
+    context: Compressor<'static>,
+}
+
+impl FrameEncoder {
+    /// An encoder of this zstd level. The content's size is written, a checksum is not.
+    pub(super) fn new(level: i32) -> io::Result<Self> {
+        Ok(Self { context: Compressor::new(level)? })
+    }
+
+    /// Compresses `raw` into `stored`, whose old bytes are dropped, and returns the table's row.
+    ///
+    /// # Errors
+    /// What zstd says; a frame of 4 GiB or more cannot be.
+    pub(super) fn encode(&mut self, raw: &[u8], stored: &mut Vec<u8>) -> io::Result<TableRow> {
+        stored.clear();
+        stored.reserve(zstd_safe::compress_bound(raw.len()));
+        self.context.compress_to_buffer(raw, stored)?;
+        let too_long = |_| io::Error::from(io::ErrorKind::InvalidInput);
+        Ok(TableRow {
+            stored_bytes: u32::try_from(stored.len()).map_err(too_long)?,
+            raw_bytes: u32::try_from(raw.len()).map_err(too_long)?,
+            hash: Hash::of(stored),
+        })
+    }
+}
+
+/// Takes frames apart, one after the other, with one zstd context.
+#[derive(Default)]
+pub struct FrameDecoder {
+    context: Decompressor<'static>,
+}
+
+impl FrameDecoder {
+    /// Decompresses what [`check_frame`] has passed into `out`, whose old bytes are dropped.
+    ///
+    /// # Errors
+    /// [`FrameError::Decompress`] when the bytes are anything but one zstd frame of exactly the stated raw length.
+    pub fn decode(&mut self, row: &TableRow, stored: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+        let refuse = |reason: &str| FrameError::Decompress { reason: reason.to_owned() };
+        match zstd_safe::find_frame_compressed_size(stored) {
+            Ok(length) if length == stored.len() => {}
+            _ => return Err(refuse("the bytes are not one zstd frame")),
+        }
+        match zstd_safe::get_frame_content_size(stored) {
+            Ok(Some(length)) if length == u64::from(row.raw_bytes) => {}
+            _ => return Err(refuse("the frame does not state the raw length that the table states")),
+        }
+        out.clear();
+        out.reserve_exact(row.raw_bytes as usize);
+        self.context.decompress_to_buffer(stored, out).map_err(|error| refuse(&error.to_string()))?;
+        if out.len() != row.raw_bytes as usize {
+            return Err(refuse("the frame has another raw length than the table states"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether `stored` are the bytes that the table means.
+///
+/// # Errors
+/// [`FrameError::Length`] or [`FrameError::Hash`].
+pub fn check_frame(row: &TableRow, stored: &[u8]) -> Result<(), FrameError> {
+    if stored.len() as u64 != u64::from(row.stored_bytes) {
+        return Err(FrameError::Length { stated: u64::from(row.stored_bytes), found: stored.len() as u64 });
+    }
+    if Hash::of(stored) != row.hash {
+        return Err(FrameError::Hash);
+    }
+    Ok(())
+}
+
+/// Decompresses a frame that [`check_frame`] has passed into `out`, whose old bytes are dropped.
+/// For many frames a [`FrameDecoder`] is cheaper.
+///
+/// # Errors
+/// [`FrameError::Decompress`] when the bytes are anything but one zstd frame of exactly the stated raw length.
+pub fn decode_frame(row: &TableRow, stored: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+    FrameDecoder::default().decode(row, stored, out)
+}

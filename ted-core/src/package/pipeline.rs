@@ -1,0 +1,300 @@
+//! A build's stages: several threads read files into raw frames, several compress them, one writes them in order.
+//!
+//! The raw bytes of all frames that were begun and not yet written stay within a budget, so memory is bounded
+//! whatever the tree and the number of threads. Which thread makes a frame changes nothing about its bytes.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::id::Hash;
+
+use super::build::BuildError;
+use super::content::{ContentHasher, PieceHash};
+use super::cuts::{FrameContent, Plan, PlannedFrame};
+use super::entry::{Entry, EntryKind};
+use super::frame::FrameEncoder;
+use super::source::{Source, SourceError};
+use super::table::TableRow;
+use super::tar_stream::{append_header, padding};
+
+/// Raw bytes of the frames in flight. Noise stays as long when it is compressed, and has both lengths meanwhile; a
+/// zstd context of level 3 takes about 3 MiB. So a build stays at about 100 MiB even with eight compressors.
+const IN_FLIGHT_BYTES_MAX: u64 = 48 * 1024 * 1024;
+/// More compressors would not fit [`IN_FLIGHT_BYTES_MAX`].
+const COMPRESSORS_MAX: usize = 8;
+
+/// Readers wait for disks and networks, so there are more of them than processors, within reason.
+const READERS_MIN: usize = 4;
+
+/// A frame that is ready to be written.
+pub(super) struct MadeFrame {
+    pub(super) stored: Vec<u8>,
+    pub(super) row: TableRow,
+    /// The hashes of the files that lie in it, by entry.
+    pub(super) hashes: Vec<(usize, HashedContent)>,
+}
+
+/// What a frame tells about a file's hash.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum HashedContent {
+    Whole(Hash),
+    Piece { number: u64, hash: PieceHash },
+}
+
+/// What every stage needs to know.
+pub(super) struct Job<'a> {
+    pub(super) source: &'a dyn Source,
+    pub(super) entries: &'a [Entry],
+    pub(super) plan: &'a Plan,
+    pub(super) level: i32,
+    pub(super) threads: usize,
+    pub(super) cancel: &'a AtomicBool,
+}
+
+/// Makes every frame of the plan and hands them to `write`, in order.
+pub(super) fn run(
+    job: &Job<'_>,
+    write: &mut dyn FnMut(&PlannedFrame, MadeFrame) -> Result<(), BuildError>,
+) -> Result<(), BuildError> {
+    let gate = Gate::default();
+    let threads = job.threads.clamp(1, COMPRESSORS_MAX);
+    let (to_compress, raw_frames) = sync_channel::<(usize, Vec<u8>)>(threads);
+    let (to_write, made_frames) = sync_channel::<(usize, MadeFrame)>(threads);
+    // Owned by the compressors together: when the last one ends, readers find the other end closed.
+    let raw_frames = Arc::new(Mutex::new(raw_frames));
+    let written = std::thread::scope(|scope| {
+        let _stop = StopOnPanic(&gate);
+        for _ in 0..(2 * threads).max(READERS_MIN) {
+            let (gate, to_compress) = (&gate, to_compress.clone());
+            scope.spawn(move || gate.guard(|| read_frames(job, gate, &to_compress)));
+        }
+        for _ in 0..threads {
+            let (gate, raw_frames, to_write) = (&gate, Arc::clone(&raw_frames), to_write.clone());
+            scope.spawn(move || gate.guard(|| compress_frames(job, &raw_frames, &to_write)));
+        }
+        drop((raw_frames, to_compress, to_write));
+        let written = write_frames(job, &gate, made_frames, write);
+        if written.is_err() {
+            gate.stop(None);
+        }
+        written
+    });
+    match gate.take_error() {
+        Some(error) => Err(error),
+        None => written,
+    }
+}
+
+/// Reader thread: claims the next frame while the budget allows, reads its files, passes it on.
+fn read_frames(job: &Job<'_>, gate: &Gate, to_compress: &SyncSender<(usize, Vec<u8>)>) -> Result<(), BuildError> {
+    while let Some(number) = gate.claim(&job.plan.frames) {
+        if job.cancel.load(Ordering::Relaxed) {
+            return Err(BuildError::Cancelled);
+        }
+        let frame = &job.plan.frames[number];
+        let raw = read_frame(job, frame)?;
+        if to_compress.send((number, raw)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn read_frame(job: &Job<'_>, frame: &PlannedFrame) -> Result<Vec<u8>, BuildError> {
+    let mut raw = vec![0; frame.raw_bytes as usize];
+    let mut room = Room { raw: &mut raw, filled: 0 };
+    match &frame.content {
+        FrameContent::End => {}
+        FrameContent::Piece { entry, from, content_bytes, .. } => {
+            read_content(job.source, &job.entries[*entry], *from, room.take(u64::from(*content_bytes)))?;
+        }
+        FrameContent::Entries { entries, large_header } => {
+            let mut header = Vec::new();
+            for index in entries.clone() {
+                let entry = &job.entries[index];
+                room.put_header(entry, &mut header);
+                if entry.size > 0 {
+                    read_content(job.source, entry, 0, room.take(entry.size))?;
+                    room.take(padding(entry.size));
+                }
+            }
+            if let Some(index) = large_header {
+                room.put_header(&job.entries[*index], &mut header);
+            }
+        }
+    }
+    Ok(raw)
+}
+
+/// A frame's raw bytes, zero at first, while they are filled from the front.
+struct Room<'a> {
+    raw: &'a mut [u8],
+    filled: usize,
+}
+
+impl Room<'_> {
+    fn take(&mut self, bytes: u64) -> &mut [u8] {
+        let from = self.filled;
+        self.filled += bytes as usize;
+        &mut self.raw[from..self.filled]
+    }
+
+    fn put_header(&mut self, entry: &Entry, header: &mut Vec<u8>) {
+        header.clear();
+        append_header(entry, header);
+        self.take(header.len() as u64).copy_from_slice(header);
+    }
+}
+
+fn read_content(source: &dyn Source, entry: &Entry, from: u64, room: &mut [u8]) -> Result<(), SourceError> {
+    let mut file = source.open(entry, from)?;
+    file.read_exact(room).map_err(|error| match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => SourceError::Changed { path: entry.path.clone() },
+        _ => SourceError::Read { path: entry.path.clone(), source: error },
+    })?;
+    file.finish()
+}
+
+/// Compressor thread: hashes the files of a frame, compresses it, passes it on.
+fn compress_frames(
+    job: &Job<'_>,
+    raw_frames: &Mutex<Receiver<(usize, Vec<u8>)>>,
+    to_write: &SyncSender<(usize, MadeFrame)>,
+) -> Result<(), BuildError> {
+    let mut encoder = FrameEncoder::new(job.level).map_err(BuildError::Compress)?;
+    loop {
+        // The lock is held while waiting; whoever gets a frame lets the next one wait.
+        let received = lock(raw_frames).recv();
+        let Ok((number, raw)) = received else { return Ok(()) };
+        let hashes = hash_contents(job, &job.plan.frames[number], &raw);
+        let mut stored = Vec::new();
+        let row = encoder.encode(&raw, &mut stored).map_err(BuildError::Compress)?;
+        drop(raw);
+        stored.shrink_to_fit();
+        if to_write.send((number, MadeFrame { stored, row, hashes })).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn hash_contents(job: &Job<'_>, frame: &PlannedFrame, raw: &[u8]) -> Vec<(usize, HashedContent)> {
+    match &frame.content {
+        FrameContent::End => Vec::new(),
+        FrameContent::Piece { entry, number, from, content_bytes } => {
+            let content = &raw[..*content_bytes as usize];
+            let hash = ContentHasher::piece(content, *from, job.entries[*entry].size);
+            vec![(*entry, HashedContent::Piece { number: *number, hash })]
+        }
+        FrameContent::Entries { entries, .. } => entries
+            .clone()
+            .filter(|&index| job.entries[index].kind == EntryKind::File)
+            .map(|index| {
+                let size = job.entries[index].size as usize;
+                // An empty file has offset 0, which may lie before this frame.
+                let from = job.plan.offsets[index].saturating_sub(frame.offset) as usize;
+                let content = if size == 0 { &[] } else { &raw[from..from + size] };
+                (index, HashedContent::Whole(Hash::of(content)))
+            })
+            .collect(),
+    }
+}
+
+/// The calling thread: brings frames back into order and writes them. Takes everything that comes, so that no stage
+/// before it waits for a frame that cannot arrive.
+fn write_frames(
+    job: &Job<'_>,
+    gate: &Gate,
+    made_frames: Receiver<(usize, MadeFrame)>,
+    write: &mut dyn FnMut(&PlannedFrame, MadeFrame) -> Result<(), BuildError>,
+) -> Result<(), BuildError> {
+    let mut early = BTreeMap::new();
+    let mut next = 0;
+    for (number, frame) in made_frames {
+        early.insert(number, frame);
+        while let Some(frame) = early.remove(&next) {
+            let planned = &job.plan.frames[next];
+            write(planned, frame)?;
+            gate.release(u64::from(planned.raw_bytes));
+            next += 1;
+        }
+    }
+    if next == job.plan.frames.len() { Ok(()) } else { Err(BuildError::Cancelled) }
+}
+
+/// Hands out frames in order, as long as there is room in the budget.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    next: usize,
+    in_flight_bytes: u64,
+    stopped: bool,
+    error: Option<BuildError>,
+}
+
+impl Gate {
+    /// The next frame to be made; waits for room. `None` when all are handed out, or the build has stopped.
+    fn claim(&self, frames: &[PlannedFrame]) -> Option<usize> {
+        let mut state = lock(&self.state);
+        loop {
+            let frame = frames.get(state.next).filter(|_| !state.stopped)?;
+            let bytes = u64::from(frame.raw_bytes);
+            if state.in_flight_bytes == 0 || state.in_flight_bytes + bytes <= IN_FLIGHT_BYTES_MAX {
+                state.in_flight_bytes += bytes;
+                state.next += 1;
+                return Some(state.next - 1);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn release(&self, bytes: u64) {
+        lock(&self.state).in_flight_bytes -= bytes;
+        self.changed.notify_all();
+    }
+
+    /// Lets no further frame begin; the first error is the build's.
+    fn stop(&self, error: Option<BuildError>) {
+        let mut state = lock(&self.state);
+        state.stopped = true;
+        if state.error.is_none() {
+            state.error = error;
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn guard(&self, work: impl FnOnce() -> Result<(), BuildError>) {
+        let _stop = StopOnPanic(self);
+        if let Err(error) = work() {
+            self.stop(Some(error));
+        }
+    }
+
+    fn take_error(&self) -> Option<BuildError> {
+        lock(&self.state).error.take()
+    }
+}
+
+/// Stops the build when its thread panics, so that no other one waits for ever.
+struct StopOnPanic<'a>(&'a Gate);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop(None);
+        }
+    }
+}
+
+/// No lock here is held while anything can panic, so a poisoned one holds good data.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

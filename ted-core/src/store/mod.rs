@@ -1,0 +1,19 @@
+//! What a node keeps on its disk: the data directory, the catalog, package files and the files they grow from.
+//!
+//! [`Catalog`] and [`Depot`] are the two places where another engine fits: an ordered key-value store with
+//! compare-and-swap batches, and package files by id. Each has a conformance suite that every implementation passes.
+
+mod catalog;
+mod data_dir;
+mod file;
+mod part_file;
+mod read_at;
+mod staged_file;
+mod steps;
+
+pub use catalog::{Batch, Catalog, CatalogError, Committed, Lease, MemoryCatalog, Record, SledCatalog};
+pub use data_dir::{DataDir, DataDirError, NodeRole};
+pub use file::{FileError, create_folders, free_bytes, sync_folder};
+pub use part_file::PartFile;
+pub use staged_file::StagedFile;
+pub use steps::{AllSteps, Step, Steps};
