@@ -46,6 +46,8 @@ const IMPURE: &[&str] = &[
     "std::time::SystemTime",
     "std::time::Instant",
     "SystemTime",
+    "OffsetDateTime::now_utc",
+    "time::OffsetDateTime::now_utc",
     "Instant",
     "getrandom",
     "rand",
