@@ -30,6 +30,17 @@ pub trait Operation: Serialize + DeserializeOwned + Send + Sync {
     type Answer: Serialize + DeserializeOwned + Send;
 }
 
+/// Makes each request type an [`Operation`]: `operations! { Type => "noun/verb" -> Answer, … }`.
+#[macro_export]
+macro_rules! operations {
+    ($($request:ty => $name:literal -> $answer:ty),+ $(,)?) => {
+        $(impl $crate::api::Operation for $request {
+            const NAME: &'static str = $name;
+            type Answer = $answer;
+        })+
+    };
+}
+
 /// The answer to operations that only succeed or fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct Done {}

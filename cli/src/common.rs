@@ -1,8 +1,11 @@
 //! The options that every command of both binaries takes, and where the state lies.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::error::{ApiError, code};
+use ted_core::store::{DataDir, NodeRole};
+
+use crate::config::{self, Config};
+use crate::error::{ApiError, code, from_library};
 use crate::output::Format;
 
 /// Options that stand before or after any command.
@@ -29,61 +32,29 @@ impl CommonArgs {
         if self.json { Format::Json } else { Format::Text }
     }
 
-    /// The data directory: `--data-dir`, `TED_DATA_DIR`, `/var/lib/ted/<role>` for root, else
-    /// `$XDG_STATE_HOME/ted/<role>` (`~/.local/state` where that is not set). Always absolute.
+    /// The data directory: `--data-dir`, `TED_DATA_DIR`, else the usual place of that role. Always absolute.
     ///
     /// # Errors
-    /// [`code::NO_DATA_DIR`] where nothing says it.
-    pub fn data_dir(&self, role: &str) -> Result<PathBuf, ApiError> {
-        let runs_as_root = rustix::process::geteuid().is_root();
-        let chosen =
-            choose(self.data_dir.clone(), role, runs_as_root, |name| std::env::var_os(name).map(PathBuf::from))
-                .ok_or_else(|| {
-                    ApiError::new(code::NO_DATA_DIR, "nothing says where the state lies: HOME is not set")
-                })?;
-        std::path::absolute(&chosen)
-            .map_err(|error| ApiError::new(code::NO_DATA_DIR, format!("{}: {error}", chosen.display())))
+    /// `TED-1504` where nothing says it; [`code::FILE`] where the current folder is unknown.
+    pub fn data_dir(&self, role: NodeRole) -> Result<PathBuf, ApiError> {
+        let given = self.data_dir.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let path = DataDir::locate(given, role).map_err(from_library)?;
+        absolute(&path)
+    }
+
+    /// The configuration: `--config`, else `<role>.toml` in the data directory, and the environment over it.
+    ///
+    /// # Errors
+    /// As [`config::load`].
+    pub fn config<C: Config>(&self, role: NodeRole, data_dir: &Path) -> Result<C, ApiError> {
+        config::load(self.config.as_deref(), &data_dir.join(format!("{role}.toml")))
     }
 }
 
-fn choose(
-    given: Option<PathBuf>,
-    role: &str,
-    runs_as_root: bool,
-    variable: impl Fn(&str) -> Option<PathBuf>,
-) -> Option<PathBuf> {
-    if let Some(given) = given.filter(|path| !path.as_os_str().is_empty()) {
-        return Some(given);
-    }
-    if runs_as_root {
-        return Some(PathBuf::from("/var/lib/ted").join(role));
-    }
-    // The XDG specification: a relative path in the variable is invalid and ignored.
-    let state = variable("XDG_STATE_HOME").filter(|path| path.is_absolute());
-    let state =
-        state.or_else(|| variable("HOME").filter(|path| path.is_absolute()).map(|home| home.join(".local/state")));
-    state.map(|state| state.join("ted").join(role))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_data_directory_follows_the_documented_order() {
-        let environment = |name: &str| match name {
-            "XDG_STATE_HOME" => Some(PathBuf::from("/xdg")),
-            "HOME" => Some(PathBuf::from("/home/a")),
-            _ => None,
-        };
-        let home_only = |name: &str| environment(name).filter(|_| name == "HOME");
-        let relative = |name: &str| if name == "HOME" { environment(name) } else { Some(PathBuf::from("state")) };
-        let path = |path: &str| Some(PathBuf::from(path));
-        assert_eq!(choose(path("/data"), "distributor", true, environment), path("/data"));
-        assert_eq!(choose(None, "distributor", true, environment), path("/var/lib/ted/distributor"));
-        assert_eq!(choose(None, "subscriber", false, environment), path("/xdg/ted/subscriber"));
-        assert_eq!(choose(None, "subscriber", false, home_only), path("/home/a/.local/state/ted/subscriber"));
-        assert_eq!(choose(None, "subscriber", false, relative), path("/home/a/.local/state/ted/subscriber"));
-        assert_eq!(choose(path(""), "subscriber", false, |_| None), None);
-    }
+/// `path` seen from the root; links in it stay. A daemon has another current folder than its commands.
+///
+/// # Errors
+/// [`code::FILE`] where the current folder is unknown.
+pub fn absolute(path: &Path) -> Result<PathBuf, ApiError> {
+    std::path::absolute(path).map_err(|error| ApiError::new(code::FILE, format!("{}: {error}", path.display())))
 }

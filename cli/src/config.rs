@@ -29,6 +29,42 @@ pub trait Config: Serialize + DeserializeOwned + Default {
     const KEYS: &[(&'static str, Kind)];
 }
 
+/// Seconds of silence after which a connection has ended: 1 to 60,000, 300 by default. Slow links make progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
+pub struct ConnectionTimeout(std::time::Duration);
+
+impl ConnectionTimeout {
+    /// The time.
+    #[must_use]
+    pub const fn duration(self) -> std::time::Duration {
+        self.0
+    }
+}
+
+impl Default for ConnectionTimeout {
+    fn default() -> Self {
+        Self(std::time::Duration::from_secs(300))
+    }
+}
+
+impl TryFrom<u64> for ConnectionTimeout {
+    type Error = &'static str;
+
+    fn try_from(seconds: u64) -> Result<Self, &'static str> {
+        match seconds {
+            1..=60_000 => Ok(Self(std::time::Duration::from_secs(seconds))),
+            _ => Err("a connection timeout is 1 to 60000 seconds"),
+        }
+    }
+}
+
+impl From<ConnectionTimeout> for u64 {
+    fn from(timeout: ConnectionTimeout) -> Self {
+        timeout.0.as_secs()
+    }
+}
+
 /// The environment variable of a key: `TED_` and the key in capitals.
 #[must_use]
 pub fn variable(key: &str) -> String {

@@ -27,8 +27,8 @@ pub mod code {
     pub const TIMEOUT: &str = "TED-1807";
     /// A file that the command line names cannot be read or written.
     pub const FILE: &str = "TED-1808";
-    /// Neither the environment nor the command line says where the state lies.
-    pub const NO_DATA_DIR: &str = "TED-1809";
+    /// A name or a number that is already taken, or what the command needs is not there yet.
+    pub const STATE: &str = "TED-1809";
     /// Extraction was asked for without a certificate to verify the origin with.
     pub const ORIGIN_UNKNOWN: &str = "TED-1810";
     /// The package holds no such path, or it has no content to print.
@@ -39,6 +39,12 @@ pub mod code {
     pub const DOCTOR: &str = "TED-1813";
     /// What was asked for cannot be done as asked: an argument contradicts another or the state.
     pub const ARGUMENT: &str = "TED-1814";
+    /// No Subscriber got the revision.
+    pub const NOT_DELIVERED: &str = "TED-1815";
+    /// Somebody ended the firing before it was done.
+    pub const CANCELLED: &str = "TED-1816";
+    /// A package or an extracted file is not what was signed.
+    pub const NOT_WHOLE: &str = "TED-1817";
     /// The configuration file cannot be read.
     pub const CONFIG_FILE: &str = "TED-1690";
     /// The configuration file holds something that it must not.

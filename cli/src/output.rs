@@ -141,7 +141,7 @@ impl Text {
     }
 
     /// A key and a value on each line, the values below each other. Fields without a value are left out.
-    pub fn fields<const N: usize>(&mut self, fields: [(&str, Option<String>); N]) {
+    pub fn fields<'a>(&mut self, fields: impl IntoIterator<Item = (&'a str, Option<String>)>) {
         let present: Vec<_> = fields.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
         let width = present.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
         for (key, value) in present {

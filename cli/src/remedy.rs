@@ -46,12 +46,15 @@ const TABLE: &[Entry] = &[
     entry(code::PARTLY_DELIVERED, Exit::PartlyDelivered, "see the failed deliveries above, mend them and send again"),
     entry(code::TIMEOUT, Exit::Timeout, "the firing goes on; look at `status`, or end it with `cancel`"),
     entry(code::FILE, Exit::Failure, "check the path and its permissions"),
-    entry(code::NO_DATA_DIR, Exit::Usage, "name the directory with --data-dir or TED_DATA_DIR"),
+    entry(code::STATE, Exit::Failure, ""),
     entry(code::ORIGIN_UNKNOWN, Exit::Refused, "name the Distributor's certificate with --certificate NAME.cer"),
     entry(code::NO_SUCH_ENTRY, Exit::Failure, "`package ls` lists what the package holds"),
     entry(code::ORIGIN_REFUSED, Exit::Refused, "bring the .cer of the Distributor that built the package"),
     entry(code::DOCTOR, Exit::Failure, "follow the remedies above"),
     entry(code::ARGUMENT, Exit::Usage, ""),
+    entry(code::NOT_DELIVERED, Exit::Failure, "see the failed deliveries above, mend them and send again"),
+    entry(code::CANCELLED, Exit::Failure, "send again when it should be delivered after all"),
+    entry(code::NOT_WHOLE, Exit::Failure, "run `extract`: it puts the files in order; damaged packages come again"),
 ];
 
 #[cfg(test)]
