@@ -46,6 +46,27 @@ pub struct Limits {
     pub statement_packages_max: usize,
     /// Bytes of `distfile.part.map`: a bit for each of the most rows a table may have, and a header.
     pub part_map_bytes_max: u64,
+    /// Times that one frame may fail its hash: a flipped bit on the way does not come twice, a bad disk does.
+    pub frame_failures_max: u32,
+    /// Times that frames of one package may fail their hash before the whole package counts as damaged.
+    pub package_failures_max: u32,
+    /// Times that a package's tail, root, table or catalog may fail: as for one frame.
+    pub index_failures_max: u32,
+    /// Written bytes after which a receiver syncs: what a crash may cost again.
+    pub sync_interval_bytes: u64,
+    /// Seconds after which a receiver syncs what it wrote, however little: on a slow link 16 MiB are minutes.
+    pub sync_interval_seconds: u64,
+    /// Bytes that one receiver keeps between network and disk: 1 Gbit/s for a quarter of a second, three times the
+    /// largest frame.
+    pub receive_buffer_bytes: u64,
+    /// Streams on which one receiver fetches at once: enough to hide the round trip when many single frames lack.
+    pub fetches_max: usize,
+    /// The longest connection timeout that may be set, in seconds.
+    pub silence_seconds_max: u64,
+    /// Bytes of an extraction's journal: four million entries with paths of 200 bytes, and what is done with each.
+    pub journal_bytes_max: u64,
+    /// Folders that an extraction keeps open: well below the 1,024 open files that Linux grants a process by default.
+    pub open_folders_max: usize,
 }
 
 impl Limits {
@@ -70,6 +91,16 @@ impl Limits {
         state_file_bytes_max: 64 * MIB,
         statement_packages_max: 64,
         part_map_bytes_max: MIB / 8 + 4 * KIB,
+        frame_failures_max: 3,
+        package_failures_max: 16,
+        index_failures_max: 3,
+        sync_interval_bytes: 16 * MIB,
+        sync_interval_seconds: 20,
+        receive_buffer_bytes: 32 * MIB,
+        fetches_max: 4,
+        silence_seconds_max: 60_000,
+        journal_bytes_max: 1024 * MIB,
+        open_folders_max: 200,
     };
 }
 
