@@ -37,8 +37,6 @@ pub mod code {
     pub const ORIGIN_REFUSED: &str = "TED-1812";
     /// A check of `doctor` failed.
     pub const DOCTOR: &str = "TED-1813";
-    /// What was asked for cannot be done as asked: an argument contradicts another or the state.
-    pub const ARGUMENT: &str = "TED-1814";
     /// No Subscriber got the revision.
     pub const NOT_DELIVERED: &str = "TED-1815";
     /// Somebody ended the firing before it was done.
@@ -158,6 +156,6 @@ mod tests {
         let error = "a/b".parse::<ted_core::name::Label>().map_err(from_library).expect_err("no label");
         assert_eq!(error.code, "TED-1005");
         assert!(error.message.contains("a/b"));
-        assert_eq!(error.exit(), Exit::Failure);
+        assert_eq!(error.exit(), Exit::Usage);
     }
 }

@@ -224,12 +224,28 @@ pub fn print_json<T: Serialize>(answer: &T) -> Result<(), ApiError> {
 /// # Errors
 /// As [`print`].
 pub fn write_stdout(bytes: &[u8]) -> Result<(), ApiError> {
+    write_more(bytes).map(|_| ())
+}
+
+/// Whether somebody still reads what is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// As far as is known.
+    There,
+    /// Nobody: printing more makes no sense.
+    Gone,
+}
+
+/// Writes `bytes` to standard output, for output that goes on until its reader goes.
+///
+/// # Errors
+/// As [`print`].
+pub fn write_more(bytes: &[u8]) -> Result<Reader, ApiError> {
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(ApiError::new(code::FILE, format!("standard output cannot be written: {error}")))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(ApiError::new(code::FILE, format!("standard output cannot be written: {error}"))),
     }
 }
 

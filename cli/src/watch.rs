@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::api::{Api, Operation};
 use crate::error::{ApiError, code};
 use crate::events::to_line;
-use crate::output::{self, Format, Paint, Render, Text};
+use crate::output::{self, Format, Paint, Reader, Render, Text};
 use crate::session::Session;
 
 /// How often a watched status is asked for anew.
@@ -40,7 +40,9 @@ where
             // Home, and clear to the end: the screen does not flicker as it would if it were cleared first.
             shown = format!("\x1b[H{}\x1b[J", shown.replace('\n', "\x1b[K\n"));
         }
-        output::write_stdout(shown.as_bytes())?;
+        if output::write_more(shown.as_bytes())? == Reader::Gone {
+            return Ok(());
+        }
         tokio::time::sleep(EVERY).await;
     }
 }
@@ -56,8 +58,8 @@ pub async fn events<A: Api>(session: &Session<A>, follow: bool, format: Format) 
             Format::Json => json_line(&event)?,
             Format::Text => to_line(&event) + "\n",
         };
-        output::write_stdout(line.as_bytes())?;
-        if !follow {
+        let reader = output::write_more(line.as_bytes())?;
+        if !follow || reader == Reader::Gone {
             return Ok(());
         }
     }

@@ -1,7 +1,6 @@
 //! `package inspect`, `ls`, `verify` and `cat`.
 
 use std::ffi::OsStr;
-use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::Instant;
 
@@ -12,6 +11,7 @@ use ted_core::package::{
 use super::open::PackageFile;
 use super::view::{EntryView, Inspection, Listing, Verification};
 use crate::error::{ApiError, code};
+use crate::output::{self, Reader};
 use crate::progress::Progress;
 use crate::units::Time;
 
@@ -74,7 +74,6 @@ pub(super) fn verify(package: &PackageFile, progress: &Progress) -> Result<Verif
 pub(super) fn cat(package: &PackageFile, path: &OsStr) -> Result<(), ApiError> {
     let row = find(package.index.catalog(), path)?;
     let reader = BodyReader::new(package.index.clone(), &package.file);
-    let mut out = std::io::stdout().lock();
     let (mut at, end) = (row.offset, row.offset + row.entry.size);
     let mut raw = Vec::new();
     while at < end {
@@ -83,16 +82,12 @@ pub(super) fn cat(package: &PackageFile, path: &OsStr) -> Result<(), ApiError> {
         reader.read_raw(frame, &mut raw)?;
         let until = end.min(range.end);
         let wanted = raw.get((at - range.start) as usize..(until - range.start) as usize).unwrap_or_default();
-        match out.write_all(wanted) {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-            written => written.map_err(stdout_failed)?,
+        if output::write_more(wanted)? == Reader::Gone {
+            return Ok(());
         }
         at = until;
     }
-    match out.flush() {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(stdout_failed(error)),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// The row that has the content of what `path` names. Hard links lead to it, symbolic links do not.
@@ -124,10 +119,6 @@ fn lookup<'a>(catalog: &'a [CatalogRow], path: &EntryPath) -> Option<&'a Catalog
 
 fn no_such(path: &OsStr, reason: &str) -> ApiError {
     ApiError::new(code::NO_SUCH_ENTRY, format!("`{}` cannot be printed: {reason}", path.display()))
-}
-
-fn stdout_failed(error: std::io::Error) -> ApiError {
-    ApiError::new(code::FILE, format!("standard output cannot be written: {error}"))
 }
 
 fn digest(digest: &BodyDigest) -> Option<String> {
