@@ -20,6 +20,8 @@ const CHANNEL: &str = "everyone";
 
 #[tokio::main]
 async fn main() -> std::process::ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TED_LOG").unwrap_or_else(|_| "error".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match run().await {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
@@ -157,7 +159,7 @@ fn bar(name: &str) -> ProgressBar {
 
 fn print_table(built: &Built, rows: &[(String, compare::Same)], seconds: f64) {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["", "files", "bytes", "packed", "seconds", "MB/s"]);
     let content = rows.first().map_or(0, |(_, same)| same.bytes);
     let row = |name: &str, files: String, bytes: u64, seconds: f64| {

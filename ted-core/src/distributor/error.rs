@@ -75,22 +75,22 @@ pub enum DistributorError {
 impl Coded for DistributorError {
     fn code(&self) -> &'static str {
         match self {
-            Self::NotInitialised(_) => "TED-1810",
-            Self::OtherName { .. } => "TED-1811",
-            Self::Started => "TED-1812",
-            Self::NotBuilt(_) => "TED-1813",
-            Self::NoSubscribers(_) => "TED-1814",
-            Self::UnknownFiring(_) => "TED-1815",
-            Self::NothingPending(_) => "TED-1816",
-            Self::SeveralPending { .. } => "TED-1817",
-            Self::NoneEnrolled(_) => "TED-1820",
+            Self::NotInitialised(_) => "TED-1830",
+            Self::OtherName { .. } => "TED-1831",
+            Self::Started => "TED-1832",
+            Self::NotBuilt(_) => "TED-1833",
+            Self::NoSubscribers(_) => "TED-1834",
+            Self::UnknownFiring(_) => "TED-1835",
+            Self::NothingPending(_) => "TED-1836",
+            Self::SeveralPending { .. } => "TED-1837",
+            Self::NoneEnrolled(_) => "TED-1840",
             Self::UnknownToken => "TED-1210",
             Self::ExpiredToken => "TED-1211",
             Self::TokenForAnother => "TED-1212",
             Self::TooManyPending => "TED-1213",
-            Self::ForeignReceipt => "TED-1821",
-            Self::NoEndpoint => "TED-1818",
-            Self::Worker => "TED-1819",
+            Self::ForeignReceipt => "TED-1841",
+            Self::NoEndpoint => "TED-1838",
+            Self::Worker => "TED-1839",
         }
     }
 }

@@ -153,9 +153,19 @@ impl State {
             }
             let silence = self.settings.silence;
             self.change_firings(move |firing, now| firing.tick(silence, now)).await;
-            self.offer_all();
+            if self.is_offer_due() {
+                self.offer_all();
+            }
             self.dial_due(&endpoint, &mut dialling, &tasks);
         }
+    }
+
+    /// Whether a Subscriber that asked for a later offer waits for it now. All others are offered what is open when
+    /// they connect.
+    fn is_offer_due(&self) -> bool {
+        let now = self.now();
+        let firings = lock(&self.firings);
+        firings.values().any(|firing| firing.next_wakeup(self.settings.silence, now) == Some(Duration::ZERO))
     }
 
     fn dial_due(

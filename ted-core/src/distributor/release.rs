@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::distributor::report::BuiltRevision;
-use crate::distributor::state::State;
+use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{EnvelopeId, Revision, UnixMillis};
 use crate::limits::Limits;
@@ -34,6 +34,8 @@ pub(super) struct StoredEnvelope {
 impl State {
     /// The statement to offer a built revision with.
     pub(super) fn statement(&self, distribution: &Distribution, built: &BuiltRevision) -> Result<EnvelopeId, Error> {
+        // Two statements at once would have one refused for being older than the other.
+        let _one_at_a_time = lock(&self.stating);
         let key = format!("stated/{}", distribution.id);
         let now = self.now();
         if let Some(stated) = self.records.get::<Stated>(&key)?

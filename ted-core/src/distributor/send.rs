@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use crate::model::{Distribution, Priority};
 use crate::name::{Label, NodeName};
 use crate::node::ask;
-use crate::protocol::{self, Answer, Firing, FiringTarget, Offer, OfferAnswer, Outcome, Request, Until};
+use crate::protocol::{Answer, Firing, FiringTarget, Offer, OfferAnswer, Outcome, Request, Until};
 use crate::transport::QuicConnection;
 
 /// How long a Subscriber may think about an offer: it fetches and verifies the statement meanwhile.
@@ -61,7 +61,7 @@ impl State {
         let priority = distributions.iter().map(|distribution| distribution.priority).max().unwrap_or(Priority::Medium);
         let id = FiringId::from_bytes(self.random()?);
         let now = self.now();
-        let firing = Firing::start(id, channel.clone(), urgency(priority), Until::Extracted, targets, now);
+        let firing = Firing::start(id, channel.clone(), priority, Until::Extracted, targets, now);
         let mut ended = vec![];
         {
             let mut firings = lock(&self.firings);
@@ -210,7 +210,7 @@ impl State {
         let offer = Offer {
             firing: id,
             distribution: distribution.id,
-            priority: urgency(distribution.priority),
+            priority: distribution.priority,
             statement,
             grants: None,
         };
@@ -312,13 +312,5 @@ impl State {
     /// What is in the way of a row, where a Subscriber is not even enrolled or connected.
     pub(super) fn is_connected(&self, name: &NodeName) -> bool {
         self.key_of_name(name).is_some_and(|key| self.links.is_connected(&key))
-    }
-}
-
-fn urgency(priority: Priority) -> protocol::Priority {
-    match priority {
-        Priority::High => protocol::Priority::High,
-        Priority::Medium => protocol::Priority::Medium,
-        Priority::Low => protocol::Priority::Low,
     }
 }

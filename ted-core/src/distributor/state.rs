@@ -25,7 +25,6 @@ pub(super) struct State {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) crypto: Arc<dyn Crypto>,
     pub(super) instance: InstanceId,
-    pub(super) security: SecurityDir,
     pub(super) authority: Authority,
     pub(super) signing: Identity,
     pub(super) tls: Identity,
@@ -42,6 +41,7 @@ pub(super) struct State {
     pub(super) links: Links,
     pub(super) events: EventBus<DistributorEvent>,
     pub(super) enrolling: Mutex<()>,
+    pub(super) stating: Mutex<()>,
     pub(super) network: Mutex<Option<Network>>,
 }
 
@@ -79,7 +79,6 @@ impl State {
             instance: InstanceId::from_bytes(instance),
             registrations: Registrations::open(&security)?,
             sequences: Sequences::open(&security)?,
-            security,
             authority,
             signing,
             tls,
@@ -92,6 +91,7 @@ impl State {
             links: Links::new(),
             events: EventBus::new(),
             enrolling: Mutex::default(),
+            stating: Mutex::default(),
             network: Mutex::default(),
             settings,
             clock,

@@ -48,12 +48,12 @@ pub(crate) async fn dial(
     fleet: &KeyHash,
     alpn: Alpn,
 ) -> Result<QuicConnection, DialError> {
-    let mut last = DialError { reason: "no endpoint is known".to_owned(), code: "TED-1808" };
+    let mut last = DialError { reason: "no endpoint is known".to_owned(), code: "TED-1826" };
     for endpoint in endpoints {
         let addresses = match resolve(endpoint).await {
             Ok(addresses) => addresses,
             Err(error) => {
-                last = DialError { reason: format!("{endpoint}: {error}"), code: "TED-1809" };
+                last = DialError { reason: format!("{endpoint}: {error}"), code: "TED-1827" };
                 continue;
             }
         };

@@ -41,10 +41,10 @@ impl Coded for ExchangeError {
             Self::Connection(error) => error.code(),
             Self::Message(error) => error.code(),
             Self::Block(error) => error.code(),
-            Self::Refused(_) => "TED-1802",
-            Self::Unsupported => "TED-1803",
-            Self::Unexpected => "TED-1804",
-            Self::EndsEarly => "TED-1805",
+            Self::Refused(_) => "TED-1820",
+            Self::Unsupported => "TED-1821",
+            Self::Unexpected => "TED-1822",
+            Self::EndsEarly => "TED-1823",
             Self::Silent(_) => code::SILENCE,
         }
     }
@@ -81,9 +81,9 @@ pub(crate) async fn fetch<C: Connection>(
 ) -> Result<Fetched<C::Recv>, ExchangeError> {
     let asking = async {
         let mut incoming = begin(connection, &Request::Fetch(fetch), limits).await?;
-        let Answer::Fetch(answer) = incoming.answer(limits).await? else { return Err(ExchangeError::Unexpected) };
+        let Answer::Fetch(_) = incoming.answer(limits).await? else { return Err(ExchangeError::Unexpected) };
         let blocks = BlockReader::new(limits);
-        Ok(Fetched { incoming, blocks, patience, ended: false, total_bytes: answer.total_bytes })
+        Ok(Fetched { incoming, blocks, patience, ended: false })
     };
     timeout(patience, asking).await.map_err(|_| ExchangeError::Silent(patience))?
 }
@@ -161,8 +161,6 @@ pub(crate) struct Fetched<R> {
     blocks: BlockReader,
     patience: Duration,
     ended: bool,
-    /// The whole length of what was asked for.
-    pub(crate) total_bytes: u64,
 }
 
 impl<R: RecvHalf> Fetched<R> {

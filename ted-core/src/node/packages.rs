@@ -19,7 +19,7 @@ pub(crate) fn open_package(
     root: &DistributorRoot,
 ) -> Result<(PackageIndex, Arc<File>), Error> {
     let file = depot.open_file(id)?;
-    let index = read_index(&*file, &Limits::DEFAULT, &mut |found, bytes, signature| {
+    let index = read_index(&*file, &Limits::DEFAULT, &mut |found: &Root, bytes: &[u8], signature: &Signature| {
         judge_signature(root, found, bytes, signature)
     })?;
     if index.id() != id {

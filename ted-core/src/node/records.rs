@@ -22,8 +22,8 @@ impl Coded for RecordError {
     fn code(&self) -> &'static str {
         match self {
             Self::Catalog(error) => error.code(),
-            Self::Unreadable { .. } => "TED-1806",
-            Self::Conflict { .. } => "TED-1807",
+            Self::Unreadable { .. } => "TED-1824",
+            Self::Conflict { .. } => "TED-1825",
         }
     }
 }

@@ -93,21 +93,21 @@ pub enum SubscriberError {
 impl Coded for SubscriberError {
     fn code(&self) -> &'static str {
         match self {
-            Self::NotInitialised(_) => "TED-1830",
-            Self::OtherName { .. } => "TED-1831",
-            Self::Started => "TED-1832",
-            Self::UnknownDistributor(_) => "TED-1833",
-            Self::WhichDistributor(_) => "TED-1834",
-            Self::Unreachable { .. } => "TED-1835",
-            Self::EnrolmentRefused { .. } => "TED-1836",
-            Self::UnfitCertificate { .. } => "TED-1837",
-            Self::TargetNotAllowed { .. } => "TED-1838",
-            Self::BadTarget { .. } => "TED-1839",
-            Self::NotEnrolled(_) => "TED-1844",
-            Self::NothingToExtract(_) => "TED-1840",
-            Self::Statement(_) => "TED-1841",
-            Self::Worker => "TED-1842",
-            Self::Stopping => "TED-1843",
+            Self::NotInitialised(_) => "TED-1850",
+            Self::OtherName { .. } => "TED-1851",
+            Self::Started => "TED-1852",
+            Self::UnknownDistributor(_) => "TED-1853",
+            Self::WhichDistributor(_) => "TED-1854",
+            Self::Unreachable { .. } => "TED-1855",
+            Self::EnrolmentRefused { .. } => "TED-1856",
+            Self::UnfitCertificate { .. } => "TED-1857",
+            Self::TargetNotAllowed { .. } => "TED-1858",
+            Self::BadTarget { .. } => "TED-1859",
+            Self::NotEnrolled(_) => "TED-1864",
+            Self::NothingToExtract(_) => "TED-1860",
+            Self::Statement(_) => "TED-1861",
+            Self::Worker => "TED-1862",
+            Self::Stopping => "TED-1863",
         }
     }
 

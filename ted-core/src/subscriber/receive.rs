@@ -61,9 +61,9 @@ impl Coded for ReceptionError {
         match self {
             Self::Corrupt { .. } => code::CORRUPT,
             Self::Silence => code::SILENCE,
-            Self::Refused(_) => "TED-1845",
+            Self::Refused(_) => "TED-1865",
             Self::Failed(error) => error.code(),
-            Self::Stopping => "TED-1846",
+            Self::Stopping => "TED-1866",
         }
     }
 }

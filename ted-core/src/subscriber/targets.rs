@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_proposed_target_counts_only_below_an_allowed_directory() {
-        assert_eq!(resolve(&Targets::default(), Some("/srv/www")), Err("TED-1838"));
+        assert_eq!(resolve(&Targets::default(), Some("/srv/www")), Err("TED-1858"));
         assert_eq!(resolve(&allowing("/srv"), Some("/srv/www")), Ok("/srv/www".into()));
         for outside in ["/srv", "/srvx/www", "/etc", "/srv/../etc", "srv/www", "/"] {
             assert!(resolve(&allowing("/srv"), Some(outside)).is_err(), "{outside}");
@@ -116,7 +116,7 @@ mod tests {
         let allowed = allowing("/srv");
         assert_eq!(resolve(&allowed, Some("/srv/%NODE_NAME%/%DISTRIBUTION%")), Ok("/srv/shop.example/site".into()));
         assert_eq!(resolve(&allowed, Some("/srv/100%%")), Ok("/srv/100%".into()));
-        assert_eq!(resolve(&allowed, Some("/srv/%HOME%")), Err("TED-1839"));
-        assert_eq!(resolve(&allowed, Some("/srv/%HOME")), Err("TED-1839"));
+        assert_eq!(resolve(&allowed, Some("/srv/%HOME%")), Err("TED-1859"));
+        assert_eq!(resolve(&allowed, Some("/srv/%HOME")), Err("TED-1859"));
     }
 }

@@ -77,6 +77,7 @@ impl State {
                 let (state, name) = (self.clone(), known.name.clone());
                 let keeping = move || state.keep_issued(&fleet, &name, &identity, &encryption);
                 tokio::task::spawn_blocking(keeping).await.map_err(|_| SubscriberError::Worker)??;
+                endpoint.set_identities(&self.fleet_identities()?)?;
                 self.events.emit(SubscriberEvent::Enrolled { distributor: known.name });
                 Ok(Enrolment::Enrolled)
             }
