@@ -125,7 +125,7 @@ impl DeliveryStage {
     /// Whether `until` is reached.
     pub(crate) fn has_reached(self, until: Until) -> bool {
         match until {
-            Until::Received => matches!(self, Self::Verified | Self::Extracted),
+            Until::Received => matches!(self, Self::Received | Self::Verified | Self::Extracted),
             Until::Extracted => self == Self::Extracted,
         }
     }
