@@ -9,3 +9,4 @@ pub mod name;
 pub mod package;
 pub mod security;
 pub mod store;
+pub mod transport;

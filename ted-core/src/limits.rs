@@ -46,6 +46,19 @@ pub struct Limits {
     pub statement_packages_max: usize,
     /// Bytes of `distfile.part.map`: a bit for each of the most rows a table may have, and a header.
     pub part_map_bytes_max: u64,
+    /// Requests that a peer may have open on one connection: a leaf needs five, a parent with many children more.
+    pub streams_max: u32,
+    /// Bytes that a peer may send ahead on one stream: 1 Gbit/s over 100 ms is 12.5 MB.
+    pub stream_window_bytes: u32,
+    /// Bytes that a peer may send ahead on all streams of a connection: one full stream, and half of another.
+    pub connection_window_bytes: u32,
+    /// Bytes sent and not yet acknowledged, on all connections of a process together.
+    pub send_budget_bytes: u64,
+    /// Bytes that a node without certificates may send ahead: one enrolment has under 8 KiB.
+    pub unenrolled_window_bytes: u32,
+    /// Handshakes under way at once. Each costs about 50 KiB and two signatures; from half of them on, a peer must
+    /// prove its address first.
+    pub handshakes_max: usize,
 }
 
 impl Limits {
@@ -69,6 +82,12 @@ impl Limits {
         certificate_bytes_max: 16 * KIB,
         state_file_bytes_max: 64 * MIB,
         statement_packages_max: 64,
+        streams_max: 64,
+        stream_window_bytes: (16 * MIB) as u32,
+        connection_window_bytes: (24 * MIB) as u32,
+        send_budget_bytes: 48 * MIB,
+        unenrolled_window_bytes: (64 * KIB) as u32,
+        handshakes_max: 256,
         part_map_bytes_max: MIB / 8 + 4 * KIB,
     };
 }
