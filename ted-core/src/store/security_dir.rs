@@ -4,7 +4,7 @@ use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Coded;
 use crate::id::KeyHash;
@@ -127,6 +127,8 @@ pub struct SecurityDir {
     path: PathBuf,
     role: NodeRole,
     steps: Arc<dyn Steps>,
+    /// Held while the keystore is read, changed and written, so that no change is lost to another.
+    changing: Arc<Mutex<()>>,
 }
 
 impl SecurityDir {
@@ -147,7 +149,7 @@ impl SecurityDir {
     /// [`SecurityDirError::Unsafe`] when owner or modes are not as they must be, with the command that mends it;
     /// [`SecurityDirError::KeystoreGone`] when a keystore was made once and is not there.
     pub fn open(path: &Path, role: NodeRole) -> Result<Self, SecurityDirError> {
-        let this = Self { path: path.to_owned(), role, steps: Arc::new(AllSteps) };
+        let this = Self { path: path.to_owned(), role, steps: Arc::new(AllSteps), changing: Arc::default() };
         this.check_permissions()?;
         this.load_keystore()?;
         Ok(this)
@@ -198,7 +200,25 @@ impl SecurityDir {
         }
     }
 
-    /// Puts `keystore` in the place of the one that is there, durably.
+    /// Reads the keystore, changes it, and writes it durably. Changes through clones of this value wait for each
+    /// other. Nothing is written when `change` fails.
+    ///
+    /// # Errors
+    /// [`SecurityDirError`], then the old keystore is still there; or what `change` says.
+    pub fn change_keystore<R, E: From<SecurityDirError>>(
+        &self,
+        change: impl FnOnce(&mut Keystore) -> Result<R, E>,
+    ) -> Result<R, E> {
+        // Nothing is guarded but the order of changes, so a panic in one leaves nothing half-made.
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keystore = self.load_keystore()?;
+        let answer = change(&mut keystore)?;
+        self.save_keystore(&keystore)?;
+        Ok(answer)
+    }
+
+    /// Puts `keystore` in the place of the one that is there, durably. A change of it belongs into
+    /// [`SecurityDir::change_keystore`]; this is for a new node and for restoring.
     ///
     /// # Errors
     /// [`SecurityDirError`]; then the old keystore is still there.
@@ -256,6 +276,7 @@ impl SecurityDir {
     /// # Errors
     /// [`SecurityDirError::NotTrusted`] if no such certificate lies anywhere.
     pub fn promote(&self, distributor: &KeyHash) -> Result<(), SecurityDirError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut keystore = self.load_keystore()?;
         let files: Vec<_> = self
             .dropped_files()?

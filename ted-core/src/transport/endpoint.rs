@@ -255,6 +255,7 @@ impl Shared {
         let admitted = QuicConnection(Arc::new(Inner {
             quinn: quinn.clone(),
             peer,
+            side,
             id,
             budget: Arc::clone(&self.budget),
             live: Arc::clone(&self.live),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use quinn::VarInt;
 
-use crate::security::Peer;
+use crate::security::{Peer, Side};
 use crate::transport::budget::SendBudget;
 use crate::transport::connection::{Connection, LinkStats, RecvHalf, SendHalf};
 use crate::transport::endpoint::Live;
@@ -23,6 +23,7 @@ pub struct QuicConnection(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) quinn: quinn::Connection,
     pub(super) peer: Peer,
+    pub(super) side: Side,
     pub(super) id: u64,
     pub(super) budget: Arc<SendBudget<quinn::Connection>>,
     pub(super) live: Arc<Live>,
@@ -55,6 +56,12 @@ impl QuicConnection {
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
         self.0.quinn.remote_address()
+    }
+
+    /// Which end of it this node is.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        self.0.side
     }
 
     fn halves(&self, (send, recv): (quinn::SendStream, quinn::RecvStream)) -> (QuicSend, QuicRecv) {

@@ -147,3 +147,25 @@ fn requests_go_out_and_certificates_come_back_as_files() {
     assert_eq!(security.read_issued(&distributor).unwrap(), [issued]);
     assert_eq!(security.read_issued(&name("else.example.com")).unwrap(), []);
 }
+
+#[test]
+fn changes_made_at_the_same_time_are_all_kept() {
+    let (_temp, security) = folder();
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            let security = security.clone();
+            scope.spawn(move || {
+                let fleet = FleetFixture::new(&format!("dist{number}.example.com"));
+                security.drop_certificate(fleet.root()).unwrap();
+                security.promote(&fleet.key()).unwrap();
+                let hold = |keystore: &mut Keystore| {
+                    keystore.hold_identity(fleet.key(), fleet.subscriber.clone());
+                    Ok::<(), SecurityDirError>(())
+                };
+                security.change_keystore(hold).unwrap();
+            });
+        }
+    });
+    let keystore = security.load_keystore().unwrap();
+    assert_eq!((keystore.trusted().len(), keystore.held().len()), (4, 4));
+}
