@@ -193,7 +193,7 @@ impl RawFrames for MemoryFrames {
 
     fn read_raw(&self, frame: u64, out: &mut Vec<u8>) -> Result<(), PackageError> {
         if self.unreadable == Some(frame) {
-            return Err(PackageError::Read { frame, source: io::Error::other("unreadable") });
+            return Err(PackageError::Io { place: "body", source: io::Error::other("unreadable") });
         }
         out.clear();
         out.extend_from_slice(&self.body[self.starts[frame as usize]..self.starts[frame as usize + 1]]);
