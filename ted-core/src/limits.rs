@@ -56,8 +56,8 @@ pub struct Limits {
     pub sync_interval_bytes: u64,
     /// Seconds after which a receiver syncs what it wrote, however little: on a slow link 16 MiB are minutes.
     pub sync_interval_seconds: u64,
-    /// Bytes that one receiver keeps between network and disk: 1 Gbit/s for a quarter of a second, three times the
-    /// largest frame.
+    /// Bytes that one receiver keeps between network and disk: 1 Gbit/s for a quarter of a second. Never less than
+    /// one frame for each of its streams and one more.
     pub receive_buffer_bytes: u64,
     /// Streams on which one receiver fetches at once: enough to hide the round trip when many single frames lack.
     pub fetches_max: usize,
@@ -67,6 +67,12 @@ pub struct Limits {
     pub journal_bytes_max: u64,
     /// Folders that an extraction keeps open: well below the 1,024 open files that Linux grants a process by default.
     pub open_folders_max: usize,
+    /// Streams that a judged peer may have open at once: requests and Fetches of a few packages.
+    pub streams_max: u32,
+    /// Handshakes under way at once. One holds a few tens of KiB for at most the handshake timeout; peers beyond wait.
+    pub handshakes_max: usize,
+    /// Characters of a peer's close reason that are kept: a sentence or two for the log.
+    pub close_reason_chars_max: usize,
 }
 
 impl Limits {
@@ -101,6 +107,9 @@ impl Limits {
         silence_seconds_max: 60_000,
         journal_bytes_max: 1024 * MIB,
         open_folders_max: 200,
+        streams_max: 64,
+        handshakes_max: 1024,
+        close_reason_chars_max: 300,
     };
 }
 

@@ -43,16 +43,14 @@ impl Apply<'_> {
         let failed = |error| ExtractError::io("finishing", "the target", error);
         self.disk.sync_file_system(self.root).map_err(failed)?;
         staging.remove(self.disk, JournalGoes::Last).map_err(failed)?;
-        if let Some(attributes) = journal.root {
-            self.disk.set_attributes(Step::SetFolder, &**self.root, attributes).map_err(failed)?;
-        }
+        self.disk.set_attributes(Step::SetFolder, &**self.root, journal.root).map_err(failed)?;
         self.disk.sync(&**self.root).map_err(failed)
     }
 
     fn displace(&self, staging: &Staging, journal: &Journal, folders: &mut Folders<'_>) -> Result<(), ExtractError> {
         for (number, displaced) in journal.displaced.iter().enumerate() {
             let (parent, name) = split(displaced.path.as_bytes());
-            let make_way = || {
+            let mut make_way = || -> io::Result<()> {
                 let folder = folders.get(parent)?;
                 let standing = disk::facts_at(&*folder, name)?.map(|facts| Standing::of(facts.found));
                 if standing != Some(displaced.standing) {
@@ -65,8 +63,7 @@ impl Apply<'_> {
                 let old = format!("old-{number}");
                 self.disk.rename(Step::Displace, (&folder, name), (&staging.folder, old.as_bytes()))
             };
-            let mut make_way = make_way;
-            make_way().map_err(|error: io::Error| ExtractError::io("moving away", &displaced.path, error))?;
+            make_way().map_err(|error| ExtractError::io("moving away", &displaced.path, error))?;
         }
         Ok(())
     }

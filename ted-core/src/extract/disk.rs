@@ -145,10 +145,10 @@ impl<'a> Disk<'a> {
         Ok(fs::mkdirat(parent, name, Mode::from_raw_mode(mode))?)
     }
 
-    /// Makes the file `name`, for its owner alone, and opens it for writing.
+    /// Makes the file `name`, for its owner alone, and opens it.
     pub(super) fn create_file(self, step: Step, folder: &Dir, name: &[u8]) -> io::Result<File> {
         self.hook.before(step)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?))
     }
 

@@ -6,57 +6,24 @@ use std::path::PathBuf;
 
 use crate::codec::CodecError;
 use crate::error::Coded;
-use crate::package::{EntryPath, PackageError};
+use crate::package::{CatalogFault, EntryPath, PackageError};
 
 /// What is wrong with an entry, whatever the target holds.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// The same path comes twice.
-    #[error("it is listed twice")]
-    Duplicate,
-    /// It does not come after the entry before it.
-    #[error("it is out of order")]
-    Disorder,
-    /// The folder that it lies in is not listed.
-    #[error("its folder is not listed")]
-    NoFolder,
-    /// What it lies in is a file, a symbolic link or a hard link.
-    #[error("it lies below `{0}`, which is no folder")]
-    BelowNonFolder(EntryPath),
-    /// The root of the tree is no folder.
-    #[error("the root of the tree must be a folder")]
-    RootKind,
+    /// It may stand in no catalog.
+    #[error(transparent)]
+    Catalog(#[from] CatalogFault),
     /// Its first component is kept for staging folders.
     #[error("names that begin with `.ted-staging-` are kept for extraction itself")]
     StagingName,
     /// It would be the same name as another on this file system.
     #[error("on this file system it is the same name as `{0}`")]
     Collision(EntryPath),
-    /// A hard link names what is not a path inside the package.
-    #[error("it is a hard link to outside the package")]
-    LinkOutside,
-    /// A hard link names an entry that is missing or comes later.
-    #[error("it is a hard link to `{0}`, which does not come before it")]
-    LinkMissing(EntryPath),
-    /// A hard link names a folder or another hard link.
-    #[error("it is a hard link to `{0}`, which is neither a file nor a symbolic link")]
-    LinkKind(EntryPath),
-    /// A symbolic link's target is empty, too long, or holds a NUL byte.
-    #[error("its link target is empty, too long, or holds a NUL byte")]
-    LinkText,
     /// A symbolic link leads out of the target, and `links = inside` forbids that.
     #[error("it is a symbolic link that leaves the target, which `links = inside` forbids")]
     LinkLeaves,
-    /// A field has a value that an entry of its kind cannot have.
-    #[error("its {0} is not one that such an entry can have")]
-    Field(&'static str),
-    /// Its content lies outside the body, or over another entry's.
-    #[error("its content lies outside the body of the package, or over another entry's")]
-    ContentPlace,
-    /// There are more entries, or more of something in an entry, than the limits allow.
-    #[error("{0} beyond what the limits allow")]
-    Limit(&'static str),
     /// This file system does not take its name.
     #[error("the target's file system does not take its name")]
     Name,
@@ -185,10 +152,10 @@ pub enum ExtractError {
         name: String,
     },
     /// The journal is not what was written.
-    #[error("the journal of an interrupted extraction to `{}` is damaged", target.display())]
+    #[error("the journal of an interrupted extraction in `{}` is damaged", staging.display())]
     Journal {
-        /// The target.
-        target: PathBuf,
+        /// The staging folder.
+        staging: PathBuf,
         /// What is wrong, where the decoder has more to say.
         source: Option<CodecError>,
     },

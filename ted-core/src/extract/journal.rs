@@ -37,7 +37,7 @@ pub(super) struct Journal {
     /// Folders whose mode and time are set in the end, outer ones first; the root is not among them.
     pub(super) folders: Vec<(EntryPath, Attributes)>,
     /// Mode and time of the root.
-    pub(super) root: Option<Attributes>,
+    pub(super) root: Attributes,
 }
 
 /// Something that makes way.
@@ -93,7 +93,7 @@ impl Journal {
                 .filter(|&&index| !job.rows[index].entry.path.is_root())
                 .map(|&index| (path(index), folder(index)))
                 .collect(),
-            root: job.rows.first().filter(|row| row.entry.path.is_root()).map(|_| folder(0)),
+            root: folder(0),
         }
     }
 
@@ -116,7 +116,7 @@ impl Journal {
     /// The journal in a staging folder; `None` if it has none.
     pub(super) fn read(staging: &Staging, target: &Path, limits: &Limits) -> Result<Option<Self>, ExtractError> {
         let failed = |error| ExtractError::io("reading the journal in", target.display(), error);
-        let damaged = |source| ExtractError::Journal { target: target.to_owned(), source };
+        let damaged = |source| ExtractError::Journal { staging: staging.path(target), source };
         let Some(facts) = disk::facts_at(&*staging.folder, JOURNAL).map_err(failed)? else { return Ok(None) };
         if facts.found != Found::File || facts.size > limits.journal_bytes_max {
             return Err(damaged(None));
@@ -155,6 +155,7 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::package::Mtime;
 
     #[test]
     fn a_journal_with_any_byte_changed_or_missing_is_refused() {
@@ -164,7 +165,7 @@ mod tests {
             new_folders: Vec::new(),
             moves: vec![Move { staged: 3, path: EntryPath::from_bytes(b"a/b").expect("valid") }],
             folders: Vec::new(),
-            root: None,
+            root: Attributes { mode: 0o755, mtime: Mtime { seconds: -1, nanoseconds: 5 } },
         };
         let bytes = journal.encode(&Limits::DEFAULT).expect("small");
         assert_eq!(Journal::decode(&bytes, &Limits::DEFAULT).expect("whole"), journal);

@@ -15,7 +15,6 @@
 //! that somebody planted in the target is something in the way, never a way.
 
 mod apply;
-mod content;
 mod disk;
 mod error;
 mod fold;

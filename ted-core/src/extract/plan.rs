@@ -58,7 +58,7 @@ pub(super) enum Trust {
     Nothing,
 }
 
-/// Compares the list with the target (`None`: it does not exist yet).
+/// Compares the list, which has been judged, with the target (`None`: it does not exist yet).
 pub(super) fn plan(root: Option<Arc<Dir>>, job: &ExtractJob<'_>, trust: Trust) -> Result<Plan, ExtractError> {
     let mut planner = Planner {
         rows: job.rows,
@@ -71,10 +71,8 @@ pub(super) fn plan(root: Option<Arc<Dir>>, job: &ExtractJob<'_>, trust: Trust) -
         plan: Plan::default(),
     };
     planner.root()?;
-    for index in 0..job.rows.len() {
-        if !job.rows[index].entry.path.is_root() {
-            planner.row(index)?;
-        }
+    for index in 1..job.rows.len() {
+        planner.row(index)?;
     }
     Ok(planner.finish())
 }
@@ -93,8 +91,7 @@ struct Planner<'a> {
 
 /// A folder of the list.
 struct KnownFolder {
-    /// Its row; the root may have none.
-    row: Option<usize>,
+    row: usize,
     /// Whether it is there and stays.
     exists: bool,
     /// Whether its mode and time have to be set: it is new, differs, or something in it changes.
@@ -102,16 +99,15 @@ struct KnownFolder {
 }
 
 impl<'a> Planner<'a> {
+    /// The first entry is the root.
     fn root(&mut self) -> Result<(), ExtractError> {
-        let row = self.rows.first().filter(|row| row.entry.path.is_root());
-        let mut root = KnownFolder { row: row.map(|_| 0), exists: self.folders.is_some(), touched: true };
-        if let (Some(row), Some(folders)) = (row, &mut self.folders) {
+        let entry = &self.rows[0].entry;
+        let mut root = KnownFolder { row: 0, exists: self.folders.is_some(), touched: true };
+        if let Some(folders) = &mut self.folders {
             let facts = folders.get(b"").and_then(|folder| disk::facts_of(&*folder));
-            let facts = facts.map_err(|error| ExtractError::io("looking at", &row.entry.path, error))?;
-            root.touched = !agrees(&facts, attributes(&row.entry, self.privilege));
+            let facts = facts.map_err(|error| ExtractError::io("looking at", &entry.path, error))?;
+            root.touched = !agrees(&facts, attributes(entry, self.privilege));
             self.plan.unchanged += u64::from(!root.touched);
-        } else if row.is_none() {
-            root.touched = false;
         }
         self.known.insert(b"", root);
         Ok(())
@@ -142,7 +138,7 @@ impl<'a> Planner<'a> {
         match entry.kind {
             EntryKind::Directory => {
                 let exists = is_folder(&standing);
-                self.known.insert(entry.path.as_bytes(), KnownFolder { row: Some(index), exists, touched: !in_place });
+                self.known.insert(entry.path.as_bytes(), KnownFolder { row: index, exists, touched: !in_place });
                 if !exists {
                     self.plan.new_folders.push(index);
                 }
@@ -257,7 +253,7 @@ impl<'a> Planner<'a> {
 
     fn finish(mut self) -> Plan {
         let mut folders: Vec<_> =
-            self.known.values().filter(|folder| folder.touched).filter_map(|folder| folder.row).collect();
+            self.known.values().filter(|folder| folder.touched).map(|folder| folder.row).collect();
         folders.sort_unstable();
         self.plan.folders = folders;
         self.plan

@@ -108,7 +108,7 @@ impl Run<'_> {
             Recovery::Nothing | Recovery::RolledBack => Trust::FactsSuffice,
         };
         let plan = plan::plan(self.target.existing()?, job, trust)?;
-        if !plan.is_empty() || self.target.existing()?.is_none() {
+        if !plan.is_empty() {
             judge_space(&self.target.nearest(), job.rows, &plan)?;
             self.write(&plan)?;
         }

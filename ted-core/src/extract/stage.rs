@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cap_std::fs::Dir;
 
-use crate::extract::content::ContentHasher;
 use crate::extract::disk::{self, Disk};
-use crate::extract::error::{ExtractError, Refusal};
+use crate::extract::error::ExtractError;
 use crate::extract::folders::{Access, Folders, split};
 use crate::extract::job::{ExtractJob, ExtractPhase, ExtractProgress};
 use crate::extract::journal::staged_name;
@@ -19,7 +19,10 @@ use crate::extract::plan::{Plan, attributes};
 use crate::extract::sparse::{self, End};
 use crate::extract::step::Step;
 use crate::id::Hash;
-use crate::package::{CatalogRow, RawFrames};
+use crate::package::{CatalogFault, CatalogRow, ContentHasher, FRAME_BYTES, RawFrames};
+
+/// Content that has to be read again is read in pieces of this.
+const READ_BYTES: usize = 1024 * 1024;
 
 /// What staging works with.
 #[derive(Clone, Copy)]
@@ -38,7 +41,9 @@ pub(super) fn judge_body(rows: &[CatalogRow], frames: &dyn RawFrames) -> Result<
     let body_end = last.map_or(0, |frame| frames.raw_range(frame).end);
     // Contents follow one another, so the last one is the one that could lie outside.
     match rows.iter().rev().find(|row| row.entry.size > 0) {
-        Some(row) if content_end(row) > body_end => Err(ExtractError::refused(&row.entry.path, Refusal::ContentPlace)),
+        Some(row) if content_end(row) > body_end => {
+            Err(ExtractError::refused(&row.entry.path, CatalogFault::Offset.into()))
+        }
         _ => Ok(()),
     }
 }
@@ -91,7 +96,7 @@ impl<'a> Stage<'a> {
         let failed = |error| ExtractError::io("making the hard link", &entry.path, error);
         let name = staged_name(index as u64);
         let Some(at) = hard_link_target(entry).and_then(|target| find_row(rows, &target)) else {
-            return Err(ExtractError::refused(&entry.path, Refusal::LinkOutside));
+            return Err(ExtractError::refused(&entry.path, CatalogFault::HardLink.into()));
         };
         if self.plan.contents.binary_search(&at).is_ok() || self.plan.symlinks.binary_search(&at).is_ok() {
             let staged = staged_name(at as u64);
@@ -115,8 +120,41 @@ impl<'a> Stage<'a> {
 struct SharedFile<'a> {
     row: &'a CatalogRow,
     file: File,
-    hasher: ContentHasher,
+    /// Length of its pieces; the format cuts content so that each is a subtree of its hash tree.
+    piece_bytes: u64,
+    hasher: Mutex<ContentHasher>,
     bytes_left: AtomicU64,
+}
+
+impl SharedFile<'_> {
+    /// Hashes a piece that is cut as the format cuts it, outside the lock.
+    fn hash(&self, offset: u64, bytes: &[u8]) {
+        let (size, length) = (self.row.entry.size, bytes.len() as u64);
+        let ends = offset + length == size;
+        if offset.is_multiple_of(self.piece_bytes)
+            && (length == self.piece_bytes || (ends && length < self.piece_bytes))
+        {
+            let piece = ContentHasher::piece(bytes, offset, size);
+            lock(&self.hasher).add(offset / self.piece_bytes, piece);
+        }
+    }
+
+    /// The hash of the whole. Content that was cut in another way is read again for it.
+    fn finish(&self) -> io::Result<Hash> {
+        if let Some(hash) = lock(&self.hasher).finish() {
+            return Ok(hash);
+        }
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; READ_BYTES];
+        let mut offset = 0;
+        while offset < self.row.entry.size {
+            let length = (self.row.entry.size - offset).min(READ_BYTES as u64) as usize;
+            self.file.read_exact_at(&mut buffer[..length], offset)?;
+            hasher.update(&buffer[..length]);
+            offset += length as u64;
+        }
+        Ok(hasher.finalize().into())
+    }
 }
 
 /// What the threads share.
@@ -150,11 +188,19 @@ impl<'a> Work<'a> {
         if let Some(error) = lock(&self.failed).take() {
             return Err(error);
         }
-        // A file that is still open lacks bytes, which frames of the lengths that they state cannot bring about.
-        match lock(&self.shared).values().next() {
-            Some(shared) => Err(ExtractError::Content { path: shared.row.entry.path.clone() }),
-            None => Ok(()),
-        }
+        let progress = *lock(&self.progress);
+        if progress.entries == progress.entries_total { Ok(()) } else { Err(self.incomplete()) }
+    }
+
+    /// Names a file that lacks bytes although every frame was read: the frames leave gaps.
+    fn incomplete(&self) -> ExtractError {
+        let open = lock(&self.shared);
+        let lacks = |&&index: &&usize| {
+            let staged = disk::facts_at(self.stage.staging, staged_name(index as u64).as_bytes());
+            open.contains_key(&index) || !matches!(staged, Ok(Some(_)))
+        };
+        let index = self.files.iter().find(lacks).copied().unwrap_or_default();
+        ExtractError::Content { path: self.stage.job.rows[index].entry.path.clone() }
     }
 
     fn take_frames(&self) {
@@ -219,7 +265,7 @@ impl<'a> Work<'a> {
         let row = &self.stage.job.rows[index];
         let failed = |error| ExtractError::io("writing", &row.entry.path, error);
         let shared = self.shared_file(index).map_err(failed)?;
-        shared.hasher.add(offset, bytes);
+        shared.hash(offset, bytes);
         sparse::write(self.stage.disk, &shared.file, offset, bytes, row.entry.size).map_err(failed)?;
         let length = bytes.len() as u64;
         if shared.bytes_left.fetch_sub(length, Ordering::AcqRel) != length {
@@ -227,7 +273,7 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         lock(&self.shared).remove(&index);
-        if shared.hasher.finish() != Some(row.entry.content) {
+        if shared.finish().map_err(failed)? != row.entry.content {
             return Err(ExtractError::Content { path: row.entry.path.clone() });
         }
         self.close(row, &shared.file).map_err(failed)?;
@@ -244,8 +290,15 @@ impl<'a> Work<'a> {
         let size = row.entry.size;
         let file = self.create(index)?;
         self.stage.disk.set_length(Step::WriteFile, &file, size)?;
-        let shared =
-            Arc::new(SharedFile { row, file, hasher: ContentHasher::new(size), bytes_left: AtomicU64::new(size) });
+        let frames = self.stage.job.frames;
+        let piece_bytes = piece_bytes(row, frames);
+        let shared = Arc::new(SharedFile {
+            row,
+            file,
+            piece_bytes,
+            hasher: Mutex::new(ContentHasher::new(size, piece_bytes)),
+            bytes_left: AtomicU64::new(size),
+        });
         open.insert(index, Arc::clone(&shared));
         Ok(shared)
     }
@@ -277,6 +330,17 @@ fn frames_with(files: &[usize], rows: &[CatalogRow], frames: &dyn RawFrames) -> 
         files.peek().is_some_and(|row| row.offset < range.end)
     };
     (0..frames.body_frames()).filter(holds_some).collect()
+}
+
+/// The length of the pieces that the content of `row` is cut into, judged by the first; a power of two.
+fn piece_bytes(row: &CatalogRow, frames: &dyn RawFrames) -> u64 {
+    let (mut low, mut high) = (0, frames.body_frames());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if frames.raw_range(middle).end <= row.offset { low = middle + 1 } else { high = middle }
+    }
+    let first = frames.raw_range(low).end.saturating_sub(row.offset);
+    if first.is_power_of_two() && first >= blake3::CHUNK_LEN as u64 { first } else { u64::from(FRAME_BYTES) }
 }
 
 fn content_end(row: &CatalogRow) -> u64 {

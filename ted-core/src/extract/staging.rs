@@ -1,7 +1,7 @@
 //! The staging folder inside the target: where everything is written first, and what a crash leaves behind.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cap_std::fs::Dir;
@@ -103,6 +103,11 @@ impl Staging {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Where it is, for people to look at.
+    pub(super) fn path(&self, target: &Path) -> PathBuf {
+        target.join(&self.name)
     }
 
     fn lock(&self, target: &Path) -> Result<(), ExtractError> {

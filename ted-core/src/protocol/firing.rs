@@ -8,8 +8,9 @@ use crate::codec::{self, CodecError};
 use crate::error::Coded;
 use crate::id::{DistributionId, FiringId, KeyHash, Revision, UnixMillis};
 use crate::limits::Limits;
+use crate::model::Priority;
 use crate::name::Label;
-use crate::protocol::{OfferAnswer, Priority, Silence, code};
+use crate::protocol::{OfferAnswer, Silence, code};
 use crate::security::{Receipt, Stage};
 
 /// Why a persisted firing cannot be read or written.
@@ -86,7 +87,9 @@ impl PartState {
         }
     }
 
-    fn is_done(self, until: Until) -> bool {
+    /// Whether it is as far as `until` says.
+    #[must_use]
+    pub fn is_done(self, until: Until) -> bool {
         match until {
             Until::Received => matches!(self, Self::Received | Self::Verified | Self::Extracted),
             Until::Extracted => self == Self::Extracted,

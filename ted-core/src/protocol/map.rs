@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::error::Coded;
 use crate::id::{Hash, PackageId};
 use crate::limits::Limits;
+use crate::package::PackageIndex;
 
 /// Why a map or a layout is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -188,6 +189,15 @@ impl FrameLayout {
             starts.push(end);
         }
         Ok(Self { starts: starts.into() })
+    }
+
+    /// The body frames of a package.
+    ///
+    /// # Errors
+    /// As [`FrameLayout::new`].
+    pub fn of_body(index: &PackageIndex, limits: &Limits) -> Result<Self, MapError> {
+        let body = usize::try_from(index.body_frames()).unwrap_or(usize::MAX);
+        Self::new(index.frame_range(0).start, index.rows().iter().take(body).map(|row| row.stored_bytes), limits)
     }
 
     /// How many frames there are.

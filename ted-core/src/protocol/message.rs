@@ -6,6 +6,7 @@ use crate::codec::{self, CodecError};
 use crate::error::Coded;
 use crate::id::{DistributionId, EnvelopeId, FiringId, InstanceId, PackageId, UnixMillis};
 use crate::limits::Limits;
+use crate::model::Priority;
 use crate::name::NodeName;
 use crate::protocol::Refused;
 
@@ -69,19 +70,6 @@ pub struct Hello {
     pub capabilities: Vec<u16>,
     /// What later versions add, ordered by kind. Unknown kinds are kept.
     pub extensions: Vec<(u16, Vec<u8>)>,
-}
-
-/// How urgent a Distribution is; each priority has its own output rate.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Priority {
-    /// Sent before all others.
-    High,
-    /// The default.
-    #[default]
-    Medium,
-    /// Sent when nothing else waits.
-    Low,
 }
 
 /// A parent's word that there is something to have.

@@ -25,9 +25,9 @@ pub use index_phase::{IndexAction, IndexPhase};
 pub use map::{FrameLayout, FrameMap, MapError};
 pub use message::{
     Answer, Fetch, FetchAnswer, FetchTarget, Hello, Message, MessageError, MessageReader, Offer, OfferAnswer,
-    PROTOCOL_VERSION, Priority, Request, decode_answer, decode_request, encode_answer, encode_request,
+    PROTOCOL_VERSION, Request, decode_answer, decode_request, encode_answer, encode_request,
 };
-pub use offer::{Floor, FloorBook, Have, Statement, Verdict, judge_offer, judge_root};
+pub use offer::{Floor, Have, Statement, Verdict, judge_offer, judge_root};
 pub use patience::{Silence, SilenceError};
 pub use receiver::{Action, Cut, FetchFailure, FetchNumber, FrameBuffers, GiveUp, Progress, Receiver, ReceiverOptions};
 pub use refused::{Refused, code};

@@ -1,9 +1,5 @@
 //! Judging what is offered: floors, the time a statement holds, and what a package's root must say.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
-
 use crate::id::{DistributionId, KeyHash, Revision, UnixMillis};
 use crate::limits::Limits;
 use crate::package::{PackageKind, Root};
@@ -13,7 +9,7 @@ use crate::security::{Carried, PackageRef, ReleaseStatement};
 /// Below what a Subscriber does not go for one Distribution of one Distributor, unless its operator rolls back.
 ///
 /// `issued` rises when a statement is accepted, `revision` when one is verified. Both are kept fsynced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Floor {
     /// The newest revision that was verified.
     pub revision: Revision,
@@ -29,32 +25,6 @@ impl Floor {
     #[must_use]
     pub fn raised_to(self, other: Self) -> Self {
         Self { revision: self.revision.max(other.revision), issued: self.issued.max(other.issued) }
-    }
-}
-
-/// All floors of one Subscriber, by the Distributor's CA key and the Distribution.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FloorBook {
-    floors: BTreeMap<(KeyHash, DistributionId), Floor>,
-}
-
-impl FloorBook {
-    /// The floor of this Distribution; [`Floor::NONE`] if nothing is known of it.
-    #[must_use]
-    pub fn floor(&self, distributor: &KeyHash, distribution: &DistributionId) -> Floor {
-        self.floors.get(&(*distributor, *distribution)).copied().unwrap_or(Floor::NONE)
-    }
-
-    /// Raises a floor. What is higher already stays. Says whether anything changed and must be written.
-    pub fn raise(&mut self, distributor: KeyHash, distribution: DistributionId, floor: Floor) -> bool {
-        let known = self.floors.entry((distributor, distribution)).or_insert(Floor::NONE);
-        let before = std::mem::replace(known, known.raised_to(floor));
-        before != *known
-    }
-
-    /// Every floor, in the order of its keys.
-    pub fn iter(&self) -> impl Iterator<Item = (&KeyHash, &DistributionId, &Floor)> {
-        self.floors.iter().map(|((distributor, distribution), floor)| (distributor, distribution, floor))
     }
 }
 
@@ -252,15 +222,15 @@ mod tests {
 
     #[test]
     fn floors_only_rise() {
-        let (key, distribution) = (KeyHash::from_bytes([1; 32]), DistributionId::from_bytes([2; 16]));
-        let mut book = FloorBook::default();
-        assert_eq!(book.floor(&key, &distribution), Floor::NONE);
-        assert!(book.raise(key, distribution, Floor { revision: revision(5), issued: at(50) }));
-        assert!(book.raise(key, distribution, Floor { revision: revision(4), issued: at(60) }));
-        assert!(!book.raise(key, distribution, Floor { revision: revision(5), issued: at(1) }));
-        assert_eq!(book.floor(&key, &distribution), Floor { revision: revision(5), issued: at(60) });
-        assert_eq!(book.floor(&KeyHash::from_bytes([9; 32]), &distribution), Floor::NONE, "another Distributor's");
-        assert_eq!(book.iter().count(), 1);
+        let floor = |number, issued| Floor { revision: revision(number), issued: at(issued) };
+        for (from, to, raised) in [
+            (Floor::NONE, floor(5, 50), floor(5, 50)),
+            (floor(5, 50), floor(4, 60), floor(5, 60)),
+            (floor(5, 60), floor(6, 1), floor(6, 60)),
+            (floor(6, 60), floor(6, 60), floor(6, 60)),
+        ] {
+            assert_eq!(from.raised_to(to), raised);
+        }
     }
 
     #[test]

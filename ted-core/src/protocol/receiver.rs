@@ -85,7 +85,8 @@ pub enum Action {
     WriteMap(FrameMap),
     /// All frames are there, synced and vouched for: check the whole and rename it. No action follows.
     Finish,
-    /// Stop; drop all streams and frames. No action follows, but the map on disk stays true.
+    /// Stop; drop all streams and frames, and wait for what was given to the disk before the files are touched in
+    /// any other way. No action follows, and the map on disk stays true.
     GiveUp(GiveUp),
 }
 
@@ -367,6 +368,15 @@ impl Receiver {
             self.unsynced.push(frame);
             self.unsynced_bytes += self.layout.bytes_of(frame);
             self.sync_by.get_or_insert(now + Duration::from_secs(self.limits.sync_interval_seconds));
+        }
+    }
+
+    /// A frame that the map does not vouch for was found in `distfile.part` all the same and verified: what a killed
+    /// process had written and not synced. To be told before the first [`Receiver::poll`].
+    pub fn already_written(&mut self, frame: u64, now: Duration) {
+        if self.advance(frame, FrameState::Missing, FrameState::Writing) {
+            self.buffered += self.layout.bytes_of(frame);
+            self.written(frame, now);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::name::NodeName;
 use crate::security::{Certificate, CertificateRequest, DistributorRoot, Keystore, KeystoreError, TrustError};
 use crate::store::data_dir::NodeRole;
 use crate::store::durable::DurableFile;
-use crate::store::file::{FileError, create_folders, remove_if_there};
+use crate::store::file::{FileError, create_folders, remove_if_there, sync_folder};
 use crate::store::steps::{AllSteps, Step, Steps};
 
 const PRIVATE: &str = "private";
@@ -222,6 +222,15 @@ impl SecurityDir {
         let path = self.path.join(root.file_name());
         DurableFile::new(path.clone()).replace(root.certificate().pem().as_bytes())?;
         Ok(path)
+    }
+
+    /// Removes a Distributor's `.cer` file, where there is one.
+    ///
+    /// # Errors
+    /// [`SecurityDirError::File`].
+    pub fn remove_certificate(&self, root: &DistributorRoot) -> Result<(), SecurityDirError> {
+        remove_if_there(&self.path.join(root.file_name()))?;
+        Ok(sync_folder(&self.path)?)
     }
 
     /// The Distributors that are trusted: those of the keystore and the valid `.cer` files together. What else lies

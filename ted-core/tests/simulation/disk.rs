@@ -100,10 +100,28 @@ impl Disk {
         self.map_under_way = Some((package, bytes));
     }
 
-    pub(crate) fn end_map(&mut self) {
+    pub(crate) fn sync_everything(&mut self, package: PackageId) {
+        self.drain(package);
+        let covered = self.begin_sync(package);
+        self.end_sync(package, &covered);
+    }
+
+    /// Everything that was begun on a package's files comes to its end.
+    pub(crate) fn drain(&mut self, package: PackageId) {
+        self.end_map();
+        for write in self.parts.entry(package).or_default().unsynced.iter_mut() {
+            write.done = true;
+        }
+    }
+
+    fn end_map(&mut self) {
         if let Some((package, bytes)) = self.map_under_way.take() {
             self.maps.insert(package, bytes);
         }
+    }
+
+    pub(crate) fn has_unsynced_writes(&self) -> bool {
+        self.parts.values().any(|part| !part.is_synced())
     }
 
     /// The power goes.

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use ted_core::codec;
 use ted_core::id::{EnvelopeId, FiringId, PackageId, Revision, UnixMillis};
 use ted_core::limits::Limits;
+use ted_core::model::Priority;
 use ted_core::protocol::{
     Answer, Fetch, FetchAnswer, FetchTarget, Firing, FiringTarget, Hello, MessageReader, Offer, OfferAnswer, Outcome,
-    PROTOCOL_VERSION, Priority, Refused, Request, SendStep, Sending, Statement, Until, code, data_header,
-    decode_answer, decode_request, encode_answer, encode_request, end_block, error_block, waiting_block,
+    PROTOCOL_VERSION, Refused, Request, SendStep, Sending, Statement, Until, code, data_header, decode_answer,
+    decode_request, encode_answer, encode_request, end_block, error_block, waiting_block,
 };
 use ted_core::security::{Carried, PackageRef, Receipt, ReleaseStatement};
 
@@ -16,7 +17,7 @@ use crate::bundle::Bundle;
 use crate::env::{Env, Event, SITE, SUBSCRIBER, Side, envelope_id, seal, unseal};
 
 const LIMITS: Limits = Limits::DEFAULT;
-const STATEMENT_LIFE_SECONDS: u64 = 500;
+const STATEMENT_LIFE_SECONDS: u64 = 100;
 
 #[derive(Default)]
 pub(crate) struct Distributor {
@@ -146,6 +147,7 @@ impl Distributor {
             && firing.tick(env.options.silence, now)
         {
             env.note(|| "D times the Subscriber out".to_owned());
+            env.seen.firings_timed_out += 1;
             self.persist();
         }
         let waits = self.firing.as_ref().is_some_and(|firing| !firing.offers(&SUBSCRIBER, now).is_empty());

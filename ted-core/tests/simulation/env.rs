@@ -107,6 +107,43 @@ impl Truth {
     }
 }
 
+/// How often something happened that the simulation is there for. A world without it proves nothing about it.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) crashes_with_unsynced_writes: u64,
+    pub(crate) resumed_receptions: u64,
+    pub(crate) resumed_frames_in_memory: u64,
+    pub(crate) bad_frames: u64,
+    pub(crate) corrupt_packages: u64,
+    pub(crate) silences: u64,
+    pub(crate) offers_below_the_floor: u64,
+    pub(crate) expired_offers: u64,
+    pub(crate) pauses_for_the_disk: u64,
+    pub(crate) firings_timed_out: u64,
+}
+
+impl Seen {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.crashes_with_unsynced_writes += other.crashes_with_unsynced_writes;
+        self.resumed_receptions += other.resumed_receptions;
+        self.resumed_frames_in_memory += other.resumed_frames_in_memory;
+        self.bad_frames += other.bad_frames;
+        self.corrupt_packages += other.corrupt_packages;
+        self.silences += other.silences;
+        self.offers_below_the_floor += other.offers_below_the_floor;
+        self.expired_offers += other.expired_offers;
+        self.pauses_for_the_disk += other.pauses_for_the_disk;
+        self.firings_timed_out += other.firings_timed_out;
+    }
+
+    pub(crate) fn everything(&self) -> bool {
+        let Self { crashes_with_unsynced_writes: a, resumed_receptions: b, resumed_frames_in_memory: c, .. } = *self;
+        let Self { bad_frames: d, corrupt_packages: e, silences: f, offers_below_the_floor: g, .. } = *self;
+        let Self { expired_offers: h, pauses_for_the_disk: i, firings_timed_out: j, .. } = *self;
+        [a, b, c, d, e, f, g, h, i, j].iter().all(|count| *count > 0)
+    }
+}
+
 pub(crate) struct Env {
     pub(crate) now: Duration,
     pub(crate) rng: Rng,
@@ -117,6 +154,9 @@ pub(crate) struct Env {
     pub(crate) connection: Option<u64>,
     pub(crate) no_dialling_before: Duration,
     stalled_until: Duration,
+    /// The longest time that a piece travels, in milliseconds: some worlds are quick, in others each transfer lasts.
+    pace: u64,
+    pub(crate) seen: Seen,
     /// When the last piece of a stream arrives, by stream and direction: streams keep their order, each for itself.
     stream_ends: BTreeMap<(u64, Side), Duration>,
     queue: BinaryHeap<Reverse<(Duration, u64, Event)>>,
@@ -135,6 +175,7 @@ impl Env {
             block_bytes_max: rng.between(16, 400) as u32,
             ..Limits::DEFAULT
         };
+        let pace = [20, 60, 500, 2000][rng.below(4) as usize];
         let silence = Silence::from_seconds(rng.between(10, 60), &limits).expect("within bounds");
         Self {
             now: Duration::ZERO,
@@ -145,6 +186,8 @@ impl Env {
             connection: None,
             no_dialling_before: Duration::ZERO,
             stalled_until: Duration::ZERO,
+            pace,
+            seen: Seen::default(),
             stream_ends: BTreeMap::new(),
             queue: BinaryHeap::new(),
             numbers: 0,
@@ -198,7 +241,7 @@ impl Env {
             let count = self.rng.between(1, 600).min(rest.len() as u64) as usize;
             let (piece, after) = rest.split_at(count);
             rest = after;
-            let pause = Duration::from_millis(self.rng.between(1, 60));
+            let pause = Duration::from_millis(self.rng.between(1, self.pace));
             let last = self.stream_ends.get(&(stream, to)).copied().unwrap_or_default();
             let when = (self.now + pause).max(self.stalled_until).max(last);
             self.stream_ends.insert((stream, to), when);

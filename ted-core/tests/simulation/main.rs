@@ -8,6 +8,8 @@
 //!
 //! `TED_SIM_SEEDS=5000` runs more seeds than the default; `TED_SIM_SEED=77` replays one and prints what happens.
 
+#![expect(clippy::print_stdout, reason = "a failing seed says how to replay it")]
+
 mod bundle;
 mod disk;
 mod distributor;
@@ -22,7 +24,7 @@ use std::time::Duration;
 use ted_core::protocol::Outcome;
 
 use crate::distributor::Distributor;
-use crate::env::{Env, Event, Side};
+use crate::env::{Env, Event, Seen, Side};
 use crate::subscriber::Subscriber;
 
 const FAULTS_SECONDS: u64 = 400;
@@ -39,7 +41,7 @@ struct World {
 impl World {
     fn new(seed: u64, trace: bool) -> Self {
         let mut env = Env::new(seed, trace);
-        for _ in 0..env.rng.between(1, 5) {
+        for _ in 0..env.rng.between(2, 20) {
             let at = Duration::from_secs(env.rng.below(FAULTS_SECONDS));
             env.at(at, Event::Release);
         }
@@ -59,7 +61,7 @@ impl World {
     fn plan_faults(&mut self) {
         let env = &mut self.env;
         for kind in 0..4 {
-            let often = [0, 2, 10, 60][env.rng.below(4) as usize];
+            let often = [0, 3, 15, 60][env.rng.below(4) as usize];
             for _ in 0..often {
                 let event = match kind {
                     0 => Event::Crash(Side::Subscriber),
@@ -74,7 +76,7 @@ impl World {
     }
 
     /// Runs to the end, or to the first violation.
-    fn run(mut self) -> Result<(), String> {
+    fn run(mut self) -> Result<Seen, String> {
         let end = Duration::from_secs(FAULTS_SECONDS + REST_SECONDS);
         while let Some(event) = self.env.next() {
             self.handle(event);
@@ -82,7 +84,7 @@ impl World {
                 return Err(format!("SAFETY at {:?}: {violation}", self.env.now));
             }
             if !self.env.faults && self.is_content() {
-                return Ok(());
+                return Ok(self.env.seen);
             }
             if self.env.now > end {
                 let (has, newest) = (self.subscriber.disk.extracted, self.env.truth.newest);
@@ -163,7 +165,7 @@ impl World {
     }
 }
 
-fn run_seed(seed: u64, trace: bool) -> Result<(), String> {
+fn run_seed(seed: u64, trace: bool) -> Result<Seen, String> {
     catch_unwind(AssertUnwindSafe(|| World::new(seed, trace).run()))
         .unwrap_or_else(|_| Err("PANIC, see above".to_owned()))
 }
@@ -172,31 +174,36 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
 }
 
-fn report(failures: &[(u64, String)]) {
-    for (seed, what) in failures {
-        println!("seed {seed}: {what}");
-        println!("  replay: TED_SIM_SEED={seed} cargo test -p ted-core --test simulation -- --nocapture");
+fn demand_success(outcomes: &[(u64, Result<Seen, String>)]) {
+    let mut failed = 0;
+    for (seed, outcome) in outcomes {
+        if let Err(what) = outcome {
+            println!("seed {seed}: {what}");
+            println!("  replay: TED_SIM_SEED={seed} cargo test -p ted-core --test simulation -- --nocapture");
+            failed += 1;
+        }
     }
-    assert!(failures.is_empty(), "{} seeds failed", failures.len());
+    assert!(failed == 0, "{failed} of {} seeds failed", outcomes.len());
 }
 
 #[test]
 fn what_is_delivered_is_right_and_arrives_in_every_world() {
     if let Some(seed) = number("TED_SIM_SEED") {
-        return report(&run_seed(seed, true).err().map(|what| (seed, what)).into_iter().collect::<Vec<_>>());
+        return demand_success(&[(seed, run_seed(seed, true))]);
     }
     let seeds = number("TED_SIM_SEEDS").unwrap_or(DEFAULT_SEEDS);
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
-    let failures = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|worker| {
-                scope.spawn(move || {
-                    let mine = (worker..seeds).step_by(threads as usize);
-                    mine.filter_map(|seed| run_seed(seed, false).err().map(|what| (seed, what))).collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        workers.into_iter().flat_map(|worker| worker.join().expect("failures are caught")).collect::<Vec<_>>()
+    let outcomes = std::thread::scope(|scope| {
+        let work = |worker: u64| {
+            let mine = (worker..seeds).step_by(threads as usize);
+            move || mine.map(|seed| (seed, run_seed(seed, false))).collect::<Vec<_>>()
+        };
+        let workers: Vec<_> = (0..threads).map(|worker| scope.spawn(work(worker))).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("panics are caught")).collect::<Vec<_>>()
     });
-    report(&failures);
+    demand_success(&outcomes);
+    let mut seen = Seen::default();
+    outcomes.iter().flat_map(|(_, outcome)| outcome).for_each(|one| seen.add(one));
+    println!("{seen:#?}");
+    assert!(seeds < DEFAULT_SEEDS || seen.everything(), "something never happened: {seen:#?}");
 }

@@ -13,7 +13,7 @@ use ted_core::security::PackageRef;
 
 use crate::bundle::{INDEX_BYTES_MAX, Index};
 use crate::disk::Disk;
-use crate::env::{Env, Event, Work};
+use crate::env::{Env, Event, Side, Work};
 
 enum Phase {
     Index { phase: IndexPhase, collected: Vec<u8>, complete: bool },
@@ -153,6 +153,7 @@ impl Reception {
                     body.receiver.frame_good(frame);
                 } else {
                     env.note(|| format!("S finds frame {frame} bad"));
+                    env.seen.bad_frames += 1;
                     body.held -= bytes.len() as u64;
                     body.receiver.frame_bad(frame, now);
                 }
@@ -199,6 +200,11 @@ impl Reception {
             .filter(|map| map.is_of(&self.package.id, self.package.bytes, frames))
             .unwrap_or_else(|| FrameMap::empty(self.package.id, self.package.bytes, frames, limits).expect("few"));
         env.note(|| format!("S receives {} frames, {} are here", frames, map.present()));
+        env.seen.resumed_receptions += u64::from(map.present() > 0);
+        if env.faults && env.rng.chance(300) {
+            // Whatever else happens: the power goes while this is received.
+            env.soon(0, 4000, Event::Crash(Side::Subscriber));
+        }
         let receiver = Receiver::new(index.layout.clone(), map, &env.options, env.now).expect("the map fits");
         self.phase = Phase::Body(Box::new(Body {
             receiver,
@@ -220,6 +226,8 @@ impl Reception {
             Some(Action::GiveUp(cause)) => return Step::Ended(Err(cause)),
             Some(Action::Finish) => return Step::Ended(Ok(finish(&package, body, disk, env))),
             Some(Action::Fetch { fetch, from, to }) => {
+                let begins = (0..body.index.layout.frames()).any(|frame| body.index.layout.range(frame).start == from);
+                env.seen.resumed_frames_in_memory += u64::from(!begins);
                 judge_economy(&package, &body.index.layout, from, to, disk, env);
                 return Step::Fetch { fetch: Some(fetch), from, to };
             }
@@ -251,10 +259,10 @@ fn truth_of(package: &PackageId, offset: u64, bytes: usize, env: &Env) -> Vec<u8
     truth.get(offset as usize..offset as usize + bytes).unwrap_or_default().to_vec()
 }
 
-/// All frames are on disk: adds the index, renames, and raises what counts as verified.
+/// All frames are on disk: adds the index, syncs, renames, and from then on counts the revision as verified.
 fn finish(package: &PackageId, body: &Body, disk: &mut Disk, env: &mut Env) -> Revision {
+    disk.sync_everything(*package);
     let part = disk.parts.remove(package).unwrap_or_default();
-    env.truth.demand(part.is_synced(), || "a package is finished with writes that were never synced".to_owned());
     let mut bytes = part.durable(0..body.index.layout.total_bytes()).to_vec();
     bytes.extend_from_slice(&body.index.bytes);
     env.truth.verified(package, body.index.revision, &bytes);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ted_core::codec;
-use ted_core::id::{EnvelopeId, FiringId, InstanceId, PackageId, Revision};
+use ted_core::id::{FiringId, InstanceId, PackageId, Revision};
 use ted_core::limits::Limits;
 use ted_core::protocol::{
     Answer, BlockEvent, BlockReader, Delivery, DeliveryAction, DeliveryEnd, Fetch, FetchTarget, Floor, GiveUp, Hello,
@@ -98,6 +98,7 @@ impl Subscriber {
         self.asked.clear();
         self.served.clear();
         self.wake_at = None;
+        env.seen.crashes_with_unsynced_writes += u64::from(self.disk.has_unsynced_writes());
         self.disk.crash(&mut env.rng);
         self.judge_maps(env);
     }
@@ -260,6 +261,7 @@ impl Subscriber {
             if let Purpose::Reception { .. } = asked.purpose
                 && self.reception.as_ref().is_some_and(|reception| !reception.may_read())
             {
+                env.seen.pauses_for_the_disk += 1;
                 asked.inbox = rest.to_vec();
                 return Progress::Goes;
             }
@@ -332,6 +334,10 @@ impl Subscriber {
         };
         let (answer, actions) = self.delivery.offer(offer.firing, &statement, env.unix());
         env.note(|| format!("S is offered revision {} and says {answer:?}", statement.release.revision));
+        if let OfferAnswer::Refused(refused) = &answer {
+            env.seen.offers_below_the_floor += u64::from(refused.code() == code::BELOW_FLOOR);
+            env.seen.expired_offers += u64::from(refused.code() == code::STATEMENT_EXPIRED);
+        }
         if matches!(answer, OfferAnswer::Want { .. } | OfferAnswer::Current) {
             env.truth.accepted(&statement, env.unix());
         }
@@ -454,9 +460,11 @@ impl Subscriber {
         self.asked.retain(|_, asked| !matches!(asked.purpose, Purpose::Reception { number: other } if other == number));
         let package = reception.package;
         // What was given to the disk is waited for before anything else happens to the files.
-        self.disk.end_map();
+        self.disk.drain(package.id);
         env.note(|| format!("S ends the reception: {end:?}"));
         self.firing = Some(reception.firing);
+        env.seen.silences += u64::from(end == Err(GiveUp::Silence));
+        env.seen.corrupt_packages += u64::from(matches!(end, Err(GiveUp::Corrupt { .. })));
         let end = match end {
             Ok(revision) => {
                 self.send_receipt(revision, Some(package.id), Stage::Verified, env);

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Mutex;
 
-use super::{Built, DISTRIBUTION, Seen, Thing, Tree, look, noise, open, scratch};
+use super::{Built, DISTRIBUTION, Seen, Thing, Tree, look, noise, open, scratch_in_memory as scratch};
 use crate::error::Coded;
 use crate::extract::run::{extract_with, recover_with};
 use crate::extract::step::{Hook, NoHook, Step};

@@ -3,6 +3,7 @@
 mod crash;
 mod hostile;
 mod planted;
+mod real;
 mod survive;
 mod update;
 
@@ -274,6 +275,17 @@ pub(super) fn scratch() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let at = folder.path().canonicalize().expect("it exists").join("target");
     (folder, at)
+}
+
+/// A folder in memory, for tests that sync hundreds of times; a usual one where there is none in memory.
+pub(super) fn scratch_in_memory() -> (tempfile::TempDir, PathBuf) {
+    match tempfile::tempdir_in("/dev/shm") {
+        Ok(folder) => {
+            let at = folder.path().join("target");
+            (folder, at)
+        }
+        Err(_) => scratch(),
+    }
 }
 
 pub(super) fn below(root: &Path, name: impl AsRef<[u8]>) -> PathBuf {

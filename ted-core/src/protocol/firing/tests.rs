@@ -30,7 +30,7 @@ fn receipt(stage: Stage, made: u64) -> Receipt {
         revision: Revision::from_number(7),
         package: None,
         stage,
-        code: matches!(stage, Stage::Failed | Stage::Corrupt).then(|| "TED-1401".to_owned()),
+        code: matches!(stage, Stage::Failed | Stage::Corrupt).then(|| "TED-1355".to_owned()),
         detail: String::new(),
         at: at(made),
     }
