@@ -79,7 +79,7 @@ impl State {
         let source = source_of(distribution)?;
         let mut skipped = vec![];
         let entries = source.entries(&mut |skip: Skipped| {
-            tracing::warn!(distribution = %distribution.name, path = skip.path, reason = %skip.reason, "left out");
+            tracing::info!(distribution = %distribution.name, path = skip.path, reason = %skip.reason, "left out");
             self.events.emit(DistributorEvent::Skipped {
                 distribution: distribution.name.clone(),
                 path: PathBuf::from(&skip.path),
