@@ -22,4 +22,4 @@ pub use distributor::{
 pub use error::Error;
 pub use node::Events;
 pub use protocol::Until;
-pub use subscriber::{Subscriber, SubscriberEvent};
+pub use subscriber::{DistributionRef, Subscriber, SubscriberEvent};

@@ -75,7 +75,7 @@ impl State {
     }
 
     fn endpoint_options(self: &Arc<Self>) -> EndpointOptions {
-        let fleet = FleetIdentity { root: self.authority.root().clone(), identity: Some(self.tls.clone()) };
+        let fleet = FleetIdentity { fleet: self.authority.root().key_hash(), identity: Some(self.tls.clone()) };
         let clock = self.clock.clone();
         EndpointOptions::new(self.clone(), vec![fleet]).clock(move || clock.now())
     }

@@ -4,7 +4,7 @@ use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Coded;
 use crate::id::KeyHash;
@@ -58,7 +58,7 @@ pub enum SecurityDirError {
         /// Where it is.
         path: PathBuf,
         /// What is wrong with it.
-        source: KeystoreError,
+        source: Box<KeystoreError>,
     },
     /// No certificate of this Distributor lies there.
     #[error("no certificate of the Distributor with key {0} is in the security folder or the keystore")]
@@ -69,7 +69,7 @@ pub enum SecurityDirError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: TrustError,
+        source: Box<TrustError>,
     },
     /// The disk refuses.
     #[error(transparent)]
@@ -127,7 +127,26 @@ pub struct SecurityDir {
     path: PathBuf,
     role: NodeRole,
     steps: Arc<dyn Steps>,
+    /// Held while the keystore is read, changed and written, so that no change is lost to another.
+    changing: Arc<Mutex<()>>,
+    /// What was read last, and of which files.
+    read: Arc<Mutex<Option<(Stamp, Arc<Trust>)>>>,
 }
+
+/// The keystore and the trusted Distributors, read together.
+#[derive(Debug)]
+pub struct Trust {
+    /// The keystore.
+    pub keystore: Keystore,
+    /// The Distributors that are trusted: those of the keystore and the valid `.cer` files together.
+    pub roots: Vec<TrustedRoot>,
+    /// What else lies in the folder.
+    pub ignored: Vec<IgnoredFile>,
+}
+
+/// What tells whether the folder is as it was: each file's name, inode, length and time of change. A file that is
+/// replaced has another inode, and one that is written to another time.
+type Stamp = Vec<(PathBuf, u64, u64, i64, i64)>;
 
 impl SecurityDir {
     /// Makes the folder with what belongs in it, or opens the one that is there.
@@ -147,7 +166,13 @@ impl SecurityDir {
     /// [`SecurityDirError::Unsafe`] when owner or modes are not as they must be, with the command that mends it;
     /// [`SecurityDirError::KeystoreGone`] when a keystore was made once and is not there.
     pub fn open(path: &Path, role: NodeRole) -> Result<Self, SecurityDirError> {
-        let this = Self { path: path.to_owned(), role, steps: Arc::new(AllSteps) };
+        let this = Self {
+            path: path.to_owned(),
+            role,
+            steps: Arc::new(AllSteps),
+            changing: Arc::default(),
+            read: Arc::default(),
+        };
         this.check_permissions()?;
         this.load_keystore()?;
         Ok(this)
@@ -182,7 +207,7 @@ impl SecurityDir {
         match file.read(Limits::DEFAULT.state_file_bytes_max)? {
             Some(bytes) => {
                 let keystore = Keystore::decode(&bytes);
-                keystore.map_err(|source| SecurityDirError::Keystore { path, source })
+                keystore.map_err(|source| SecurityDirError::Keystore { path, source: Box::new(source) })
             }
             None if self.path.join(MARKER).exists() => {
                 let remedy = match self.role {
@@ -198,15 +223,36 @@ impl SecurityDir {
         }
     }
 
-    /// Puts `keystore` in the place of the one that is there, durably.
+    /// Reads the keystore, changes it, and writes it durably. Changes through clones of this value wait for each
+    /// other. Nothing is written when `change` fails.
+    ///
+    /// # Errors
+    /// [`SecurityDirError`], then the old keystore is still there; or what `change` says.
+    pub fn change_keystore<R, E: From<SecurityDirError>>(
+        &self,
+        change: impl FnOnce(&mut Keystore) -> Result<R, E>,
+    ) -> Result<R, E> {
+        // Nothing is guarded but the order of changes, so a panic in one leaves nothing half-made.
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keystore = self.load_keystore()?;
+        let answer = change(&mut keystore)?;
+        self.save_keystore(&keystore)?;
+        Ok(answer)
+    }
+
+    /// Puts `keystore` in the place of the one that is there, durably. A change of it belongs into
+    /// [`SecurityDir::change_keystore`]; this is for a new node and for restoring.
     ///
     /// # Errors
     /// [`SecurityDirError`]; then the old keystore is still there.
     pub fn save_keystore(&self, keystore: &Keystore) -> Result<(), SecurityDirError> {
         let file = self.private_file(KEYSTORE);
-        let bytes =
-            keystore.encode().map_err(|source| SecurityDirError::Keystore { path: file.path().to_owned(), source })?;
-        file.replace(&bytes)?;
+        let bytes = keystore
+            .encode()
+            .map_err(|source| SecurityDirError::Keystore { path: file.path().to_owned(), source: Box::new(source) })?;
+        let replaced = file.replace(&bytes);
+        self.forget_read();
+        replaced?;
         let marker = self.path.join(MARKER);
         if !marker.exists() {
             DurableFile::new(marker).replace(b"")?;
@@ -221,6 +267,7 @@ impl SecurityDir {
     pub fn drop_certificate(&self, root: &DistributorRoot) -> Result<PathBuf, SecurityDirError> {
         let path = self.path.join(root.file_name());
         DurableFile::new(path.clone()).replace(root.certificate().pem().as_bytes())?;
+        self.forget_read();
         Ok(path)
     }
 
@@ -230,30 +277,67 @@ impl SecurityDir {
     /// [`SecurityDirError::File`].
     pub fn remove_certificate(&self, root: &DistributorRoot) -> Result<(), SecurityDirError> {
         remove_if_there(&self.path.join(root.file_name()))?;
+        self.forget_read();
         Ok(sync_folder(&self.path)?)
     }
 
-    /// The Distributors that are trusted: those of the keystore and the valid `.cer` files together. What else lies
-    /// in the folder is named in a warning and answered beside.
+    /// The keystore and whom this node trusts, as it is now: read anew whenever a file of it has changed, whoever
+    /// changed it. What lies in the folder and is not trusted is named in a warning when it is first seen.
     ///
     /// # Errors
     /// [`SecurityDirError`] when the folder or the keystore cannot be read.
-    pub fn trusted_roots(&self) -> Result<(Vec<TrustedRoot>, Vec<IgnoredFile>), SecurityDirError> {
+    pub fn trust(&self) -> Result<Arc<Trust>, SecurityDirError> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken before the files are read: what changes meanwhile is read again the next time.
+        let stamp = self.stamp()?;
+        if let Some((_, trust)) = read.as_ref().filter(|(of, _)| *of == stamp) {
+            return Ok(Arc::clone(trust));
+        }
         let keystore = self.load_keystore()?;
         let in_keystore = |root: &DistributorRoot| TrustedRoot { root: root.clone(), lies_in: TrustedIn::Keystore };
-        let mut trusted: Vec<_> = keystore.trusted().iter().map(in_keystore).collect();
+        let mut roots: Vec<_> = keystore.trusted().iter().map(in_keystore).collect();
         let mut ignored = Vec::new();
         for path in self.dropped_files()? {
             match read_root(&path) {
-                Ok(root) if trusted.iter().any(|known| known.root == root) => {}
-                Ok(root) => trusted.push(TrustedRoot { root, lies_in: TrustedIn::File(path) }),
+                Ok(root) if roots.iter().any(|known| known.root == root) => {}
+                Ok(root) => roots.push(TrustedRoot { root, lies_in: TrustedIn::File(path) }),
                 Err(reason) => {
                     tracing::warn!(path = %path.display(), %reason, "ignored in the security folder");
                     ignored.push(IgnoredFile { path, reason });
                 }
             }
         }
-        Ok((trusted, ignored))
+        let trust = Arc::new(Trust { keystore, roots, ignored });
+        *read = Some((stamp, Arc::clone(&trust)));
+        Ok(trust)
+    }
+
+    /// The Distributors that are trusted, and what else lies in the folder: see [`SecurityDir::trust`].
+    ///
+    /// # Errors
+    /// As [`SecurityDir::trust`].
+    pub fn trusted_roots(&self) -> Result<(Vec<TrustedRoot>, Vec<IgnoredFile>), SecurityDirError> {
+        let trust = self.trust()?;
+        Ok((trust.roots.clone(), trust.ignored.clone()))
+    }
+
+    fn stamp(&self) -> Result<Stamp, FileError> {
+        let mut files = self.dropped_files()?;
+        files.push(self.path.join(PRIVATE).join(KEYSTORE));
+        let mut stamp = Vec::with_capacity(files.len());
+        for path in files {
+            match path.symlink_metadata() {
+                Ok(found) => stamp.push((path, found.ino(), found.len(), found.ctime(), found.ctime_nsec())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(FileError::new("look at", &path, error)),
+            }
+        }
+        Ok(stamp)
+    }
+
+    /// Two changes may come within one tick of the file system's clock; those of this process are never missed.
+    fn forget_read(&self) {
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Moves the certificate of the Distributor with this key into the keystore, where it takes over from one of the
@@ -264,6 +348,7 @@ impl SecurityDir {
     /// # Errors
     /// [`SecurityDirError::NotTrusted`] if no such certificate lies anywhere.
     pub fn promote(&self, distributor: &KeyHash) -> Result<(), SecurityDirError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut keystore = self.load_keystore()?;
         let files: Vec<_> = self
             .dropped_files()?
@@ -282,6 +367,7 @@ impl SecurityDir {
             self.steps.before(Step::RemoveCertificate).map_err(FileError::at("remove", &path))?;
             remove_if_there(&path)?;
         }
+        self.forget_read();
         Ok(())
     }
 
@@ -325,7 +411,7 @@ impl SecurityDir {
         }
         let read = |path: PathBuf| {
             let text = read_small(&path)?;
-            Certificate::from_pem(&text).map_err(|source| SecurityDirError::Trust { path, source })
+            Certificate::from_pem(&text).map_err(|source| SecurityDirError::Trust { path, source: Box::new(source) })
         };
         let mut files = list(&folder)?;
         files.retain(|path| path.extension().is_some_and(|ending| ending == "cer"));
@@ -333,7 +419,7 @@ impl SecurityDir {
     }
 
     /// What lies in the folder and does not belong to it otherwise, in the order of names.
-    fn dropped_files(&self) -> Result<Vec<PathBuf>, SecurityDirError> {
+    fn dropped_files(&self) -> Result<Vec<PathBuf>, FileError> {
         let own = [PRIVATE, REQUESTS, ISSUED, MARKER].map(|name| self.path.join(name));
         let mut files = list(&self.path)?;
         files.retain(|path| !own.contains(path));
@@ -434,155 +520,4 @@ fn shell_word(path: &Path) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs::Permissions;
-
-    use super::*;
-    use crate::security::fixtures::{FleetFixture, NOW, name};
-    use crate::security::{AwsLc, Crypto as _, EnrolRequest, Usage};
-    use crate::store::steps::tests::StopAfter;
-
-    const ROLE: NodeRole = NodeRole::Subscriber;
-
-    fn folder() -> (tempfile::TempDir, SecurityDir) {
-        let temp = tempfile::tempdir().unwrap();
-        let security = SecurityDir::create(&temp.path().join("security"), ROLE).unwrap();
-        (temp, security)
-    }
-
-    fn trusted(security: &SecurityDir) -> Vec<KeyHash> {
-        security.trusted_roots().unwrap().0.iter().map(|trusted| trusted.root.key_hash()).collect()
-    }
-
-    #[test]
-    fn a_promotion_that_stops_anywhere_is_harmless_and_can_be_done_again() {
-        let fleet = FleetFixture::new("dist.example.com");
-        let all = [Step::WriteState, Step::SyncState, Step::RenameState, Step::SyncFolder, Step::RemoveCertificate];
-        for allowed in 0..=all.len() {
-            let (_temp, security) = folder();
-            security.save_keystore(&Keystore::default()).unwrap();
-            let file = security.drop_certificate(fleet.root()).unwrap();
-            let steps = Arc::new(StopAfter::new(allowed, io::ErrorKind::Other));
-            let stopped = security.clone().with_steps(Arc::<StopAfter>::clone(&steps) as _);
-            assert_eq!(stopped.promote(&fleet.key()).is_ok(), allowed == all.len());
-            assert_eq!(steps.asked(), all[..(allowed + 1).min(all.len())], "the order of the steps");
-            let again = SecurityDir::open(security.path(), ROLE).unwrap();
-            assert_eq!(trusted(&again), [fleet.key()], "trusted once after {allowed} steps");
-            let in_keystore = !again.load_keystore().unwrap().trusted().is_empty();
-            assert_eq!((in_keystore, file.exists()), (allowed >= 3, allowed < all.len()), "{allowed} steps");
-            again.promote(&fleet.key()).unwrap();
-            again.promote(&fleet.key()).unwrap();
-            assert_eq!(trusted(&again), [fleet.key()]);
-            assert!(!file.exists());
-        }
-    }
-
-    #[test]
-    fn a_new_certificate_for_a_known_name_takes_over_when_it_is_promoted() {
-        let (old, new) = (FleetFixture::new("dist.example.com"), FleetFixture::new("dist.example.com"));
-        let (_temp, security) = folder();
-        security.drop_certificate(old.root()).unwrap();
-        security.promote(&old.key()).unwrap();
-        security.drop_certificate(new.root()).unwrap();
-        assert_eq!(trusted(&security), [old.key(), new.key()]);
-        security.promote(&new.key()).unwrap();
-        assert_eq!(trusted(&security), [new.key()]);
-        assert_eq!(security.promote(&old.key()).unwrap_err().code(), "TED-1144");
-    }
-
-    #[test]
-    fn only_distributors_own_certificates_are_trusted_and_everything_else_is_named() {
-        let fleet = FleetFixture::new("dist.example.com");
-        let (_temp, security) = folder();
-        let path = |name: &str| security.path().join(name);
-        std::fs::write(path("sub.example.com.cer"), fleet.subscriber.certificate.pem()).unwrap();
-        std::fs::write(path("other.example.com.cer"), fleet.root().certificate().pem()).unwrap();
-        std::fs::write(path("notes.txt"), "hello").unwrap();
-        std::fs::write(path("garbage.cer"), [0xff; 10]).unwrap();
-        std::fs::write(path("large.cer"), vec![b'x'; 1 << 20]).unwrap();
-        std::fs::write(path("elsewhere"), fleet.root().certificate().pem()).unwrap();
-        std::os::unix::fs::symlink(path("elsewhere"), path("dist.example.com.cer")).unwrap();
-        std::fs::create_dir(path("folder.cer")).unwrap();
-        let (roots, ignored) = security.trusted_roots().unwrap();
-        assert_eq!(roots, []);
-        let names: Vec<_> = ignored.iter().map(|file| file.path.file_name().unwrap().to_str().unwrap()).collect();
-        let expected = [
-            "dist.example.com.cer",
-            "elsewhere",
-            "folder.cer",
-            "garbage.cer",
-            "large.cer",
-            "notes.txt",
-            "other.example.com.cer",
-            "sub.example.com.cer",
-        ];
-        assert_eq!(names, expected);
-        assert_eq!(security.promote(&fleet.key()).unwrap_err().code(), "TED-1144");
-    }
-
-    #[test]
-    fn wrong_modes_are_refused_with_the_command_that_mends_them() {
-        let (_temp, security) = folder();
-        security.save_keystore(&Keystore::default()).unwrap();
-        for (below, wrong, right) in
-            [("", 0o755, 0o700), ("private", 0o750, 0o700), ("private/.keystore", 0o640, 0o600)]
-        {
-            let path = security.path().join(below);
-            std::fs::set_permissions(&path, Permissions::from_mode(wrong)).unwrap();
-            let error = SecurityDir::open(security.path(), ROLE).err().unwrap();
-            assert_eq!(error.code(), "TED-1141");
-            let SecurityDirError::Unsafe { remedy, .. } = error else { panic!("{error}") };
-            assert!(remedy.starts_with(&format!("chmod {right:o} ")), "{remedy}");
-            let mended = std::process::Command::new("sh").args(["-c", &remedy]).status().unwrap();
-            assert!(mended.success() && SecurityDir::open(security.path(), ROLE).is_ok(), "{remedy}");
-        }
-        let odd = shell_word(Path::new("/a b/it's"));
-        assert_eq!(odd, r"'/a b/it'\''s'");
-    }
-
-    #[test]
-    fn what_is_not_a_folder_or_not_there_is_refused() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("security");
-        assert_eq!(SecurityDir::open(&path, ROLE).err().unwrap().code(), "TED-1142");
-        std::fs::create_dir(temp.path().join("elsewhere")).unwrap();
-        std::os::unix::fs::symlink(temp.path().join("elsewhere"), &path).unwrap();
-        assert_eq!(SecurityDir::open(&path, ROLE).err().unwrap().code(), "TED-1141");
-        let (_temp, security) = folder();
-        std::os::unix::fs::symlink("/etc/passwd", security.path().join("private/floors")).unwrap();
-        assert_eq!(SecurityDir::open(security.path(), ROLE).err().unwrap().code(), "TED-1141");
-    }
-
-    #[test]
-    fn a_keystore_that_is_gone_is_told_from_one_that_never_was() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("security");
-        let security = SecurityDir::create(&path, NodeRole::Distributor).unwrap();
-        assert_eq!(security.load_keystore().unwrap().held().len(), 0);
-        security.save_keystore(&Keystore::default()).unwrap();
-        std::fs::remove_file(path.join("private/.keystore")).unwrap();
-        let error = SecurityDir::open(&path, NodeRole::Distributor).err().unwrap();
-        assert_eq!(error.code(), "TED-1143");
-        let text = error.to_string();
-        assert!(text.contains("certificate rekey") && text.contains("restore"), "{text}");
-    }
-
-    #[test]
-    fn requests_go_out_and_certificates_come_back_as_files() {
-        let fleet = FleetFixture::new("dist.example.com");
-        let (_temp, security) = folder();
-        let (identity, encryption) = (AwsLc.generate_key().unwrap(), AwsLc.generate_key().unwrap());
-        let enrolment = EnrolRequest::make(&AwsLc, &name("10.0.0.9"), &identity, &encryption, None).unwrap();
-        let checked = enrolment.check().unwrap();
-        let distributor = name("dist.example.com");
-        let path =
-            security.write_request(&distributor, &checked.encryption, Some(&enrolment.countersignature)).unwrap();
-        assert!(path.ends_with("csr/dist.example.com/10.0.0.9.encryption.csr"), "{}", path.display());
-        let (read, countersignature) = CertificateRequest::from_pem(&std::fs::read_to_string(path).unwrap()).unwrap();
-        read.check_countersignature(identity.spki(), &countersignature.unwrap()).unwrap();
-        let issued = fleet.authority.issue(&AwsLc, Usage::SubscriberEncryption, read.name(), read.spki(), NOW).unwrap();
-        security.write_issued(&distributor, &issued).unwrap();
-        assert_eq!(security.read_issued(&distributor).unwrap(), [issued]);
-        assert_eq!(security.read_issued(&name("else.example.com")).unwrap(), []);
-    }
-}
+mod tests;
