@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::error::{Coded, Error};
@@ -96,6 +97,8 @@ pub(super) struct Reception {
     pub(super) judge: RootJudge,
     pub(super) progress: Box<dyn Fn(Progress) + Send + Sync>,
     pub(super) started: Instant,
+    /// Ends it when the Subscriber stops.
+    pub(super) stop: CancellationToken,
 }
 
 impl Reception {
@@ -138,6 +141,7 @@ impl Reception {
                 _ => {
                     let wakeup = phase.next_wakeup(self.now()).map(|at| self.started + at);
                     tokio::select! {
+                        () = self.stop.cancelled() => return Err(ReceptionError::Stopping),
                         () = sleep_until_some(wakeup) => {}
                         changed = self.link.changed() => changed.map_err(|_| ReceptionError::Stopping)?,
                     }
@@ -226,6 +230,7 @@ impl Reception {
             let wakeup = body.machine.next_wakeup(self.now()).map(|at| self.started + at);
             tokio::select! {
                 biased;
+                () = self.stop.cancelled() => return Err(ReceptionError::Stopping),
                 Some(event) = done.recv() => body.finished(event, self.now())?,
                 Some(batch) = batches.recv(), if body.machine.may_read() => body.arrived(batch, self.now()),
                 () = sleep_until_some(wakeup) => {}

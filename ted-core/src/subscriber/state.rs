@@ -1,18 +1,20 @@
 //! A Subscriber's state: what it keeps, and how it is opened.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
-use crate::id::{DistributionId, InstanceId, KeyHash, UnixMillis};
+use crate::id::{DistributionId, InstanceId, KeyHash, Revision, UnixMillis};
 use crate::model::Endpoint;
 use crate::name::NodeName;
 use crate::node::{Clock, EventBus, Links, Records};
 use crate::protocol::Delivery;
-use crate::security::{Crypto, DistributorRoot, Identity, Keystore, ReleaseStatement, Usage};
+use crate::security::{Crypto, DistributorRoot, Identity, ReleaseStatement, Stage, Usage};
 use crate::store::{DataDir, Floors, LocalDepot, NodeRole, SecurityDir, SledCatalog};
 use crate::subscriber::Settings;
 use crate::subscriber::deliveries::Job;
@@ -32,7 +34,6 @@ pub(super) struct State {
     pub(super) crypto: Arc<dyn Crypto>,
     pub(super) instance: InstanceId,
     pub(super) security: SecurityDir,
-    pub(super) keystore: Mutex<Keystore>,
     pub(super) floors: Floors,
     pub(super) records: Records,
     pub(super) depot: LocalDepot,
@@ -47,6 +48,11 @@ pub(super) struct State {
     pub(super) receipts: Notify,
     pub(super) links: Links,
     pub(super) network: Mutex<Option<Network>>,
+    /// How far the newest offered revision of each Distribution is.
+    pub(super) standing: Mutex<HashMap<Key, Standing>>,
+    /// What is wrong with the connection to a Distributor.
+    pub(super) troubles: Mutex<HashMap<KeyHash, String>>,
+    pub(super) stopping: Stopping,
     pub(super) events: EventBus<SubscriberEvent>,
 }
 
@@ -55,6 +61,47 @@ pub(super) struct State {
 pub(super) struct KnownDistributor {
     pub(super) name: NodeName,
     pub(super) endpoints: Vec<Endpoint>,
+}
+
+/// How far the newest offered revision of a Distribution is, as people are told.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Standing {
+    pub(super) offered: Option<Revision>,
+    pub(super) stage: Option<Stage>,
+    pub(super) bytes: u64,
+    pub(super) bytes_total: u64,
+    pub(super) trouble: Option<String>,
+    pub(super) at: Option<UnixMillis>,
+}
+
+/// Tells what runs for a long time that the Subscriber stops.
+#[derive(Default)]
+pub(super) struct Stopping {
+    /// For what waits.
+    token: Mutex<CancellationToken>,
+    /// For what works.
+    flag: AtomicBool,
+}
+
+impl Stopping {
+    pub(super) fn token(&self) -> CancellationToken {
+        lock(&self.token).clone()
+    }
+
+    pub(super) fn flag(&self) -> &AtomicBool {
+        &self.flag
+    }
+
+    pub(super) fn begin(&self) {
+        self.flag.store(true, Ordering::Relaxed);
+        lock(&self.token).cancel();
+    }
+
+    /// What is started from now on goes on.
+    pub(super) fn over(&self) {
+        *lock(&self.token) = CancellationToken::new();
+        self.flag.store(false, Ordering::Relaxed);
+    }
 }
 
 /// A mutex whose holder never panics while it holds it; should one have done so, what it guards is whole all the same.
@@ -73,10 +120,10 @@ impl State {
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
         let depot = LocalDepot::open(data.path())?;
+        security.trust()?;
         Ok(Self {
             name,
             instance: InstanceId::from_bytes(instance),
-            keystore: Mutex::new(security.load_keystore()?),
             floors: Floors::open(&security)?,
             security,
             records,
@@ -89,6 +136,9 @@ impl State {
             receipts: Notify::new(),
             links: Links::new(),
             network: Mutex::default(),
+            standing: Mutex::default(),
+            troubles: Mutex::default(),
+            stopping: Stopping::default(),
             events: EventBus::new(),
             data,
             settings,
@@ -110,8 +160,7 @@ impl State {
 
     /// The Distributors that are trusted: those in the keystore, and those whose certificate lies in `security/`.
     pub(super) fn trusted_roots(&self) -> Result<Vec<DistributorRoot>, Error> {
-        let (trusted, _) = self.security.trusted_roots()?;
-        Ok(trusted.into_iter().map(|trusted| trusted.root).collect())
+        Ok(self.security.trust()?.roots.iter().map(|trusted| trusted.root.clone()).collect())
     }
 
     pub(super) fn trusted_root(&self, fleet: &KeyHash) -> Result<DistributorRoot, Error> {
@@ -138,8 +187,16 @@ impl State {
 
     /// This node's identity in a Distributor's fleet.
     pub(super) fn identity(&self, fleet: &KeyHash) -> Result<Identity, Error> {
-        let identity = lock(&self.keystore).identity(fleet, Usage::SubscriberIdentity);
+        let identity = self.security.trust()?.keystore.identity(fleet, Usage::SubscriberIdentity);
         Ok(identity.ok_or_else(|| SubscriberError::NotEnrolled(self.distributor_name(fleet)))?)
+    }
+
+    /// Notes how far a Distribution is, for whoever asks.
+    pub(super) fn note(&self, key: Key, change: impl FnOnce(&mut Standing)) {
+        let mut standings = lock(&self.standing);
+        let standing = standings.entry(key).or_default();
+        change(standing);
+        standing.at = Some(self.clock.now());
     }
 
     /// Hands a job to its Distribution's queue, whose task is started with the first one.
