@@ -1,23 +1,22 @@
 //! What follows an accepted offer: receive, verify, keep, extract, and say so in receipts.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Coded as _, Error};
 use crate::extract::{Create, ExtractJob, ExtractOptions, Target, extract, recover};
 use crate::id::{DistributionId, FiringId, KeyHash, PackageId, Revision};
 use crate::limits::Limits;
 use crate::name::Label;
 use crate::node::{judge_signature, keep_newest, open_package, wait};
-use crate::package::{BodyReader, Entry, PackageIndex, verify_digest};
+use crate::package::{BodyReader, Entry, PackageError, PackageIndex, verify_digest};
 use crate::protocol::{DeliveryEnd, FrameMap, Progress, ReceiverOptions, judge_root};
 use crate::security::{PackageRef, Receipt, ReleaseStatement, Stage};
-use crate::store::{Depot, FinishedFile, PackagePlace, PartFile};
+use crate::store::{Depot, FinishedFile, PackagePlace, PartFile, StoredFloor};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
-use crate::subscriber::receive::{Piece, Reception, ReceptionError};
+use crate::subscriber::receive::{Piece, Reception, ReceptionError, Search};
 use crate::subscriber::state::{State, lock};
 use crate::subscriber::targets::Variables;
 
@@ -158,6 +157,7 @@ impl State {
         let mut reception = Reception {
             package,
             link: self.links.watch(&fleet),
+            stop: self.run().stop,
             options: ReceiverOptions { silence: self.settings.silence, ..ReceiverOptions::default() },
             judge: Box::new(move |reader| {
                 let (Some(found), Some(bytes), Some(signature)) =
@@ -184,9 +184,9 @@ impl State {
         reception.progress = self.receiving_progress(&name, statement.revision, package.bytes);
         self.events.emit(SubscriberEvent::Accepted { distribution: name.clone(), revision: statement.revision });
         let place = PackagePlace::of_root(root.name(), index.root());
-        let (part, map) = self.open_part(&index, &place).await?;
+        let (part, map, search) = self.open_part(&index, &place).await?;
         let part = Arc::new(part);
-        let received = reception.body(&index, part.clone(), map).await;
+        let received = reception.body(&index, part.clone(), (map, search)).await;
         drop(reception);
         let part = Arc::into_inner(part).ok_or(ReceptionError::Stopping)?;
         if let Err(ReceptionError::Corrupt { frame }) = received {
@@ -227,24 +227,28 @@ impl State {
         &self,
         index: &PackageIndex,
         place: &PackagePlace,
-    ) -> Result<(PartFile, FrameMap), ReceptionError> {
+    ) -> Result<(PartFile, FrameMap, Search), ReceptionError> {
         let (index, folder) = (index.clone(), self.depot.folder(place));
-        let opening = move || -> Result<(PartFile, FrameMap), Error> {
-            let (part, map) = match PartFile::salvage(&folder, index.bytes())? {
-                Some(part) => (part, None),
-                None => PartFile::open(&folder, index.bytes())?,
+        let opening = move || -> Result<(PartFile, FrameMap, Search), Error> {
+            let (part, map, search) = match PartFile::salvage(&folder, index.bytes())? {
+                Some(part) => (part, None, Search::Everywhere),
+                None => {
+                    let (part, map) = PartFile::open(&folder, index.bytes())?;
+                    (part, map, Search::UntilWrong)
+                }
             };
             let (id, bytes, frames) = (index.id(), index.bytes(), index.body_frames());
             let kept = map.and_then(|map| FrameMap::decode(&map, &Limits::DEFAULT).ok());
             match kept.filter(|map| map.is_of(&id, bytes, frames)) {
-                Some(kept) => Ok((part, kept)),
-                None => Ok((part, FrameMap::empty(id, bytes, frames, &Limits::DEFAULT)?)),
+                Some(kept) => Ok((part, kept, search)),
+                None => Ok((part, FrameMap::empty(id, bytes, frames, &Limits::DEFAULT)?, search)),
             }
         };
         Ok(tokio::task::spawn_blocking(opening).await.map_err(|_| ReceptionError::Stopping)??)
     }
 
-    /// Takes a complete package in: digest, `distfile.ted`, catalog, and the Distributor's certificate into the keystore.
+    /// Takes a complete package in: digest, `distfile.ted`, the Distributor's certificate into the keystore, the floor,
+    /// and only then the record that makes it count as verified.
     fn keep(
         &self,
         fleet: KeyHash,
@@ -252,18 +256,37 @@ impl State {
         (index, pieces): (&PackageIndex, &[Piece]),
         place: PackagePlace,
         part: PartFile,
-    ) -> Result<(), Error> {
+    ) -> Result<(), ReceptionError> {
         for piece in pieces {
             part.write_at(&piece.bytes, piece.offset)?;
         }
-        let file = part.file();
-        verify_digest(index, &*file)?;
-        drop(file);
+        match verify_digest(index, &*part.file()) {
+            Err(error @ PackageError::Io { .. }) => Err(Error::from(error).into()),
+            Err(error) => {
+                tracing::error!(code = error.code(), %error, package = %index.id(), "a complete package is damaged");
+                part.set_corrupt()?;
+                Err(ReceptionError::Corrupt { frame: None })
+            }
+            Ok(()) => Ok(self.take_in(fleet, statement, index, place, part)?),
+        }
+    }
+
+    fn take_in(
+        &self,
+        fleet: KeyHash,
+        statement: &ReleaseStatement,
+        index: &PackageIndex,
+        place: PackagePlace,
+        part: PartFile,
+    ) -> Result<(), Error> {
         let disclosure = index.root().disclosure.as_ref();
         let name = disclosure.map(|disclosure| disclosure.distribution_name.clone());
         let name = name.ok_or_else(|| SubscriberError::Statement("the package is sealed".to_owned()))?;
         wait(self.depot.put(FinishedFile { path: part.finish()?, place }))?;
         self.promote(&fleet)?;
+        let issued = self.floors.get(&fleet, &statement.distribution).issued;
+        let floor = StoredFloor { revision: statement.revision, issued };
+        self.floors.raise(&fleet, &statement.distribution, floor)?;
         let held = Held {
             name,
             revision: statement.revision,
@@ -286,12 +309,27 @@ impl State {
 
     async fn confirm(self: &Arc<Self>, fleet: KeyHash, statement: &ReleaseStatement, firing: FiringId) {
         let distribution = statement.distribution;
+        let (state, stated) = (self.clone(), statement.clone());
+        let looking = move || state.follow_proposal(&fleet, &stated);
+        let as_proposed = tokio::task::spawn_blocking(looking).await;
         let done = self.extracted(&fleet, &distribution).ok().flatten();
-        if done.is_some_and(|done| done.revision == statement.revision) {
+        if matches!(as_proposed, Ok(Ok(true))) && done.is_some_and(|done| done.revision == statement.revision) {
             self.say(fleet, self.extracted_receipt(distribution, Some(firing), statement.revision, "current")).await;
             return;
         }
         self.extract_and_say(fleet, distribution, Some(firing), statement.revision).await;
+    }
+
+    /// Notes the target that a statement proposes for a revision that is here already. Says whether the revision lies
+    /// where it belongs.
+    fn follow_proposal(&self, fleet: &KeyHash, statement: &ReleaseStatement) -> Result<bool, Error> {
+        let Some(mut held) = self.held(fleet, &statement.distribution)? else { return Ok(true) };
+        if held.proposed_target.as_deref() != statement.target() {
+            held.proposed_target = statement.target().map(ToOwned::to_owned);
+            self.records.put(&held_key(fleet, &statement.distribution), &held)?;
+        }
+        let (lies, belongs) = (self.extracted(fleet, &statement.distribution)?, self.target_of(fleet, &held)?);
+        Ok(lies.is_some_and(|lies| lies.target == belongs))
     }
 
     fn extracted_receipt(
@@ -325,6 +363,7 @@ impl State {
         let result = tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(SubscriberError::Worker.into()));
         match result {
             Ok(detail) => self.say(fleet, self.extracted_receipt(distribution, firing, revision, &detail)).await,
+            Err(_) if self.run().is_over() => {}
             Err(error) => {
                 tracing::error!(code = error.code(), %error, "the extraction failed");
                 let receipt = Receipt {
@@ -392,7 +431,7 @@ impl State {
                 bytes_total: progress.bytes_total,
             });
         };
-        let summary = extract(&target, &job, &progress, &AtomicBool::new(false))?;
+        let summary = extract(&target, &job, &progress, &self.run().stopping)?;
         let extracted =
             Extracted { revision: held.revision, package: held.package, target: path.clone(), at: self.clock.now() };
         self.records.put(&extracted_key(&fleet, &distribution), &extracted)?;

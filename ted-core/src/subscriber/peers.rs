@@ -1,7 +1,7 @@
 //! The network side: dialling Distributors, listening where told to, greeting, taking offers, sending receipts.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -15,14 +15,14 @@ use crate::protocol::{Answer, Hello, PROTOCOL_VERSION, Request, code};
 use crate::security::{Alpn, FleetRole, FleetTrust, TrustPolicy, Usage};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
-use crate::subscriber::state::{KnownDistributor, State, lock};
+use crate::subscriber::state::{KnownDistributor, Run, State, lock};
 use crate::transport::{Connection, Endpoint, EndpointOptions, FleetIdentity, QuicConnection};
 
 /// How long the other side may take to greet.
 const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long connections may take to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(3);
+/// How long connections may take to say goodbye, and the disk to take what was given to it.
+const GOODBYE: Duration = Duration::from_secs(10);
 
 /// What runs while a Subscriber does.
 pub(super) struct Network {
@@ -32,7 +32,6 @@ pub(super) struct Network {
 
 struct Running {
     address: Option<SocketAddr>,
-    stop: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -54,7 +53,8 @@ impl State {
 
     fn endpoint_options(self: &Arc<Self>) -> Result<EndpointOptions, Error> {
         let clock = self.clock.clone();
-        Ok(EndpointOptions::new(self.clone(), self.fleet_identities()?).clock(move || clock.now()))
+        Ok(EndpointOptions::new(Arc::new(Policy(Arc::downgrade(self))), self.fleet_identities()?)
+            .clock(move || clock.now()))
     }
 
     /// What this node shows in each fleet it takes part in.
@@ -72,13 +72,15 @@ impl State {
     pub(super) async fn start(self: &Arc<Self>) -> Result<Option<SocketAddr>, Error> {
         let endpoint = self.endpoint()?;
         let address = self.settings.listen.map(|_| endpoint.local_addr()).transpose()?;
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (run, tasks) = (Run::default(), TaskTracker::new());
+        let stop = run.stop.clone();
         {
             let mut network = lock(&self.network);
             let Some(network) = network.as_mut().filter(|network| network.running.is_none()) else {
                 return Err(SubscriberError::Started.into());
             };
-            network.running = Some(Running { address, stop: stop.clone(), tasks: tasks.clone() });
+            network.running = Some(Running { address, tasks: tasks.clone() });
+            *lock(&self.run) = run;
         }
         let state = self.clone();
         tokio::task::spawn_blocking(move || state.finish_interrupted())
@@ -98,11 +100,9 @@ impl State {
 
     pub(super) async fn stop(&self) {
         let Some(network) = lock(&self.network).take() else { return };
-        if let Some(running) = &network.running {
-            running.stop.cancel();
-        }
-        network.endpoint.close("the Subscriber is stopping").await;
+        self.run().end();
         lock(&self.queues).clear();
+        network.endpoint.close("the Subscriber is stopping").await;
         let ending = async {
             if let Some(running) = network.running {
                 running.tasks.close();
@@ -111,8 +111,11 @@ impl State {
             self.links.wait().await;
         };
         if tokio::time::timeout(GOODBYE, ending).await.is_err() {
-            tracing::debug!("tasks were still running when the Subscriber stopped");
+            tracing::warn!("tasks were still running when the Subscriber stopped");
         }
+        // What was being received is offered again after the next start; its floor is on disk.
+        lock(&self.deliveries).clear();
+        lock(&self.statements).clear();
     }
 
     pub(super) fn listening(&self) -> Option<SocketAddr> {
@@ -256,9 +259,14 @@ impl Answering for Serving {
     }
 }
 
-impl TrustPolicy for State {
+/// Judges peers for as long as the state is there. Holding it weakly, an endpoint does not keep alive (and locked) the
+/// data directory of a Subscriber that everybody else has let go.
+struct Policy(Weak<State>);
+
+impl TrustPolicy for Policy {
     fn fleets(&self) -> Vec<FleetTrust> {
-        let roots = self.trusted_roots().unwrap_or_else(|error| {
+        let Some(state) = self.0.upgrade() else { return vec![] };
+        let roots = state.trusted_roots().unwrap_or_else(|error| {
             tracing::error!(code = error.code(), %error, "the trusted certificates cannot be read");
             vec![]
         });

@@ -1,10 +1,12 @@
 //! A Subscriber's state: what it keeps, and how it is opened.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::id::{DistributionId, InstanceId, KeyHash, UnixMillis};
@@ -46,8 +48,27 @@ pub(super) struct State {
     pub(super) last_sequence: Mutex<u64>,
     pub(super) receipts: Notify,
     pub(super) links: Links,
+    pub(super) run: Mutex<Run>,
     pub(super) network: Mutex<Option<Network>>,
     pub(super) events: EventBus<SubscriberEvent>,
+}
+
+/// One run, from a start to the stop that ends it: what waits listens to the token, what computes looks at the flag.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Run {
+    pub(super) stop: CancellationToken,
+    pub(super) stopping: Arc<AtomicBool>,
+}
+
+impl Run {
+    pub(super) fn end(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.stop.cancel();
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.stop.is_cancelled()
+    }
 }
 
 /// A Distributor as the catalog keeps it: where it is reached.
@@ -88,6 +109,7 @@ impl State {
             last_sequence: Mutex::new(clock.now().millis()),
             receipts: Notify::new(),
             links: Links::new(),
+            run: Mutex::default(),
             network: Mutex::default(),
             events: EventBus::new(),
             data,
@@ -142,15 +164,31 @@ impl State {
         Ok(identity.ok_or_else(|| SubscriberError::NotEnrolled(self.distributor_name(fleet)))?)
     }
 
-    /// Hands a job to its Distribution's queue, whose task is started with the first one.
+    /// The run that goes on now, or the last one.
+    pub(super) fn run(&self) -> Run {
+        lock(&self.run).clone()
+    }
+
+    /// Hands a job to its Distribution's queue, whose task is started with the first one. A Subscriber that stops
+    /// begins nothing more: the next start finds what is left to do.
     pub(super) fn start_job(self: &Arc<Self>, job: Job) {
         let key = job.key();
         let mut queues = lock(&self.queues);
+        let run = self.run();
+        if run.is_over() {
+            return;
+        }
         let queue = queues.entry(key).or_insert_with(|| {
             let (queue, mut jobs) = mpsc::unbounded_channel();
             let state = self.clone();
             self.links.spawn(async move {
-                while let Some(job) = jobs.recv().await {
+                loop {
+                    let job = tokio::select! {
+                        biased;
+                        () = run.stop.cancelled() => return,
+                        job = jobs.recv() => job,
+                    };
+                    let Some(job) = job else { return };
                     state.do_job(job).await;
                 }
             });
