@@ -128,9 +128,9 @@ async fn a_subscriber_that_crashed_in_the_middle_goes_on_from_what_was_synced() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_distributor_that_starts_again_in_the_middle_goes_on_from_there() {
-    let (world, proxy, package) = world().await;
+    let (world, _, package) = world().await;
     let sent_before = count_sent(&world.distributor);
-    let subscriber = join(&world, &proxy).await;
+    let subscriber = world.subscriber("one.example").await;
     let mut events = subscriber.events();
     let firing = world.send().await;
     event("half the package", &mut events, |event| match event {
