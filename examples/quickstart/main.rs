@@ -128,10 +128,7 @@ async fn join(
     target: &Path,
 ) -> Result<Subscriber, Box<dyn std::error::Error>> {
     let invite = distributor.invite(&name.parse()?, &[CHANNEL.parse()?], &[]).await?;
-    let subscriber = Subscriber::builder(work.join(name))
-        .target(DISTRIBUTION.parse::<ted_core::name::Label>()?, target)
-        .join(&invite)
-        .await?;
+    let subscriber = Subscriber::builder(work.join(name)).target(DISTRIBUTION.parse()?, target).join(&invite).await?;
     subscriber.start().await?;
     Ok(subscriber)
 }

@@ -17,6 +17,11 @@ pub(crate) fn serialize_option<T: Display, S: Serializer>(id: &Option<T>, serial
     }
 }
 
+/// A path for people: what is not UTF-8 in it is replaced.
+pub(crate) fn serialize_path<S: Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
 pub(crate) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: FromStr<Err: Display>,

@@ -402,7 +402,8 @@ impl State {
         let (index, file) = open_package(&self.depot, held.package, &root)?;
         let target = Target::open(&path, Create::Missing)?;
         recover(&target, &distribution)?;
-        let options = ExtractOptions { links: self.settings.links, ..ExtractOptions::default() };
+        let threads = self.settings.threads.map_or(0, usize::from);
+        let options = ExtractOptions { links: self.settings.links, threads, ..ExtractOptions::default() };
         let frames = BodyReader::new(index.clone(), &*file);
         let job = ExtractJob {
             rows: index.catalog(),

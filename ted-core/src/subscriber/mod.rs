@@ -15,6 +15,7 @@ mod targets;
 mod trust;
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) targets: Targets,
     pub(crate) links: Links,
+    pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) silence: Silence,
 }
 
@@ -70,8 +72,8 @@ impl SubscriberBuilder {
 
     /// Extracts a Distribution into this directory, whatever target it proposes.
     #[must_use]
-    pub fn target(mut self, distribution: impl Into<DistributionRef>, directory: impl Into<PathBuf>) -> Self {
-        self.settings.targets.map.insert(distribution.into(), directory.into());
+    pub fn target(mut self, distribution: DistributionRef, directory: impl Into<PathBuf>) -> Self {
+        self.settings.targets.map.insert(distribution, directory.into());
         self
     }
 
@@ -86,6 +88,13 @@ impl SubscriberBuilder {
     #[must_use]
     pub fn links(mut self, links: Links) -> Self {
         self.settings.links = links;
+        self
+    }
+
+    /// How many threads extract and verify; one for each processor by default.
+    #[must_use]
+    pub fn threads(mut self, threads: NonZeroUsize) -> Self {
+        self.settings.threads = Some(threads);
         self
     }
 
@@ -146,6 +155,7 @@ impl Subscriber {
             listen: None,
             targets: Targets::default(),
             links: Links::default(),
+            threads: None,
             silence: Silence::default(),
         };
         SubscriberBuilder { settings, clock: Arc::new(SystemClock), crypto: Arc::new(AwsLc) }

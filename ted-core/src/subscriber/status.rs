@@ -133,7 +133,8 @@ impl State {
     }
 
     pub(super) fn verify(&self, name: Option<&DistributionRef>) -> Result<Vec<VerifyRow>, Error> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads =
+            self.settings.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from);
         let rows = self.meant(name)?.into_iter().map(|((fleet, distribution), held)| {
             let opened = self.trusted_root(&fleet).and_then(|root| open_package(&self.depot, held.package, &root));
             let (fault, different) = match &opened {
