@@ -92,7 +92,7 @@ pub enum DistributorEvent {
         subscriber: NodeName,
         /// Which Distribution.
         distribution: Label,
-        /// Bytes served to it so far, over however many fetches.
+        /// Bytes served to it so far, over however many fetches; what had to be fetched twice counts twice.
         bytes: u64,
         /// The package's length.
         bytes_total: u64,

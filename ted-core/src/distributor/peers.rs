@@ -329,8 +329,7 @@ impl State {
                 if entry.package != about.package {
                     *entry = about;
                 }
-                // What had to be fetched twice does not count twice.
-                entry.bytes = entry.bytes.saturating_add(bytes).min(entry.bytes_total);
+                entry.bytes = entry.bytes.saturating_add(bytes);
                 *entry
             };
             let now = state.now();
