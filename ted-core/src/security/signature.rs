@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::security::{Crypto, Identity, TrustError};
+
 /// A signature and the certificate that vouches for its key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
@@ -28,6 +30,18 @@ pub fn signed_message(context: &str, bytes: &[u8]) -> Vec<u8> {
         message.extend_from_slice(part);
     }
     message
+}
+
+/// Signs `bytes` in `context` with `identity`'s key.
+///
+/// # Errors
+/// [`TrustError::Crypto`] when signing fails.
+pub fn sign(crypto: &dyn Crypto, identity: &Identity, context: &str, bytes: &[u8]) -> Result<Signature, TrustError> {
+    Ok(Signature {
+        algorithm: Signature::ECDSA_P256_SHA256,
+        certificate: identity.certificate.der().to_vec(),
+        signature: crypto.sign(&identity.key, &signed_message(context, bytes))?,
+    })
 }
 
 #[cfg(test)]

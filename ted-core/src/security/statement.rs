@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::{self, CodecError};
 use crate::id::{DistributionId, PackageId, Revision};
+use crate::limits::Limits;
 
 /// What a package named by a statement holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,5 +73,71 @@ impl ReleaseStatement {
     #[must_use]
     pub fn baseline(&self) -> Option<&PackageRef> {
         self.packages.iter().find(|package| package.carried == Carried::Baseline { revision: self.revision })
+    }
+
+    /// The payload's bytes.
+    ///
+    /// # Errors
+    /// [`CodecError`] when it names more packages or extensions than [`Limits`] allow.
+    pub fn to_payload(&self) -> Result<Vec<u8>, CodecError> {
+        self.within_limits()?;
+        codec::encode(WHAT, self, Limits::DEFAULT.envelope_bytes_max)
+    }
+
+    /// Reads the payload of an envelope of kind 1.
+    ///
+    /// # Errors
+    /// [`CodecError`] when it is none, or beyond [`Limits`].
+    pub fn from_payload(payload: &[u8]) -> Result<Self, CodecError> {
+        let statement: Self = codec::decode(WHAT, payload, Limits::DEFAULT.envelope_bytes_max)?;
+        statement.within_limits()?;
+        Ok(statement)
+    }
+
+    fn within_limits(&self) -> Result<(), CodecError> {
+        let limits = Limits::DEFAULT;
+        let refuse = |reason: &str| Err(CodecError::Malformed { what: WHAT, reason: reason.to_owned() });
+        if self.packages.len() > limits.statement_packages_max {
+            return refuse("it names too many packages");
+        }
+        if self.extensions.len() > limits.extensions_max {
+            return refuse("it has too many extensions");
+        }
+        Ok(())
+    }
+}
+
+const WHAT: &str = "a release statement";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statement(packages: usize) -> ReleaseStatement {
+        let revision = Revision::from_number(7);
+        let package =
+            PackageRef { id: PackageId::from_bytes([1; 32]), carried: Carried::Baseline { revision }, bytes: 9 };
+        ReleaseStatement {
+            distribution: DistributionId::from_bytes([2; 16]),
+            revision,
+            packages: vec![package; packages],
+            extensions: vec![(9, b"kept".to_vec())],
+        }
+    }
+
+    #[test]
+    fn statements_survive_their_bytes_with_target_and_unknown_extensions() {
+        let given = statement(64).with_target(Some("/srv/www"));
+        let read = ReleaseStatement::from_payload(&given.to_payload().unwrap()).unwrap();
+        assert_eq!(read, given);
+        assert_eq!(read.target(), Some("/srv/www"));
+        assert_eq!(read.with_target(None).extensions, [(9, b"kept".to_vec())]);
+    }
+
+    #[test]
+    fn statements_that_name_too_much_are_refused() {
+        assert!(statement(65).to_payload().is_err());
+        let bytes = codec::encode(WHAT, &statement(65), 1 << 20).unwrap();
+        assert!(ReleaseStatement::from_payload(&bytes).is_err());
     }
 }
