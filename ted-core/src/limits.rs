@@ -16,7 +16,7 @@ pub struct Limits {
     pub frame_raw_bytes_max: u32,
     /// Stored length of any frame: zstd's worst case for 8 MiB of noise is under 33 KiB more; sealing adds 16 bytes.
     pub frame_stored_bytes_max: u32,
-    /// Rows in a table, body and catalog together: 4 TiB of content in 4 MiB frames.
+    /// Rows in a table, body and catalog together: a build uses half of them for content, 2 TiB in 4 MiB frames.
     pub table_rows_max: u64,
     /// Entries in a catalog. Each costs about 200 bytes of memory while it is judged.
     pub entries_max: u64,
@@ -46,6 +46,33 @@ pub struct Limits {
     pub statement_packages_max: usize,
     /// Bytes of `distfile.part.map`: a bit for each of the most rows a table may have, and a header.
     pub part_map_bytes_max: u64,
+    /// Times that one frame may fail its hash: a flipped bit on the way does not come twice, a bad disk does.
+    pub frame_failures_max: u32,
+    /// Times that frames of one package may fail their hash before the whole package counts as damaged.
+    pub package_failures_max: u32,
+    /// Times that a package's tail, root, table or catalog may fail: as for one frame.
+    pub index_failures_max: u32,
+    /// Written bytes after which a receiver syncs: what a crash may cost again.
+    pub sync_interval_bytes: u64,
+    /// Seconds after which a receiver syncs what it wrote, however little: on a slow link 16 MiB are minutes.
+    pub sync_interval_seconds: u64,
+    /// Bytes that one receiver keeps between network and disk: 1 Gbit/s for a quarter of a second. Never less than
+    /// one frame for each of its streams and one more.
+    pub receive_buffer_bytes: u64,
+    /// Streams on which one receiver fetches at once: enough to hide the round trip when many single frames lack.
+    pub fetches_max: usize,
+    /// The longest connection timeout that may be set, in seconds.
+    pub silence_seconds_max: u64,
+    /// Bytes of an extraction's journal: four million entries with paths of 200 bytes, and what is done with each.
+    pub journal_bytes_max: u64,
+    /// Folders that an extraction keeps open: well below the 1,024 open files that Linux grants a process by default.
+    pub open_folders_max: usize,
+    /// Streams that a judged peer may have open at once: requests and Fetches of a few packages.
+    pub streams_max: u32,
+    /// Handshakes under way at once. One holds a few tens of KiB for at most the handshake timeout; peers beyond wait.
+    pub handshakes_max: usize,
+    /// Characters of a peer's close reason that are kept: a sentence or two for the log.
+    pub close_reason_chars_max: usize,
 }
 
 impl Limits {
@@ -70,6 +97,19 @@ impl Limits {
         state_file_bytes_max: 64 * MIB,
         statement_packages_max: 64,
         part_map_bytes_max: MIB / 8 + 4 * KIB,
+        frame_failures_max: 3,
+        package_failures_max: 16,
+        index_failures_max: 3,
+        sync_interval_bytes: 16 * MIB,
+        sync_interval_seconds: 20,
+        receive_buffer_bytes: 32 * MIB,
+        fetches_max: 4,
+        silence_seconds_max: 60_000,
+        journal_bytes_max: 1024 * MIB,
+        open_folders_max: 200,
+        streams_max: 64,
+        handshakes_max: 1024,
+        close_reason_chars_max: 300,
     };
 }
 

@@ -46,6 +46,8 @@ const IMPURE: &[&str] = &[
     "std::time::SystemTime",
     "std::time::Instant",
     "SystemTime",
+    "OffsetDateTime::now_utc",
+    "time::OffsetDateTime::now_utc",
     "Instant",
     "getrandom",
     "rand",
@@ -227,8 +229,8 @@ fn tokens(code: &str) -> Vec<String> {
     let mut tokens = Vec::new();
     let mut rest = code;
     while let Some(first) = rest.chars().next() {
-        let length = if rest.starts_with("r#") {
-            2 + rest[2..].find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len() - 2)
+        let length = if let Some(word) = rest.strip_prefix("r#") {
+            2 + word.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(word.len())
         } else if first.is_alphanumeric() || first == '_' {
             rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())
         } else if rest.starts_with("::") {

@@ -1,6 +1,385 @@
-//! The Distributor: what drives builds and sends.
+//! The Distributor: it builds revisions, states what is current, offers, serves, enrols, and collects receipts.
 
+mod build;
+mod enrol;
+mod error;
+mod events;
+mod fleet;
+mod peers;
+mod release;
+mod report;
+mod send;
 mod source;
+mod state;
 mod walk;
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::id::FiringId;
+use crate::model::Endpoint;
+use crate::name::{Label, NodeName};
+use crate::node::{Clock, Events, SystemClock};
+use crate::protocol::{Silence, Until};
+use crate::security::{AwsLc, Crypto};
+
+pub use error::DistributorError;
+pub use events::DistributorEvent;
+pub use report::{
+    BuildOutcome, BuiltRevision, DeliveryRow, DistributionSpec, DistributorStatus, FiringReport, IssuedToken,
+    PendingNode, PlannedDelivery, SendOptions, SendPlan, SubscriberStatus,
+};
 pub use source::{Exclude, FolderSource, Unreadable};
+
+use state::State;
+
+/// Where a Distributor listens unless told otherwise: every address, UDP port 1229 (IANA's `zented`).
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 1229);
+
+/// What a Distributor is told when it is opened.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) data: PathBuf,
+    pub(crate) name: Option<NodeName>,
+    pub(crate) listen: SocketAddr,
+    pub(crate) advertise: Vec<Endpoint>,
+    pub(crate) silence: Silence,
+}
+
+/// Opens a [`Distributor`].
+pub struct DistributorBuilder {
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    crypto: Arc<dyn Crypto>,
+}
+
+impl DistributorBuilder {
+    /// The node name. With it, an empty data directory becomes a Distributor of that name; one of another name is an
+    /// error.
+    #[must_use]
+    pub fn name(mut self, name: NodeName) -> Self {
+        self.settings.name = Some(name);
+        self
+    }
+
+    /// The address to listen on; `0.0.0.0:1229` by default. Port 0 takes a free one.
+    #[must_use]
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.settings.listen = address;
+        self
+    }
+
+    /// The endpoints that invites name; by default the node name (or, for a loopback listener, its address) and port.
+    #[must_use]
+    pub fn advertise(mut self, endpoints: Vec<Endpoint>) -> Self {
+        self.settings.advertise = endpoints;
+        self
+    }
+
+    /// How long a Subscriber may be silent before its part of a firing ends; 300 s by default.
+    #[must_use]
+    pub fn connection_timeout(mut self, silence: Silence) -> Self {
+        self.settings.silence = silence;
+        self
+    }
+
+    /// Where the time comes from; the system's clock by default.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Opens the state, and makes it where there is none and a name was given. Nothing listens yet.
+    ///
+    /// # Errors
+    /// When the data directory is another's, in use, damaged or open to others, or holds no Distributor and no name
+    /// was given.
+    pub async fn open(self) -> Result<Distributor, Error> {
+        let Self { settings, clock, crypto } = self;
+        let opening = move || State::open(settings, clock, crypto);
+        let state = tokio::task::spawn_blocking(opening).await.map_err(|_| DistributorError::Worker)??;
+        Ok(Distributor { state: Arc::new(state) })
+    }
+}
+
+/// A Distributor. Clones are handles to the same one.
+///
+/// Opened, it answers questions and takes changes; [`Distributor::start`] makes it listen, dial and serve.
+#[derive(Clone)]
+pub struct Distributor {
+    state: Arc<State>,
+}
+
+impl Distributor {
+    /// A Distributor that keeps everything in the folder `data`.
+    pub fn builder(data: impl Into<PathBuf>) -> DistributorBuilder {
+        let settings =
+            Settings { data: data.into(), name: None, listen: LISTEN, advertise: vec![], silence: Silence::default() };
+        DistributorBuilder { settings, clock: Arc::new(SystemClock), crypto: Arc::new(AwsLc) }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &NodeName {
+        self.state.name()
+    }
+
+    /// Its certificate as PEM: what Subscribers have to be brought, as `<name>.cer`.
+    #[must_use]
+    pub fn certificate_pem(&self) -> String {
+        self.state.authority.root().certificate().pem()
+    }
+
+    /// The short form of its key, as Subscribers print it too.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        self.state.authority.root().key_hash().fingerprint()
+    }
+
+    /// Events from now on.
+    #[must_use]
+    pub fn events(&self) -> Events<DistributorEvent> {
+        self.state.events.subscribe()
+    }
+
+    /// Listens, dials the Subscribers that have endpoints, serves, and goes on with open firings. Returns the address.
+    ///
+    /// # Errors
+    /// When it is serving already, or the address cannot be bound.
+    pub async fn start(&self) -> Result<SocketAddr, Error> {
+        self.state.start().await
+    }
+
+    /// Stops serving: connections close, and what was running ends. The state stays usable.
+    pub async fn shutdown(&self) {
+        self.state.stop().await;
+    }
+
+    /// Makes a Distribution.
+    ///
+    /// # Errors
+    /// When the name is taken or a field cannot work.
+    pub async fn create_distribution(&self, spec: DistributionSpec) -> Result<(), Error> {
+        self.blocking(move |state| state.create_distribution(spec)).await
+    }
+
+    /// Changes a Distribution; its id stays, also under another name.
+    ///
+    /// # Errors
+    /// When there is none of that name, or a field cannot work.
+    pub async fn update_distribution(&self, name: &Label, spec: DistributionSpec) -> Result<(), Error> {
+        let name = name.clone();
+        self.blocking(move |state| state.update_distribution(&name, spec)).await
+    }
+
+    /// Removes a Distribution and its packages.
+    ///
+    /// # Errors
+    /// When there is none of that name, or a Channel has it.
+    pub async fn delete_distribution(&self, name: &Label) -> Result<(), Error> {
+        let name = name.clone();
+        self.blocking(move |state| state.delete_distribution(&name)).await
+    }
+
+    /// All Distributions, each with its newest revision.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub async fn distributions(&self) -> Result<Vec<(DistributionSpec, Option<BuiltRevision>)>, Error> {
+        self.blocking(State::distributions).await
+    }
+
+    /// The entries of a Distribution's newest revision.
+    ///
+    /// # Errors
+    /// When there is none, or its package cannot be read.
+    pub async fn entries(&self, name: &Label) -> Result<Vec<crate::package::Entry>, Error> {
+        let name = name.clone();
+        self.blocking(move |state| state.entries(&name)).await
+    }
+
+    /// Builds a Distribution's present state, if it is not built yet.
+    ///
+    /// # Errors
+    /// When something cannot be read, or changes while it is read, twice.
+    pub async fn build(&self, name: &Label) -> Result<BuildOutcome, Error> {
+        self.state.build(name).await
+    }
+
+    /// Makes a Channel.
+    ///
+    /// # Errors
+    /// When the name is taken, or something it names does not exist.
+    pub async fn create_channel(
+        &self,
+        name: Label,
+        distributions: &[Label],
+        subscribers: &[NodeName],
+    ) -> Result<(), Error> {
+        let (distributions, subscribers) = (distributions.to_vec(), subscribers.to_vec());
+        self.blocking(move |state| state.create_channel(name, distributions, subscribers)).await
+    }
+
+    /// Replaces what a Channel holds.
+    ///
+    /// # Errors
+    /// When there is none of that name, or something it names does not exist.
+    pub async fn update_channel(
+        &self,
+        name: &Label,
+        distributions: &[Label],
+        subscribers: &[NodeName],
+    ) -> Result<(), Error> {
+        let (name, distributions, subscribers) = (name.clone(), distributions.to_vec(), subscribers.to_vec());
+        self.blocking(move |state| state.update_channel(name, distributions, subscribers)).await
+    }
+
+    /// Removes a Channel.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub async fn delete_channel(&self, name: &Label) -> Result<(), Error> {
+        let name = name.clone();
+        self.blocking(move |state| state.delete_channel(&name)).await
+    }
+
+    /// Declares a Subscriber and puts it into Channels.
+    ///
+    /// # Errors
+    /// When the name is taken, or a Channel does not exist.
+    pub async fn create_subscriber(
+        &self,
+        name: NodeName,
+        endpoints: &[Endpoint],
+        channels: &[Label],
+    ) -> Result<(), Error> {
+        let (endpoints, channels) = (endpoints.to_vec(), channels.to_vec());
+        self.blocking(move |state| state.create_subscriber(name, endpoints, channels)).await
+    }
+
+    /// Replaces a Subscriber's endpoints.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub async fn update_subscriber(&self, name: &NodeName, endpoints: &[Endpoint]) -> Result<(), Error> {
+        let (name, endpoints) = (name.clone(), endpoints.to_vec());
+        self.blocking(move |state| state.update_subscriber(name, endpoints)).await
+    }
+
+    /// Removes a Subscriber from the fleet: its key is registered no more, and its connection closes.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub async fn delete_subscriber(&self, name: &NodeName) -> Result<(), Error> {
+        let name = name.clone();
+        self.blocking(move |state| state.delete_subscriber(&name)).await
+    }
+
+    /// Makes an invite for a node: the text of the file that `join` reads. The Subscriber is declared if it is new.
+    ///
+    /// # Errors
+    /// When a Channel does not exist, or no endpoint is known at which this Distributor is reached.
+    pub async fn invite(&self, name: &NodeName, channels: &[Label], endpoints: &[Endpoint]) -> Result<String, Error> {
+        let (name, channels, endpoints) = (name.clone(), channels.to_vec(), endpoints.to_vec());
+        self.blocking(move |state| state.invite(&name, &channels, &endpoints)).await
+    }
+
+    /// Makes a token with which `uses` nodes may enrol within `life`, without being approved.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub async fn create_token(&self, uses: u32, life: Duration) -> Result<IssuedToken, Error> {
+        self.blocking(move |state| state.create_token(uses, life, None)).await
+    }
+
+    /// The nodes that wait for approval.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub async fn pending(&self) -> Result<Vec<PendingNode>, Error> {
+        self.blocking(|state| state.pending()).await
+    }
+
+    /// Approves a node that waits: its certificates are issued when it asks the next time. `fingerprint` chooses among
+    /// several of that name.
+    ///
+    /// # Errors
+    /// When nobody of that name waits, or several do and no fingerprint was given.
+    pub async fn approve(&self, name: &NodeName, fingerprint: Option<&str>, channels: &[Label]) -> Result<(), Error> {
+        let (name, fingerprint, channels) = (name.clone(), fingerprint.map(ToOwned::to_owned), channels.to_vec());
+        self.blocking(move |state| state.approve(&name, fingerprint.as_deref(), &channels)).await
+    }
+
+    /// Starts a firing of a Channel now. Each Distribution is built first if its source has changed.
+    ///
+    /// # Errors
+    /// When the Channel is unknown or has no enrolled Subscriber, or a build fails.
+    pub async fn send(&self, channel: &Label, options: SendOptions) -> Result<FiringId, Error> {
+        self.state.send(channel, options).await
+    }
+
+    /// What [`Distributor::send`] would do now, without a build.
+    ///
+    /// # Errors
+    /// When the Channel is unknown.
+    pub async fn plan(&self, channel: &Label) -> Result<SendPlan, Error> {
+        let channel = channel.clone();
+        self.blocking(move |state| state.plan(&channel)).await
+    }
+
+    /// Waits until every Subscriber of a firing is as far as `until` says, or the firing ends otherwise, or `patience`
+    /// is over; the report says which.
+    ///
+    /// # Errors
+    /// When there is no such firing.
+    pub async fn wait(
+        &self,
+        firing: FiringId,
+        until: Until,
+        patience: Option<Duration>,
+    ) -> Result<FiringReport, Error> {
+        self.state.wait(&firing, until, patience).await
+    }
+
+    /// How far a firing is.
+    ///
+    /// # Errors
+    /// When there is no such firing.
+    pub fn report(&self, firing: FiringId) -> Result<FiringReport, Error> {
+        self.state.report(&firing)
+    }
+
+    /// Ends a firing: what is not delivered yet is not offered any more.
+    ///
+    /// # Errors
+    /// When there is no such firing.
+    pub async fn cancel(&self, firing: FiringId) -> Result<(), Error> {
+        self.blocking(move |state| state.cancel(&firing)).await
+    }
+
+    /// How everything stands.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub async fn status(&self) -> Result<DistributorStatus, Error> {
+        self.blocking(State::status).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&State) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let state = self.state.clone();
+        tokio::task::spawn_blocking(move || work(&state)).await.map_err(|_| DistributorError::Worker)?
+    }
+}
+
+impl std::fmt::Debug for Distributor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Distributor").field("name", self.name()).finish_non_exhaustive()
+    }
+}

@@ -136,6 +136,7 @@ impl Source for FolderSource {
 pub(super) struct Stamp {
     pub(super) device: u64,
     pub(super) inode: u64,
+    mode: u32,
     size: u64,
     mtime: (i64, i64),
     ctime: (i64, i64),
@@ -146,6 +147,7 @@ impl Stamp {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),
+            mode: metadata.mode(),
             size: metadata.size(),
             mtime: (metadata.mtime(), metadata.mtime_nsec()),
             ctime: (metadata.ctime(), metadata.ctime_nsec()),
@@ -179,5 +181,138 @@ impl Read for OpenFile {
 impl SourceFile for OpenFile {
     fn finish(self: Box<Self>) -> Result<(), SourceError> {
         self.judge()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::error::Coded;
+    use crate::package::SkipReason;
+
+    fn source(root: &Path, excludes: &[&str], unreadable: Unreadable) -> FolderSource {
+        FolderSource::new(root.to_owned(), Exclude::new(excludes).expect("patterns"), unreadable)
+    }
+
+    fn list(source: &FolderSource) -> Vec<Entry> {
+        source.entries(&mut |skipped| panic!("{} {}", skipped.path, skipped.reason)).expect("readable")
+    }
+
+    fn paths(entries: &[Entry]) -> Vec<String> {
+        entries.iter().map(|entry| entry.path.to_string()).collect()
+    }
+
+    fn read(source: &FolderSource, entry: &Entry, offset: u64) -> Result<Vec<u8>, SourceError> {
+        let mut file = source.open(entry, offset)?;
+        let mut content = vec![0; (entry.size - offset) as usize];
+        file.read_exact(&mut content).expect("long enough");
+        file.finish().map(|()| content)
+    }
+
+    #[test]
+    fn entries_come_in_path_order_with_what_the_file_system_says() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("a")).expect("made");
+        fs::write(at("a/f"), b"hello").expect("made");
+        fs::write(at("a-b"), b"").expect("made");
+        fs::write(folder.path().join(std::ffi::OsStr::from_bytes(b"n\xff")), b"x").expect("made");
+        symlink("/nowhere", at("s")).expect("made");
+        fs::hard_link(at("s"), at("t")).expect("made");
+        fs::hard_link(at("a/f"), at("z")).expect("made");
+        fs::set_permissions(at("a/f"), fs::Permissions::from_mode(0o4751)).expect("set");
+        let source = source(folder.path(), &[], Unreadable::Refuse);
+        let entries = list(&source);
+        assert_eq!(paths(&entries), [".", "a", "a-b", "a/f", "n\\xff", "s", "t", "z"]);
+        let kinds: Vec<_> = entries.iter().map(|entry| (entry.kind, entry.link.as_slice())).collect();
+        assert_eq!(kinds[1], (EntryKind::Directory, &b""[..]));
+        assert_eq!(kinds[5], (EntryKind::Symlink, &b"/nowhere"[..]));
+        assert_eq!(kinds[6], (EntryKind::HardLink, &b"s"[..]));
+        assert_eq!(kinds[7], (EntryKind::HardLink, &b"a/f"[..]));
+        assert_eq!((entries[3].mode, entries[3].size), (0o4751, 5));
+        assert_eq!(read(&source, &entries[3], 0).expect("unchanged"), b"hello");
+        assert_eq!(read(&source, &entries[3], 3).expect("unchanged"), b"lo");
+    }
+
+    #[test]
+    fn patterns_leave_out_what_they_match_and_all_that_lies_in_it() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        for name in ["keep", "x.tmp", "d/x.tmp", "d/keep", "cache/f", "d/cache/f", "e/only/here", "only/here"] {
+            let place = folder.path().join(name);
+            fs::create_dir_all(place.parent().expect("has one")).expect("made");
+            fs::write(place, b"").expect("made");
+        }
+        let listed = |excludes: &[&str]| paths(&list(&source(folder.path(), excludes, Unreadable::Refuse)));
+        assert_eq!(listed(&["*.tmp", "cache/", "/only"]), [".", "d", "d/keep", "e", "e/only", "e/only/here", "keep"]);
+        assert_eq!(listed(&["d/*", "e/**", "cache", "only", "x*"]), [".", "d", "e", "keep"]);
+        assert_eq!(Exclude::new(&["a["]).expect_err("no pattern").code(), "TED-1705");
+    }
+
+    #[test]
+    fn what_cannot_be_distributed_is_named_and_refused_or_left_out() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        fs::write(folder.path().join("f"), b"").expect("made");
+        let socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).expect("bound");
+        let refused = source(folder.path(), &[], Unreadable::Refuse).entries(&mut |_| {}).expect_err("a socket");
+        assert_eq!(refused.code(), "TED-1702");
+        assert!(refused.to_string().contains("socket"), "{refused}");
+        let mut skipped = Vec::new();
+        let entries = source(folder.path(), &[], Unreadable::Skip).entries(&mut |it| skipped.push(it)).expect("skips");
+        assert_eq!(paths(&entries), [".", "f"]);
+        assert!(matches!(&skipped[..], [Skipped { path, reason: SkipReason::Special("socket") }] if path == "socket"));
+        drop(socket);
+    }
+
+    #[test]
+    fn a_source_that_is_no_folder_is_refused() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let file = folder.path().join("f");
+        fs::write(&file, b"").expect("made");
+        for place in [file, folder.path().join("missing")] {
+            let error = source(&place, &[], Unreadable::Skip).entries(&mut |_| {}).expect_err("no folder");
+            assert_eq!(error.code(), "TED-1701");
+        }
+    }
+
+    #[test]
+    fn a_file_that_changed_since_it_was_listed_is_found_out() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let place = folder.path().join("f");
+        let changes: [(&str, fn(&Path)); 6] = [
+            ("longer", |place| fs::write(place, b"hello world").expect("written")),
+            ("another inode of the same length", |place| {
+                fs::write(place.with_extension("new"), b"HELLO").expect("written");
+                fs::rename(place.with_extension("new"), place).expect("renamed");
+            }),
+            ("another mode", |place| fs::set_permissions(place, fs::Permissions::from_mode(0o600)).expect("set")),
+            ("gone", |place| fs::remove_file(place).expect("removed")),
+            ("a folder", |place| {
+                fs::remove_file(place).expect("removed");
+                fs::create_dir(place).expect("made");
+            }),
+            ("a symlink", |place| {
+                fs::remove_dir(place).expect("removed");
+                symlink("/etc/passwd", place).expect("made");
+            }),
+        ];
+        for (what, change) in changes {
+            if !place.is_dir() {
+                fs::write(&place, b"hello").expect("written");
+                fs::set_permissions(&place, fs::Permissions::from_mode(0o644)).expect("set");
+            }
+            let source = source(folder.path(), &[], Unreadable::Refuse);
+            let mut entries = list(&source);
+            let entry = entries.pop().expect("the file");
+            let early = source.open(&entry, 0).ok();
+            change(&place);
+            let late = source.open(&entry, 0).map(|_| ()).expect_err(what);
+            assert!(matches!(late, SourceError::Changed { .. } | SourceError::Read { .. }), "{what}: {late}");
+            if let (Some(file), "longer" | "another mode" | "gone") = (early, what) {
+                assert!(matches!(file.finish(), Err(SourceError::Changed { .. })), "{what}, while it was open");
+            }
+        }
     }
 }

@@ -152,7 +152,7 @@ fn target(path: &str) -> Result<(), String> {
     if path.split('/').any(|component| component == "..") {
         return Err(format!("`{path}` has a `..` in it"));
     }
-    if path.matches('%').count() % 2 != 0 {
+    if !path.matches('%').count().is_multiple_of(2) {
         return Err(format!("`{path}` has a `%` without its partner: a variable is written %NAME%"));
     }
     Ok(())

@@ -265,6 +265,20 @@ impl Fleet {
         }
     }
 
+    /// Ends a Subscriber's membership of a Channel; one that is no member stays none.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`] for the Channel.
+    pub fn remove_from_channel(&mut self, channel: &Label, subscriber: &NodeName) -> Result<(), FleetError> {
+        match self.channels.get_mut(channel) {
+            Some(channel) => {
+                channel.subscribers.remove(subscriber);
+                Ok(())
+            }
+            None => Err(not_found(Item::Channel(channel.to_string()))),
+        }
+    }
+
     fn check_channel(&self, channel: &Channel) -> Result<(), FleetError> {
         let by = || channel.item();
         if channel.distributions.is_empty() {
@@ -394,6 +408,16 @@ pub(super) mod tests {
         assert_eq!(fleet.delete_subscriber(&node("leaf1")).expect("there"), [label("hourly"), label("nightly")]);
         assert_eq!(fleet.channels_of(&node("leaf1")).count(), 0);
         assert!(fleet.entitled(&node("leaf1")).is_empty());
+    }
+
+    #[test]
+    fn membership_begins_and_ends() {
+        let mut fleet = fleet();
+        fleet.add_to_channel(&label("nightly"), &node("leaf2")).expect("both known");
+        assert_eq!(fleet.entitled(&node("leaf2")).len(), 2);
+        fleet.remove_from_channel(&label("nightly"), &node("leaf2")).expect("known");
+        fleet.remove_from_channel(&label("nightly"), &node("leaf2")).expect("no member any more");
+        assert_eq!(fleet.entitled(&node("leaf2")).len(), 1);
     }
 
     #[test]

@@ -186,11 +186,7 @@ pub fn build_baseline(
 ) -> Result<BuiltPackage, BuildError> {
     judge_options(options)?;
     judge_entries(&entries, &Limits::DEFAULT).map_err(BuildError::Refused)?;
-    let plan = Plan::of(&entries, options.frame_bytes);
-    if plan.frames.len() as u64 >= Limits::DEFAULT.table_rows_max {
-        let (path, reason) = (EntryPath::root(), CatalogFault::TooMany);
-        return Err(BuildError::Refused(PackageError::Catalog { path, reason }));
-    }
+    let plan = make_plan(&entries, options.frame_bytes)?;
     let mut writer = Writer::new(&entries, &plan, options, out);
     let job = Job {
         source,
@@ -220,6 +216,23 @@ fn judge_options(options: &BuildOptions) -> Result<(), BuildError> {
         return Err(BuildError::Options { what: "the compression level is 1 to 19" });
     }
     Ok(())
+}
+
+/// The plan, unless it has more frames than a table may have rows; half of these are plenty for the catalog.
+fn make_plan(entries: &[Entry], frame_bytes: u32) -> Result<Plan, BuildError> {
+    let too_many = |path: &EntryPath| {
+        BuildError::Refused(PackageError::Catalog { path: path.clone(), reason: CatalogFault::TooMany })
+    };
+    let frames_max = Limits::DEFAULT.table_rows_max / 2;
+    let mut frames = 0_u64;
+    for entry in entries {
+        frames = frames.saturating_add(entry.size / u64::from(frame_bytes));
+        if frames > frames_max {
+            return Err(too_many(&entry.path));
+        }
+    }
+    let plan = Plan::of(entries, frame_bytes);
+    if plan.frames.len() as u64 > frames_max { Err(too_many(&EntryPath::root())) } else { Ok(plan) }
 }
 
 /// Takes frames in order: writes them, keeps their rows, and puts the hashes of files together.

@@ -51,13 +51,17 @@ impl Plan {
     }
 }
 
-/// Whether the entry that was added last, as `path`, ends a frame that now has `filled` raw bytes:
-/// the first four bytes of BLAKE3(path), as a little-endian number, are below 2³² · filled / (¾ · `frame_bytes`).
+/// Whether the entry that was added last, as `path`, ends a frame that now has `filled` raw bytes: the first four
+/// bytes of BLAKE3(path), as a little-endian number, are below 2³² · (filled / (¾ · `frame_bytes`))³.
+///
+/// The cube keeps frames of small files long (1.2 MiB on average among files of 12 KiB, where the plain quotient gave
+/// 0.3 MiB and 4.6 % more bytes), and still one more file makes one or two frames new.
 fn ends_frame(path: &[u8], filled: u64, frame_bytes: u32) -> bool {
     let hash = blake3::hash(path);
     let [a, b, c, d, ..] = *hash.as_bytes();
-    let draw = u64::from(u32::from_le_bytes([a, b, c, d]));
-    draw * (u64::from(frame_bytes) / 4 * 3) < filled << 32
+    let draw = u128::from(u32::from_le_bytes([a, b, c, d]));
+    // At most 2³² · (3 · 2²⁰)³ on the left, and 2³² · (2²³)³ on the right.
+    draw * u128::from(frame_bytes / 4 * 3).pow(3) < u128::from(filled).pow(3) << 32
 }
 
 /// Whether a file of this length has frames of its own.

@@ -289,7 +289,7 @@ impl IndexReader {
 pub fn read_index<E: From<PackageError>>(
     source: &dyn ReadAt,
     limits: &Limits,
-    judge: &mut dyn FnMut(&Root, &[u8], &Signature) -> Result<(), E>,
+    mut judge: impl FnMut(&Root, &[u8], &Signature) -> Result<(), E>,
 ) -> Result<PackageIndex, E> {
     let failed = |source| PackageError::Io { place: "package", source };
     let mut reader = IndexReader::new(source.size().map_err(failed)?, limits.clone())?;

@@ -16,16 +16,28 @@ const NANOSECONDS_MAX: u32 = 999_999_999;
 /// # Errors
 /// [`PackageError::Catalog`] names the first entry that may not be.
 pub fn judge_entries(entries: &[Entry], limits: &Limits) -> Result<(), PackageError> {
+    judge_list(entries, limits)
+}
+
+/// [`judge_entries`] for the rows of a catalog that did not come from a [`PackageIndex`](super::PackageIndex).
+///
+/// # Errors
+/// [`PackageError::Catalog`] names the first entry that may not be.
+pub fn judge_rows(rows: &[CatalogRow], limits: &Limits) -> Result<(), PackageError> {
+    judge_list(rows, limits)
+}
+
+fn judge_list<E: AsEntry>(entries: &[E], limits: &Limits) -> Result<(), PackageError> {
     if entries.len() as u64 > limits.entries_max {
         return Err(PackageError::Catalog { path: EntryPath::root(), reason: CatalogFault::TooMany });
     }
     let empty = || PackageError::Catalog { path: EntryPath::root(), reason: CatalogFault::NoRoot };
-    let first = entries.first().ok_or_else(empty)?;
+    let first = entries.first().ok_or_else(empty)?.entry();
     if !first.path.is_root() || first.kind != EntryKind::Directory {
         return Err(PackageError::Catalog { path: first.path.clone(), reason: CatalogFault::NoRoot });
     }
     for index in 0..entries.len() {
-        let (before, entry) = (&entries[..index], &entries[index]);
+        let (before, entry) = (&entries[..index], entries[index].entry());
         judge_entry(before, entry, limits)
             .map_err(|reason| PackageError::Catalog { path: entry.path.clone(), reason })?;
     }

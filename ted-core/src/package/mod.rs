@@ -18,6 +18,8 @@ mod root;
 mod source;
 mod table;
 mod tar_stream;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use body::{BodyReader, RawFrames, ReadAt};
@@ -32,8 +34,8 @@ pub use error::{CatalogFault, FrameError, PackageError};
 pub use frame::{FrameDecoder, check_frame, decode_frame};
 pub use index::{PackageIndex, package_id};
 pub use index_reader::{IndexReader, Step, read_index};
-pub use judge::judge_entries;
+pub use judge::{judge_entries, judge_rows};
 pub use root::{BodyDigest, Disclosure, PackageKind, ROOT_CONTEXT, Root, Suite};
 pub use source::{SkipReason, Skipped, Source, SourceError, SourceFile};
 pub use table::TableRow;
-pub use verify::{VerifyProgress, verify_body};
+pub use verify::{VerifyProgress, verify_body, verify_digest};

@@ -20,8 +20,11 @@ use super::source::{Source, SourceError};
 use super::table::TableRow;
 use super::tar_stream::{append_header, padding};
 
-/// Raw bytes of the frames in flight. Noise stays as long when it is compressed, and has both lengths meanwhile; a
-/// zstd context of level 3 takes about 3 MiB. So a build stays at about 100 MiB even with eight compressors.
+/// Raw bytes of the frames in flight, for each compressor: the frame it has, the next one, and one being written.
+const IN_FLIGHT_BYTES_EACH: u64 = 12 * 1024 * 1024;
+/// Raw bytes of the frames in flight at most. Noise stays as long when it is compressed, and has both lengths
+/// meanwhile; a zstd context of level 3 takes about 3 MiB. So a build's buffers stay at about 100 MiB even with eight
+/// compressors.
 const IN_FLIGHT_BYTES_MAX: u64 = 48 * 1024 * 1024;
 /// More compressors would not fit [`IN_FLIGHT_BYTES_MAX`].
 const COMPRESSORS_MAX: usize = 8;
@@ -59,8 +62,8 @@ pub(super) fn run(
     job: &Job<'_>,
     write: &mut dyn FnMut(&PlannedFrame, MadeFrame) -> Result<(), BuildError>,
 ) -> Result<(), BuildError> {
-    let gate = Gate::default();
     let threads = job.threads.clamp(1, COMPRESSORS_MAX);
+    let gate = Gate::new((threads as u64 * IN_FLIGHT_BYTES_EACH).min(IN_FLIGHT_BYTES_MAX));
     let (to_compress, raw_frames) = sync_channel::<(usize, Vec<u8>)>(threads);
     let (to_write, made_frames) = sync_channel::<(usize, MadeFrame)>(threads);
     // Owned by the compressors together: when the last one ends, readers find the other end closed.
@@ -225,8 +228,8 @@ fn write_frames(
 }
 
 /// Hands out frames in order, as long as there is room in the budget.
-#[derive(Default)]
 struct Gate {
+    budget_bytes: u64,
     state: Mutex<GateState>,
     changed: Condvar,
 }
@@ -240,13 +243,17 @@ struct GateState {
 }
 
 impl Gate {
+    fn new(budget_bytes: u64) -> Self {
+        Self { budget_bytes, state: Mutex::default(), changed: Condvar::new() }
+    }
+
     /// The next frame to be made; waits for room. `None` when all are handed out, or the build has stopped.
     fn claim(&self, frames: &[PlannedFrame]) -> Option<usize> {
         let mut state = lock(&self.state);
         loop {
             let frame = frames.get(state.next).filter(|_| !state.stopped)?;
             let bytes = u64::from(frame.raw_bytes);
-            if state.in_flight_bytes == 0 || state.in_flight_bytes + bytes <= IN_FLIGHT_BYTES_MAX {
+            if state.in_flight_bytes == 0 || state.in_flight_bytes + bytes <= self.budget_bytes {
                 state.in_flight_bytes += bytes;
                 state.next += 1;
                 return Some(state.next - 1);

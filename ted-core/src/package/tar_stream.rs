@@ -19,7 +19,7 @@ const PAX_NAME: &[u8] = b"././@PaxHeader";
 
 /// Zero bytes after a content of this length.
 pub(super) fn padding(content_bytes: u64) -> u64 {
-    content_bytes.next_multiple_of(BLOCK_BYTES) - content_bytes
+    content_bytes.wrapping_neg() % BLOCK_BYTES
 }
 
 /// Appends the blocks that stand before the content of `entry`.

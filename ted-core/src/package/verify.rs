@@ -132,21 +132,35 @@ impl<'a> Verifier<'a> {
     }
 
     fn check_digest(&self) -> Result<(), PackageError> {
-        let root = self.index.root();
-        let mut hasher = BodyHasher::new(root.digest.kind());
-        let mut buffer = Vec::new();
-        let mut from = 0;
-        while from < root.body_bytes {
-            if self.stopped.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            buffer.resize((root.body_bytes - from).min(DIGEST_READ_BYTES) as usize, 0);
-            self.source
-                .read_exact_at(&mut buffer, from)
-                .map_err(|source| PackageError::Io { place: "body", source })?;
-            hasher.update(&buffer);
-            from += buffer.len() as u64;
-        }
-        if hasher.finish() == root.digest { Ok(()) } else { Err(PackageError::Digest) }
+        check_digest(self.index, self.source, &self.stopped)
     }
+}
+
+/// Checks the body against the root's digest, where it has one. A body that was verified frame by frame needs nothing
+/// else to be as it was built.
+///
+/// # Errors
+/// [`PackageError::Io`] or [`PackageError::Digest`].
+pub fn verify_digest(index: &PackageIndex, source: &dyn ReadAt) -> Result<(), PackageError> {
+    match index.root().digest.kind() {
+        DigestKind::None => Ok(()),
+        _ => check_digest(index, source, &AtomicBool::new(false)),
+    }
+}
+
+fn check_digest(index: &PackageIndex, source: &dyn ReadAt, stopped: &AtomicBool) -> Result<(), PackageError> {
+    let root = index.root();
+    let mut hasher = BodyHasher::new(root.digest.kind());
+    let mut buffer = Vec::new();
+    let mut from = 0;
+    while from < root.body_bytes {
+        if stopped.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        buffer.resize((root.body_bytes - from).min(DIGEST_READ_BYTES) as usize, 0);
+        source.read_exact_at(&mut buffer, from).map_err(|source| PackageError::Io { place: "body", source })?;
+        hasher.update(&buffer);
+        from += buffer.len() as u64;
+    }
+    if hasher.finish() == root.digest { Ok(()) } else { Err(PackageError::Digest) }
 }

@@ -5,11 +5,18 @@ mod aws_lc;
 mod certificate;
 mod crypto;
 mod csr;
+mod enrol;
 mod envelope;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod invite;
+mod judge;
+mod keystore;
 mod receipt;
 mod root;
 mod signature;
 mod statement;
+mod token;
 mod trust;
 mod usage;
 
@@ -18,11 +25,19 @@ pub use aws_lc::AwsLc;
 pub use certificate::Certificate;
 pub use crypto::{Crypto, CryptoError, SecretKey, verify_signature};
 pub use csr::CertificateRequest;
+pub use enrol::{CheckedEnrolment, EnrolAnswer, EnrolError, EnrolRequest, TokenProof};
 pub use envelope::{Envelope, EnvelopeBody, EnvelopeError, EnvelopeKind};
+pub use invite::{Invite, InviteError, ParentHint};
+pub use judge::{
+    Alpn, Facts, FleetRole, FleetTrust, Peer, PeerRole, Refusal, Side, TrustPolicy, fleet_sni, judge_connection,
+    judge_standing, sni_means,
+};
+pub use keystore::{HeldKey, Keystore, KeystoreError};
 pub use receipt::{Receipt, Stage};
 pub use root::DistributorRoot;
 pub use signature::{Signature, sign, signed_message};
 pub use statement::{Carried, PackageRef, ReleaseStatement};
+pub use token::{Token, TokenError, TokenId};
 pub use trust::TrustError;
 pub use usage::Usage;
 

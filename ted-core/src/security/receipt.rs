@@ -56,7 +56,9 @@ impl Receipt {
     /// [`CodecError`] when the code is too long.
     pub fn to_payload(&self) -> Result<Vec<u8>, CodecError> {
         let mut receipt = self.clone();
-        receipt.detail.truncate(receipt.detail.floor_char_boundary(DETAIL_BYTES_MAX));
+        while receipt.detail.len() > DETAIL_BYTES_MAX {
+            receipt.detail.pop();
+        }
         receipt.within_limits()?;
         codec::encode(WHAT, &receipt, Limits::DEFAULT.envelope_bytes_max)
     }

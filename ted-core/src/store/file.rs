@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FallocateFlags;
@@ -107,22 +107,22 @@ pub fn free_bytes(path: &Path) -> Result<u64, FileError> {
 }
 
 /// Gives `file` the length `bytes` with all of it reserved, so that a full disk shows now and not in the middle.
-/// What the file already holds stays. A file system that cannot reserve is only measured.
+/// What the file already holds stays. Free space is looked at first: some file systems take all there is before they
+/// find that it is not enough, and everybody else's disk would be full meanwhile.
 pub(super) fn allocate(file: &File, path: &Path, bytes: u64) -> Result<(), FileError> {
     if bytes == 0 {
         return Ok(());
     }
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
-        Ok(()) => return Ok(()),
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-        Err(errno) => return Err(FileError::new("reserve space for", path, errno.into())),
-    }
-    let held = file.metadata().map_err(FileError::at("look at", path))?.len();
-    let missing = bytes.saturating_sub(held);
-    if free_bytes(path)? < missing {
+    let held = file.metadata().map_err(FileError::at("look at", path))?.blocks().saturating_mul(512);
+    if free_bytes(path)? < bytes.saturating_sub(held) {
         return Err(FileError::DiskFull { path: path.to_owned(), source: io::ErrorKind::StorageFull.into() });
     }
-    file.set_len(bytes).map_err(FileError::at("reserve space for", path))
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
+        Ok(()) => Ok(()),
+        // A file system that cannot reserve was at least measured.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(bytes).map_err(FileError::at("reserve space for", path)),
+        Err(errno) => Err(FileError::new("reserve space for", path, errno.into())),
+    }
 }
 
 /// Removes a file; one that is not there is removed already.
@@ -158,9 +158,9 @@ mod tests {
         let path = temp.path().join("file");
         let file = File::create(&path).expect("created");
         let free = free_bytes(temp.path()).expect("measured");
-        // Beyond every quota and file size limit the system may say `too large` instead.
         let error = allocate(&file, &path, free.saturating_mul(2)).expect_err("twice what is free");
         assert_eq!(error.code(), "TED-1510", "{error}");
+        assert_eq!(file.metadata().expect("there").blocks(), 0, "nothing was taken from others");
     }
 
     #[test]

@@ -5,15 +5,25 @@
 
 mod catalog;
 mod data_dir;
+mod depot;
+mod durable;
 mod file;
 mod part_file;
 mod read_at;
+mod security_dir;
+mod security_state;
 mod staged_file;
 mod steps;
 
 pub use catalog::{Batch, Catalog, CatalogError, Committed, Lease, MemoryCatalog, Record, SledCatalog};
 pub use data_dir::{DataDir, DataDirError, NodeRole};
+pub use depot::{
+    Depot, DepotError, FinishedFile, Leftover, LocalDepot, MemoryDepot, PackageInfo, PackagePlace, Unreadable, prune,
+};
+pub use durable::{DurableFile, StateError};
 pub use file::{FileError, create_folders, free_bytes, sync_folder};
 pub use part_file::PartFile;
+pub use security_dir::{IgnoredFile, SecurityDir, SecurityDirError, TrustedIn, TrustedRoot};
+pub use security_state::{Floors, Registration, Registrations, Sequences, StoredFloor};
 pub use staged_file::StagedFile;
 pub use steps::{AllSteps, Step, Steps};

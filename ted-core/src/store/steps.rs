@@ -24,6 +24,14 @@ pub enum Step {
     SyncFolder,
     /// Removing the map, which nothing needs any more.
     RemoveMap,
+    /// Writing a state file's new content beside the old one.
+    WriteState,
+    /// Making that content durable.
+    SyncState,
+    /// Putting it in the place of the old one.
+    RenameState,
+    /// Removing a `.cer` that is in the keystore now.
+    RemoveCertificate,
 }
 
 /// Asked before every [`Step`]. An error stops the work there and leaves the disk as a crash at that point would.

@@ -1,0 +1,37 @@
+# What is run by hand and by CI alike.
+
+CARGO ?= cargo
+
+.PHONY: all check fmt clippy deny doc test mutants kill-test bench
+
+all: check test
+
+check: fmt clippy deny doc
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+# Duplicate versions are worth knowing, not worth stopping for: `cargo deny check bans` lists them.
+deny:
+	$(CARGO) deny --log-level error check bans licenses sources
+
+doc:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+# The command that README gives to everybody.
+test:
+	$(CARGO) test
+
+# Takes guards out one at a time; a test has to notice each.
+mutants:
+	sh tests/mutants.sh
+
+# Kills real daemons over a slow link between two network namespaces. Needs root.
+kill-test:
+	sh tests/kill/run.sh
+
+bench:
+	$(CARGO) bench --bench transfer

@@ -1,0 +1,118 @@
+//! `package …`: looking into a package file, without any daemon, the same in both binaries.
+
+mod extract;
+mod open;
+mod read;
+mod view;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+pub use open::Origin;
+pub use view::{EntryView, Extraction, Inspection, Listing, Verification};
+
+use crate::error::ApiError;
+use crate::output::{self, Format};
+use crate::progress::Progress;
+use open::{PackageFile, Trust};
+
+/// What to do with a package file.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum PackageCommand {
+    /// Show what a package says of itself.
+    Inspect(PackageArgs),
+    /// List the files in a package.
+    Ls(PackageArgs),
+    /// Check every byte of a package, and with --certificate also who built it.
+    Verify(PackageArgs),
+    /// Print the content of one file in a package.
+    Cat(CatArgs),
+    /// Write the files of a package below a folder (merge: nothing is deleted).
+    Extract(ExtractArgs),
+}
+
+/// Which package, and what to trust.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PackageArgs {
+    /// The package, a `distfile.ted`.
+    pub file: PathBuf,
+    /// The Distributor's certificate, NAME.cer: the package has to come from that Distributor.
+    #[arg(long, value_name = "FILE.cer")]
+    pub certificate: Option<PathBuf>,
+}
+
+/// Which file of which package.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CatArgs {
+    /// The package.
+    #[command(flatten)]
+    pub package: PackageArgs,
+    /// The file's path in the package, as `ls` lists it.
+    pub path: OsString,
+}
+
+/// How to extract a package by hand.
+#[derive(Debug, Clone, clap::Args)]
+#[command(group = clap::ArgGroup::new("origin").required(true).args(["certificate", "unverified_origin"]))]
+pub struct ExtractArgs {
+    /// The package, a `distfile.ted`.
+    pub file: PathBuf,
+    /// The folder the files go to; it is made where it does not exist.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// The Distributor's certificate, NAME.cer: the package has to come from that Distributor.
+    #[arg(long, value_name = "FILE.cer")]
+    pub certificate: Option<PathBuf>,
+    /// Write what the package holds though nobody vouches for who built it.
+    #[arg(long)]
+    pub unverified_origin: bool,
+    /// Which symbolic links to write: `any`, or only those that stay `inside` the folder.
+    #[arg(long, value_name = "any|inside", default_value = "any")]
+    pub links: LinkChoice,
+}
+
+/// Which symbolic links to write. None is ever followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LinkChoice {
+    /// With any target text.
+    Any,
+    /// Only those that stay below the folder; a package with others is refused.
+    Inside,
+}
+
+/// Carries out a `package` command and prints its outcome.
+///
+/// # Errors
+/// The library's codes for damaged packages and untrusted certificates; [`code`](crate::error::code) for the rest.
+pub fn run(command: &PackageCommand, format: Format) -> Result<(), ApiError> {
+    match command {
+        PackageCommand::Inspect(package) => output::print(format, &read::inspect(&open(package)?)),
+        PackageCommand::Ls(package) => output::print(format, &read::list(&open(package)?)),
+        PackageCommand::Verify(package) => {
+            let opened = open(package)?;
+            let verified = read::verify(&opened, &Progress::new(format))?;
+            output::print(format, &verified)
+        }
+        PackageCommand::Cat(args) => read::cat(&open(&args.package)?, &args.path),
+        PackageCommand::Extract(args) => {
+            let extracted = extract::extract(args, &Progress::new(format))?;
+            output::print(format, &extracted)
+        }
+    }
+}
+
+/// Lists the files of a package that is the node's own, in the asked format; for `distribution ls`.
+///
+/// # Errors
+/// As [`run`].
+pub fn print_listing(file: &std::path::Path, format: Format) -> Result<(), ApiError> {
+    output::print(format, &read::list(&PackageFile::open(file, &Trust::Nobody)?))
+}
+
+fn open(args: &PackageArgs) -> Result<PackageFile, ApiError> {
+    let trust = Trust::from_option(args.certificate.as_deref())?;
+    PackageFile::open(&args.file, &trust)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! `package inspect`, `ls`, `verify` and `cat`.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::Instant;
+
+use ted_core::package::{
+    BodyDigest, BodyReader, CatalogRow, EntryKind, EntryPath, PackageKind, RawFrames as _, Suite, verify_body,
+};
+
+use super::open::PackageFile;
+use super::view::{EntryView, Inspection, Listing, Verification};
+use crate::error::{ApiError, code};
+use crate::output::{self, Reader};
+use crate::progress::Progress;
+use crate::units::Time;
+
+pub(super) fn inspect(package: &PackageFile) -> Inspection {
+    let (index, root) = (&package.index, package.index.root());
+    let disclosure = root.disclosure.as_ref();
+    Inspection {
+        package: index.id().to_string(),
+        distribution: disclosure.map(|known| known.distribution_name.to_string()),
+        distribution_id: root.distribution.to_string(),
+        revision: root.revision.number(),
+        created: Time(root.created),
+        kind: match root.kind {
+            PackageKind::Baseline => "baseline".to_owned(),
+            PackageKind::Delta { base } => format!("delta from {base}"),
+        },
+        sealed: match root.suite {
+            Suite::None => "no".to_owned(),
+            Suite::Aes256Gcm { .. } => "AES-256-GCM".to_owned(),
+        },
+        content: disclosure.map(|known| known.content.to_string()),
+        entries: index.catalog().len() as u64,
+        content_bytes: index.catalog().iter().map(|row| row.entry.size).sum(),
+        package_bytes: index.bytes(),
+        body_frames: index.body_frames(),
+        level: root.level,
+        digest: digest(&root.digest),
+        signed_with: package.signer.serial_hex(),
+        signer_until: Time(package.signer.not_after()),
+        distributor_key: root.distributor.to_string(),
+        origin: package.origin.clone(),
+    }
+}
+
+pub(super) fn list(package: &PackageFile) -> Listing {
+    Listing { entries: package.index.catalog().iter().map(|row| EntryView::of(&row.entry)).collect() }
+}
+
+pub(super) fn verify(package: &PackageFile, progress: &Progress) -> Result<Verification, ApiError> {
+    let started = Instant::now();
+    let root = package.index.root();
+    let show = |at: ted_core::package::VerifyProgress| {
+        let done = u128::from(root.body_bytes) * u128::from(at.frames) / u128::from(at.frames_total.max(1));
+        progress.set("verify", done as u64, root.body_bytes);
+    };
+    verify_body(&package.index, &package.file, threads(), &show)?;
+    progress.clear();
+    Ok(Verification {
+        package: package.index.id().to_string(),
+        revision: root.revision.number(),
+        entries: package.index.catalog().len() as u64,
+        package_bytes: package.index.bytes(),
+        frames: package.index.rows().len() as u64,
+        digest: digest(&root.digest),
+        milliseconds: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        origin: package.origin.clone(),
+    })
+}
+
+pub(super) fn cat(package: &PackageFile, path: &OsStr) -> Result<(), ApiError> {
+    let row = find(package.index.catalog(), path)?;
+    let reader = BodyReader::new(package.index.clone(), &package.file);
+    let (mut at, end) = (row.offset, row.offset + row.entry.size);
+    let mut raw = Vec::new();
+    while at < end {
+        let frame = package.index.frame_at(at).ok_or_else(|| no_such(path, "its content lies outside the body"))?;
+        let range = package.index.raw_range(frame);
+        reader.read_raw(frame, &mut raw)?;
+        let until = end.min(range.end);
+        let wanted = raw.get((at - range.start) as usize..(until - range.start) as usize).unwrap_or_default();
+        if output::write_more(wanted)? == Reader::Gone {
+            return Ok(());
+        }
+        at = until;
+    }
+    Ok(())
+}
+
+/// The row that has the content of what `path` names. Hard links lead to it, symbolic links do not.
+fn find<'a>(catalog: &'a [CatalogRow], path: &OsStr) -> Result<&'a CatalogRow, ApiError> {
+    let bytes = path.as_bytes();
+    let bytes = bytes.strip_prefix(b"./").unwrap_or(bytes);
+    let wanted = EntryPath::from_bytes(bytes).map_err(|error| no_such(path, &error.to_string()))?;
+    let row = lookup(catalog, &wanted).ok_or_else(|| no_such(path, "the package does not hold it"))?;
+    let row = match row.entry.kind {
+        EntryKind::HardLink => EntryPath::from_bytes(&row.entry.link)
+            .ok()
+            .and_then(|first| lookup(catalog, &first))
+            .ok_or_else(|| no_such(path, "it is a hard link to what the package does not hold"))?,
+        _ => row,
+    };
+    match row.entry.kind {
+        EntryKind::File => Ok(row),
+        EntryKind::Directory => Err(no_such(path, "it is a folder")),
+        EntryKind::Symlink | EntryKind::HardLink => {
+            let target = String::from_utf8_lossy(&row.entry.link);
+            Err(no_such(path, &format!("it is a symbolic link to `{target}`, which is not followed")))
+        }
+    }
+}
+
+fn lookup<'a>(catalog: &'a [CatalogRow], path: &EntryPath) -> Option<&'a CatalogRow> {
+    catalog.binary_search_by(|row| row.entry.path.cmp(path)).ok().map(|place| &catalog[place])
+}
+
+fn no_such(path: &OsStr, reason: &str) -> ApiError {
+    ApiError::new(code::NO_SUCH_ENTRY, format!("`{}` cannot be printed: {reason}", path.display()))
+}
+
+fn digest(digest: &BodyDigest) -> Option<String> {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    match digest {
+        BodyDigest::None => None,
+        BodyDigest::Md5(bytes) => Some(format!("md5 {}", hex(bytes))),
+        BodyDigest::Blake3(hash) => Some(format!("blake3 {hash}")),
+    }
+}
+
+pub(super) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

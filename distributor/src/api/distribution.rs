@@ -1,0 +1,200 @@
+//! Distributions and their revisions.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use ted_cli::api::Done;
+use ted_cli::output::{Column, Render, Text, count, list, or_dash};
+use ted_cli::units::{self, Time};
+use ted_core::model::{Digest, Priority};
+use ted_core::name::Label;
+
+/// Declares a Distribution; its id is chosen by the node.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DistributionCreate {
+    pub(crate) name: Label,
+    /// Absolute.
+    pub(crate) source: PathBuf,
+    pub(crate) exclude: Vec<String>,
+    pub(crate) digest: Digest,
+    pub(crate) target: Option<String>,
+    pub(crate) skip_unreadable: bool,
+    pub(crate) priority: Priority,
+}
+
+/// Changes what is `Some`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DistributionUpdate {
+    pub(crate) name: Label,
+    pub(crate) source: Option<PathBuf>,
+    pub(crate) exclude: Option<Vec<String>>,
+    pub(crate) digest: Option<Digest>,
+    /// An empty text takes the proposed target away.
+    pub(crate) target: Option<String>,
+    pub(crate) skip_unreadable: Option<bool>,
+    pub(crate) priority: Option<Priority>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct DistributionList {}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DistributionShow {
+    pub(crate) name: Label,
+}
+
+/// Refused while a Channel names it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DistributionDelete {
+    pub(crate) name: Label,
+}
+
+/// Builds a revision if the source differs from the newest one.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DistributionBuild {
+    pub(crate) name: Label,
+}
+
+ted_cli::operations! {
+    DistributionCreate => "distribution/create" -> DistributionView,
+    DistributionUpdate => "distribution/update" -> DistributionView,
+    DistributionList => "distribution/list" -> Distributions,
+    DistributionShow => "distribution/show" -> DistributionView,
+    DistributionDelete => "distribution/delete" -> Done,
+    DistributionBuild => "distribution/build" -> BuildView,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DistributionView {
+    pub(crate) id: String,
+    pub(crate) name: Label,
+    pub(crate) source: String,
+    pub(crate) exclude: Vec<String>,
+    pub(crate) digest: Digest,
+    pub(crate) target: Option<String>,
+    pub(crate) skip_unreadable: bool,
+    pub(crate) priority: Priority,
+    /// The newest revision; `None` before the first build.
+    pub(crate) newest: Option<RevisionView>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RevisionView {
+    pub(crate) revision: u64,
+    pub(crate) created: Time,
+    pub(crate) entries: u64,
+    /// Bytes of all files together.
+    pub(crate) content_bytes: u64,
+    /// Bytes of its baseline.
+    pub(crate) package_bytes: u64,
+    /// The baseline's id.
+    pub(crate) package: String,
+    /// The baseline's file.
+    pub(crate) file: PathBuf,
+}
+
+impl Render for DistributionView {
+    fn render(&self, out: &mut Text) {
+        let newest = self.newest.as_ref();
+        out.fields([
+            ("distribution", Some(self.name.to_string())),
+            ("id", Some(self.id.clone())),
+            ("source", Some(self.source.clone())),
+            ("exclude", (!self.exclude.is_empty()).then(|| list(&self.exclude))),
+            ("target", self.target.clone()),
+            ("priority", Some(self.priority.to_string())),
+            ("digest", Some(self.digest.to_string())),
+            ("unreadable", Some(if self.skip_unreadable { "left out" } else { "fails the build" }.to_owned())),
+            ("revision", Some(newest.map_or("none yet".to_owned(), |newest| newest.revision.to_string()))),
+            ("built", newest.map(|newest| newest.created.to_string())),
+            ("entries", newest.map(|newest| newest.entries.to_string())),
+            ("content", newest.map(|newest| units::bytes(newest.content_bytes))),
+            ("package", newest.map(|newest| format!("{}, {}", units::bytes(newest.package_bytes), newest.package))),
+            ("file", newest.map(|newest| newest.file.display().to_string())),
+        ]);
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Distributions {
+    pub(crate) distributions: Vec<DistributionView>,
+}
+
+impl Render for Distributions {
+    fn render(&self, out: &mut Text) {
+        table(&self.distributions, out);
+    }
+}
+
+pub(super) fn table(distributions: &[DistributionView], out: &mut Text) {
+    let columns = [
+        Column::Left("DISTRIBUTION"),
+        Column::Left("SOURCE"),
+        Column::Left("REVISION"),
+        Column::Left("BUILT"),
+        Column::Right("ENTRIES"),
+        Column::Right("CONTENT"),
+        Column::Right("PACKAGE"),
+    ];
+    let rows = distributions.iter().map(|distribution| {
+        let newest = distribution.newest.as_ref();
+        vec![
+            distribution.name.to_string(),
+            distribution.source.clone(),
+            or_dash(newest.map(|newest| newest.revision)),
+            or_dash(newest.map(|newest| newest.created)),
+            or_dash(newest.map(|newest| newest.entries)),
+            or_dash(newest.map(|newest| units::bytes(newest.content_bytes))),
+            or_dash(newest.map(|newest| units::bytes(newest.package_bytes))),
+        ]
+    });
+    out.table(&columns, rows, "no Distributions yet: `distribution create NAME --source DIR` makes one");
+}
+
+/// What a build came to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct BuildView {
+    pub(crate) distribution: Label,
+    /// The newest revision, built now or before.
+    pub(crate) revision: RevisionView,
+    /// False where the source has not changed and nothing was built.
+    pub(crate) built: bool,
+    pub(crate) milliseconds: u64,
+    pub(crate) skipped: Vec<SkippedView>,
+}
+
+/// Something in the source that is not distributed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SkippedView {
+    pub(crate) path: String,
+    pub(crate) reason: String,
+}
+
+impl Render for BuildView {
+    fn render(&self, out: &mut Text) {
+        for skipped in &self.skipped {
+            out.line(format_args!("left out: {}: {}", skipped.path, skipped.reason));
+        }
+        let (name, at) = (&self.distribution, &self.revision);
+        if !self.built {
+            out.line(format_args!("{name}: the source has not changed since revision {}", at.revision));
+            return;
+        }
+        let elapsed = Duration::from_millis(self.milliseconds);
+        out.line(format_args!(
+            "{name}: built revision {}: {}, {} in a package of {}, in {} ({})",
+            at.revision,
+            count(at.entries, "entry", "entries"),
+            units::bytes(at.content_bytes),
+            units::bytes(at.package_bytes),
+            units::duration(elapsed),
+            units::rate(at.content_bytes, elapsed)
+        ));
+    }
+}

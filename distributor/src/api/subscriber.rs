@@ -1,0 +1,178 @@
+//! Subscribers, and who wants to become one.
+
+use serde::{Deserialize, Serialize};
+use ted_cli::api::Done;
+use ted_cli::output::{Column, Render, Text, list, or_dash};
+use ted_cli::units::Time;
+use ted_core::model::Endpoint;
+use ted_core::name::{Label, NodeName};
+
+use super::DeliveryView;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SubscriberCreate {
+    pub(crate) name: NodeName,
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) channels: Vec<Label>,
+}
+
+/// Replaces the endpoints; none means that it dials by itself.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SubscriberUpdate {
+    pub(crate) name: NodeName,
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SubscriberList {}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SubscriberShow {
+    pub(crate) name: NodeName,
+}
+
+/// Takes it out of every Channel, forgets its key and closes its connection.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SubscriberDelete {
+    pub(crate) name: NodeName,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SubscriberPending {}
+
+/// Issues the certificates of an enrolment that waits, and registers its key.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SubscriberApprove {
+    pub(crate) name: NodeName,
+    /// Where it is given and not that of the waiting key, nothing is approved.
+    pub(crate) fingerprint: Option<String>,
+    pub(crate) channels: Vec<Label>,
+}
+
+ted_cli::operations! {
+    SubscriberCreate => "subscriber/create" -> SubscriberView,
+    SubscriberUpdate => "subscriber/update" -> SubscriberView,
+    SubscriberList => "subscriber/list" -> Subscribers,
+    SubscriberShow => "subscriber/show" -> SubscriberView,
+    SubscriberDelete => "subscriber/delete" -> Done,
+    SubscriberPending => "subscriber/pending" -> Pending,
+    SubscriberApprove => "subscriber/approve" -> SubscriberView,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SubscriberView {
+    pub(crate) name: NodeName,
+    /// Empty for one that dials by itself.
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) channels: Vec<Label>,
+    /// `None` until it has enrolled.
+    pub(crate) enrolled: Option<EnrolledView>,
+    /// `None` where it is not connected.
+    pub(crate) connection: Option<ConnectionView>,
+    /// The latest known state of each Distribution it receives.
+    pub(crate) deliveries: Vec<DeliveryView>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct EnrolledView {
+    /// The short form of its identity key's hash.
+    pub(crate) fingerprint: String,
+    pub(crate) since: Time,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ConnectionView {
+    pub(crate) address: String,
+    pub(crate) since: Time,
+}
+
+impl Render for SubscriberView {
+    fn render(&self, out: &mut Text) {
+        let enrolled = self.enrolled.as_ref();
+        let connection = self.connection.as_ref();
+        out.fields([
+            ("subscriber", Some(self.name.to_string())),
+            ("channels", Some(list(&self.channels))),
+            ("endpoints", Some(endpoints(&self.endpoints))),
+            ("enrolled", Some(or_dash(enrolled.map(|enrolled| enrolled.since)))),
+            ("fingerprint", enrolled.map(|enrolled| enrolled.fingerprint.clone())),
+            ("connected", Some(or_dash(connection.map(|open| format!("from {} since {}", open.address, open.since))))),
+        ]);
+        if !self.deliveries.is_empty() {
+            out.gap();
+            super::firing::table(&self.deliveries, out);
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Subscribers {
+    pub(crate) subscribers: Vec<SubscriberView>,
+}
+
+impl Render for Subscribers {
+    fn render(&self, out: &mut Text) {
+        table(&self.subscribers, out);
+    }
+}
+
+pub(super) fn table(subscribers: &[SubscriberView], out: &mut Text) {
+    let columns = [
+        Column::Left("SUBSCRIBER"),
+        Column::Left("CHANNELS"),
+        Column::Left("ENDPOINTS"),
+        Column::Left("ENROLLED"),
+        Column::Left("CONNECTED"),
+    ];
+    let rows = subscribers.iter().map(|subscriber| {
+        vec![
+            subscriber.name.to_string(),
+            list(&subscriber.channels),
+            endpoints(&subscriber.endpoints),
+            or_dash(subscriber.enrolled.as_ref().map(|enrolled| enrolled.since)),
+            or_dash(subscriber.connection.as_ref().map(|connection| &connection.address)),
+        ]
+    });
+    out.table(&columns, rows, "no Subscribers yet: `invite NAME --output FILE` makes what one needs to join");
+}
+
+fn endpoints(endpoints: &[Endpoint]) -> String {
+    if endpoints.is_empty() { "dials itself".to_owned() } else { list(endpoints) }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Pending {
+    pub(crate) pending: Vec<PendingView>,
+}
+
+/// An enrolment that waits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PendingView {
+    pub(crate) name: NodeName,
+    /// The short form of the key's hash; the node prints the same.
+    pub(crate) fingerprint: String,
+    pub(crate) since: Time,
+    /// Where the request came from.
+    pub(crate) address: String,
+}
+
+impl Render for Pending {
+    fn render(&self, out: &mut Text) {
+        let columns =
+            [Column::Left("NAME"), Column::Left("FINGERPRINT"), Column::Left("SINCE"), Column::Left("ADDRESS")];
+        let rows = self.pending.iter().map(|waiting| {
+            vec![
+                waiting.name.to_string(),
+                waiting.fingerprint.clone(),
+                waiting.since.to_string(),
+                waiting.address.clone(),
+            ]
+        });
+        out.table(&columns, rows, "nobody waits to be approved");
+    }
+}

@@ -1,0 +1,399 @@
+//! The command line of `ted-distributor`: what can be asked, in clap's words. Nothing is decided here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ted_cli::common::CommonArgs;
+use ted_cli::exit::Exit;
+use ted_cli::generate::GenerateCommand;
+use ted_cli::package::PackageCommand;
+use ted_cli::units::parse_duration;
+use ted_core::id::FiringId;
+use ted_core::model::{Digest, Endpoint, Priority};
+use ted_core::name::{Label, NodeName};
+
+/// Builds signed packages of file trees and delivers them to Subscribers.
+#[derive(Debug, Parser)]
+#[command(name = "ted-distributor", version, after_help = Exit::TABLE, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make this machine a Distributor: its certificate, its keys and its data directory.
+    Init(InitArgs),
+    /// Run the daemon until SIGTERM or Ctrl-C.
+    Run,
+    /// Show Distributions, Subscribers and what is being sent.
+    Status(WatchArgs),
+    /// Look for what is wrong and say what mends it.
+    Doctor,
+    /// Named sets of files, and their revisions.
+    #[command(subcommand)]
+    Distribution(DistributionCommand),
+    /// What goes to whom.
+    #[command(subcommand)]
+    Channel(ChannelCommand),
+    /// Write the one file that a node needs to join.
+    Invite(InviteArgs),
+    /// The nodes that receive.
+    #[command(subcommand)]
+    Subscriber(SubscriberCommand),
+    /// One-time tokens for `ted-subscriber enrol`.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// This Distributor's certificates.
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
+    /// Send a Channel's Distributions now; each is built first if its source has changed.
+    Send(SendArgs),
+    /// End a firing: what was not delivered yet is not sent.
+    Cancel {
+        /// The firing's id, as `send` and `status` print it.
+        firing: FiringId,
+    },
+    /// Print what happens, one event a line.
+    Events {
+        /// Go on until the daemon ends or Ctrl-C; without it, only the next event is printed.
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Look into a package file; no daemon is needed.
+    #[command(subcommand)]
+    Package(PackageCommand),
+    #[command(flatten)]
+    Generate(GenerateCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The node name: a DNS name, or an IP address where no DNS name resolves. Taken as it is, never looked up.
+    #[arg(long)]
+    pub(crate) name: NodeName,
+    /// The UDP address to listen on [default: 0.0.0.0:1229].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where Subscribers dial; goes into invites [default: the node name and the port listened on].
+    #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::parse_with_default_port)]
+    pub(crate) advertise: Vec<Endpoint>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// Show it anew every second until Ctrl-C.
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DistributionCommand {
+    /// Declare a folder as a Distribution.
+    Create {
+        /// Its name.
+        name: Label,
+        /// The folder that is packed.
+        #[arg(long, value_name = "DIR")]
+        source: PathBuf,
+        #[command(flatten)]
+        options: DistributionOptions,
+    },
+    /// List all Distributions.
+    List,
+    /// Show one Distribution and its newest revision.
+    Show {
+        /// Its name.
+        name: Label,
+    },
+    /// Change what is given; the rest stays.
+    Update {
+        /// Its name.
+        name: Label,
+        /// The folder that is packed.
+        #[arg(long, value_name = "DIR")]
+        source: Option<PathBuf>,
+        #[command(flatten)]
+        options: DistributionOptions,
+    },
+    /// Delete it and its packages here; what Subscribers have stays with them.
+    Delete {
+        /// Its name.
+        name: Label,
+    },
+    /// Build a revision now if the source has changed.
+    Build {
+        /// Its name.
+        name: Label,
+    },
+    /// List the files of its newest revision.
+    Ls {
+        /// Its name.
+        name: Label,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DistributionOptions {
+    /// Leave out paths that match; `*` stays within one component, `**` does not. May be repeated.
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// A digest over each package for existing tooling: none, md5 or blake3 [default: none].
+    #[arg(long)]
+    pub(crate) digest: Option<Digest>,
+    /// The folder Subscribers may put it in; each Subscriber has the last word.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) target: Option<String>,
+    /// Leave out what cannot be read, and name it, instead of failing the build [default: false].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) skip_unreadable: Option<bool>,
+    /// Which sends go first: high, medium or low [default: medium].
+    #[arg(long)]
+    pub(crate) priority: Option<Priority>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ChannelCommand {
+    /// Join Distributions and Subscribers in a Channel.
+    Create {
+        /// Its name.
+        name: Label,
+        /// A Distribution it sends. May be repeated.
+        #[arg(long, required = true, value_name = "NAME")]
+        distribution: Vec<Label>,
+        /// A Subscriber that receives. May be repeated.
+        #[arg(long, value_name = "NAME")]
+        subscriber: Vec<NodeName>,
+    },
+    /// List all Channels.
+    List,
+    /// Show one Channel.
+    Show {
+        /// Its name.
+        name: Label,
+    },
+    /// Replace its list of Distributions, of Subscribers, or both; what is not given stays.
+    Update {
+        /// Its name.
+        name: Label,
+        /// The Distributions it sends from now on. May be repeated.
+        #[arg(long, value_name = "NAME", required_unless_present = "subscriber")]
+        distribution: Vec<Label>,
+        /// The Subscribers that receive from now on. May be repeated.
+        #[arg(long, value_name = "NAME")]
+        subscriber: Vec<NodeName>,
+    },
+    /// Delete it; Distributions and Subscribers stay.
+    Delete {
+        /// Its name.
+        name: Label,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InviteArgs {
+    /// The node name of the Subscriber to be.
+    pub(crate) name: NodeName,
+    /// A Channel it receives from the start. May be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) channel: Vec<Label>,
+    /// Where it dials this Distributor [default: what `init --advertise` said]. May be repeated.
+    #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::parse_with_default_port)]
+    pub(crate) endpoint: Vec<Endpoint>,
+    /// How long the invite holds.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "24h")]
+    pub(crate) expires: Duration,
+    /// The file to write, 0600. It holds a secret: carry it as you would a password.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SubscriberCommand {
+    /// Declare a Subscriber.
+    Create {
+        /// Its node name.
+        name: NodeName,
+        /// Where it is dialled; without one it dials by itself. May be repeated.
+        #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::parse_with_default_port)]
+        endpoint: Vec<Endpoint>,
+        /// A Channel it receives. May be repeated.
+        #[arg(long, value_name = "NAME")]
+        channel: Vec<Label>,
+    },
+    /// List all Subscribers.
+    List,
+    /// Show one Subscriber and what it has.
+    Show {
+        /// Its node name.
+        name: NodeName,
+    },
+    /// Replace the list of places where it is dialled.
+    Update {
+        /// Its node name.
+        name: NodeName,
+        /// Where it is dialled from now on. May be repeated.
+        #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::parse_with_default_port, required_unless_present = "dials_itself")]
+        endpoint: Vec<Endpoint>,
+        /// It dials by itself from now on.
+        #[arg(long, conflicts_with = "endpoint")]
+        dials_itself: bool,
+    },
+    /// Delete it and forget its keys: it is refused from now on.
+    Delete {
+        /// Its node name.
+        name: NodeName,
+    },
+    /// List who waits to be approved.
+    Pending,
+    /// Approve an enrolment that waits.
+    Approve {
+        /// The node name.
+        name: NodeName,
+        /// The fingerprint that the node itself printed; approval is refused if another key waits.
+        #[arg(long)]
+        fingerprint: Option<String>,
+        /// A Channel it receives from the start. May be repeated.
+        #[arg(long, value_name = "NAME")]
+        channel: Vec<Label>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token that approves enrolments at once.
+    Create {
+        /// How many enrolments it approves.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        uses: u32,
+        /// How long it holds.
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "24h")]
+        expires: Duration,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertificateCommand {
+    /// Write NAME.cer, what Subscribers need in order to trust this Distributor.
+    Export {
+        /// The file to write [default: NAME.cer in the current folder; `-` prints it].
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// List this Distributor's certificates.
+    List,
+    /// Show one certificate.
+    Show {
+        /// Its serial number, or the beginning of it.
+        serial: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SendArgs {
+    /// The Channel.
+    pub(crate) channel: Label,
+    /// Wait until every Subscriber is done.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// What counts as done.
+    #[arg(long, requires = "wait", value_enum, default_value_t = Until::Extracted)]
+    pub(crate) until: Until,
+    /// Wait no longer than this; the firing goes on.
+    #[arg(long, requires = "wait", value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Send the newest revisions as they are.
+    #[arg(long)]
+    pub(crate) no_build: bool,
+    /// Say what would be built and sent, and do nothing.
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) dry_run: bool,
+}
+
+/// What `send --wait` waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Until {
+    /// The packages are on the Subscribers' disks, verified.
+    Received,
+    /// The files are in their places.
+    Extracted,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documented_command_lines_are_understood() {
+        for line in [
+            "ted-distributor init --name dist.example.com --listen 0.0.0.0:1229 --advertise dist.example.com:1229",
+            "ted-distributor --data-dir /d --config /c --json -vv run",
+            "ted-distributor status --watch --data-dir /d",
+            "ted-distributor doctor --json",
+            "ted-distributor distribution create site --source /srv/site --exclude *.log --exclude tmp/** --digest md5 --target /srv/www --skip-unreadable --priority high",
+            "ted-distributor distribution update site --skip-unreadable=false --digest none",
+            "ted-distributor distribution build site",
+            "ted-distributor distribution ls site",
+            "ted-distributor channel create nightly --distribution site --distribution docs --subscriber s1.example.com",
+            "ted-distributor channel update nightly --subscriber s1",
+            "ted-distributor invite s1 --channel nightly --endpoint dist.example.com --output s1.invite",
+            "ted-distributor subscriber create s1 --endpoint [2001:db8::1]:99 --channel nightly",
+            "ted-distributor subscriber update s1 --dials-itself",
+            "ted-distributor subscriber approve s1 --fingerprint 0011-2233-4455-6677",
+            "ted-distributor token create --uses 3 --expires 24h",
+            "ted-distributor certificate export",
+            "ted-distributor certificate show 0a",
+            "ted-distributor send nightly --wait --until received --timeout 10m --no-build",
+            "ted-distributor send nightly --dry-run",
+            "ted-distributor cancel 00112233445566778899aabbccddeeff",
+            "ted-distributor events -f",
+            "ted-distributor package verify distfile.ted --certificate d.cer",
+            "ted-distributor completions bash",
+            "ted-distributor man /tmp/man",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_a_usage_error() {
+        for line in [
+            "ted-distributor init",
+            "ted-distributor init --name a..b",
+            "ted-distributor distribution create a/b --source /srv",
+            "ted-distributor distribution create site",
+            "ted-distributor distribution create site --source /srv --digest sha1",
+            "ted-distributor channel create nightly",
+            "ted-distributor channel update nightly",
+            "ted-distributor subscriber update s1",
+            "ted-distributor invite s1",
+            "ted-distributor token create --uses 0",
+            "ted-distributor token create --expires soon",
+            "ted-distributor send nightly --timeout 10m",
+            "ted-distributor send nightly --until received",
+            "ted-distributor send nightly --wait --dry-run",
+            "ted-distributor cancel xyz",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), i32::from(Exit::Usage.number()), "{line}");
+        }
+    }
+}

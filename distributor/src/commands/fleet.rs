@@ -1,0 +1,106 @@
+//! `distribution`, `channel` and `subscriber`.
+
+use ted_cli::common::absolute;
+use ted_cli::error::{ApiError, code};
+use ted_cli::package;
+
+use super::Context;
+use crate::api::{
+    ChannelCreate, ChannelDelete, ChannelList, ChannelShow, ChannelUpdate, DistributionBuild, DistributionCreate,
+    DistributionDelete, DistributionList, DistributionShow, DistributionUpdate, SubscriberApprove, SubscriberCreate,
+    SubscriberDelete, SubscriberList, SubscriberPending, SubscriberShow, SubscriberUpdate,
+};
+use crate::cli::{ChannelCommand, DistributionCommand, SubscriberCommand};
+use ted_core::name::Label;
+
+pub(super) async fn distribution(context: &Context, command: DistributionCommand) -> Result<(), ApiError> {
+    match command {
+        DistributionCommand::Create { name, source, options } => {
+            let request = DistributionCreate {
+                name,
+                source: absolute(&source)?,
+                exclude: options.exclude,
+                digest: options.digest.unwrap_or_default(),
+                target: options.target.filter(|target| !target.is_empty()),
+                skip_unreadable: options.skip_unreadable.unwrap_or_default(),
+                priority: options.priority.unwrap_or_default(),
+            };
+            context.answer(&request).await
+        }
+        DistributionCommand::Update { name, source, options } => {
+            let request = DistributionUpdate {
+                name,
+                source: source.map(|source| absolute(&source)).transpose()?,
+                exclude: given(options.exclude),
+                digest: options.digest,
+                target: options.target,
+                skip_unreadable: options.skip_unreadable,
+                priority: options.priority,
+            };
+            context.answer(&request).await
+        }
+        DistributionCommand::List => context.answer(&DistributionList {}).await,
+        DistributionCommand::Show { name } => context.answer(&DistributionShow { name }).await,
+        DistributionCommand::Delete { name } => {
+            let sentence = format!("deleted the Distribution {name}");
+            context.done(&DistributionDelete { name }, &sentence).await
+        }
+        DistributionCommand::Build { name } => context.answer_with_progress(&DistributionBuild { name }).await,
+        DistributionCommand::Ls { name } => list_files(context, name).await,
+    }
+}
+
+/// The list may be long, so it is read from the package itself and not carried through the daemon.
+async fn list_files(context: &Context, name: Label) -> Result<(), ApiError> {
+    let shown = context.session().await?.call(&DistributionShow { name }).await?;
+    let Some(newest) = shown.newest else {
+        return Err(ApiError::new(code::STATE, format!("{} has no revision yet", shown.name))
+            .with_remedy(format!("build one: `distribution build {}`", shown.name)));
+    };
+    package::print_listing(&newest.file, context.format)
+}
+
+pub(super) async fn channel(context: &Context, command: ChannelCommand) -> Result<(), ApiError> {
+    match command {
+        ChannelCommand::Create { name, distribution, subscriber } => {
+            let request = ChannelCreate { name, distributions: distribution, subscribers: subscriber };
+            context.answer(&request).await
+        }
+        ChannelCommand::Update { name, distribution, subscriber } => {
+            let request = ChannelUpdate { name, distributions: given(distribution), subscribers: given(subscriber) };
+            context.answer(&request).await
+        }
+        ChannelCommand::List => context.answer(&ChannelList {}).await,
+        ChannelCommand::Show { name } => context.answer(&ChannelShow { name }).await,
+        ChannelCommand::Delete { name } => {
+            let sentence = format!("deleted the Channel {name}");
+            context.done(&ChannelDelete { name }, &sentence).await
+        }
+    }
+}
+
+pub(super) async fn subscriber(context: &Context, command: SubscriberCommand) -> Result<(), ApiError> {
+    match command {
+        SubscriberCommand::Create { name, endpoint, channel } => {
+            context.answer(&SubscriberCreate { name, endpoints: endpoint, channels: channel }).await
+        }
+        SubscriberCommand::Update { name, endpoint, .. } => {
+            context.answer(&SubscriberUpdate { name, endpoints: endpoint }).await
+        }
+        SubscriberCommand::List => context.answer(&SubscriberList {}).await,
+        SubscriberCommand::Show { name } => context.answer(&SubscriberShow { name }).await,
+        SubscriberCommand::Delete { name } => {
+            let sentence = format!("deleted the Subscriber {name}; it is refused from now on");
+            context.done(&SubscriberDelete { name }, &sentence).await
+        }
+        SubscriberCommand::Pending => context.answer(&SubscriberPending {}).await,
+        SubscriberCommand::Approve { name, fingerprint, channel } => {
+            context.answer(&SubscriberApprove { name, fingerprint, channels: channel }).await
+        }
+    }
+}
+
+/// A list that replaces another only if something was given for it.
+fn given<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}

@@ -1,0 +1,113 @@
+//! The built binary, as a shell sees it: exit codes, errors, one daemon for each data directory.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+fn ted(data: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ted-distributor"));
+    command.args(arguments).env_clear().env("TED_DATA_DIR", data);
+    command
+}
+
+fn output(data: &Path, arguments: &[&str]) -> Output {
+    ted(data, arguments).output().expect("it runs")
+}
+
+fn error_text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A daemon that has said that it runs.
+struct Daemon(Child);
+
+impl Daemon {
+    fn start(data: &Path) -> Self {
+        let mut child = ted(data, &["run"]).stderr(Stdio::piped()).spawn().expect("it starts");
+        let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let mut told = lines.map_while(Result::ok);
+        assert!(told.any(|line| line.contains("the Distributor runs")), "it ended without a word");
+        // The rest is read so that the daemon never waits for its log.
+        std::thread::spawn(move || told.for_each(drop));
+        Self(child)
+    }
+
+    fn stop(mut self) -> bool {
+        let asked = Command::new("kill").arg(self.0.id().to_string()).status().expect("kill runs");
+        assert!(asked.success());
+        self.0.wait().expect("it ends").success()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+    }
+}
+
+#[test]
+fn mistakes_on_the_command_line_exit_with_2() {
+    let data = tempfile::tempdir().expect("a folder");
+    for arguments in
+        [&["unheard-of"][..], &["init"], &["cancel", "xyz"], &["package", "extract", "f", "--to", "d"], &[]]
+    {
+        assert_eq!(output(data.path(), arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    assert_eq!(output(data.path(), &["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn errors_carry_a_code_and_a_remedy_in_both_formats() {
+    let data = tempfile::tempdir().expect("a folder");
+    let failed = output(data.path(), &["events"]);
+    assert_eq!(failed.status.code(), Some(5), "no daemon runs");
+    let text = error_text(&failed);
+    assert!(text.starts_with("error[TED-1804]: ") && text.contains("\nremedy: "), "{text}");
+    assert!(failed.stdout.is_empty());
+
+    let failed = output(data.path(), &["events", "--json"]);
+    let error: serde_json::Value = serde_json::from_slice(&failed.stderr).expect("JSON on standard error");
+    assert_eq!(error["error"]["code"], "TED-1804");
+    assert_eq!(error["error"]["exit"], 5);
+}
+
+#[test]
+fn a_broken_configuration_stops_every_command_and_is_named() {
+    let data = tempfile::tempdir().expect("a folder");
+    std::fs::write(data.path().join("distributor.toml"), "listen = \"0.0.0.0:1229\"\nadvertize = []\n")
+        .expect("written");
+    let failed = output(data.path(), &["run"]);
+    assert_eq!(failed.status.code(), Some(1));
+    let text = error_text(&failed);
+    assert!(text.contains("TED-1691") && text.contains("distributor.toml, line 2, key `advertize`"), "{text}");
+}
+
+#[test]
+fn a_data_directory_has_one_daemon_which_ends_well_on_sigterm() {
+    let data = tempfile::tempdir().expect("a folder");
+    let missing = output(&data.path().join("none"), &["run"]);
+    assert!(error_text(&missing).contains("TED-1505"), "{}", error_text(&missing));
+
+    let daemon = Daemon::start(data.path());
+    let second = output(data.path(), &["run"]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(error_text(&second).contains("TED-1501"), "{}", error_text(&second));
+    assert!(data.path().join("control.sock").exists(), "the first daemon keeps its socket");
+    assert!(daemon.stop(), "SIGTERM is a good end");
+    assert!(!data.path().join("control.sock").exists());
+    assert!(Daemon::start(data.path()).stop(), "it starts again");
+}
+
+#[test]
+fn completions_and_man_pages_cover_every_command() {
+    let data = tempfile::tempdir().expect("a folder");
+    let completions = output(data.path(), &["completions", "bash"]);
+    assert!(completions.status.success());
+    assert!(String::from_utf8_lossy(&completions.stdout).contains("distribution"));
+    let pages = data.path().join("man");
+    assert!(output(data.path(), &["man", pages.to_str().expect("UTF-8")]).status.success());
+    for page in ["ted-distributor.1", "ted-distributor-send.1", "ted-distributor-distribution-create.1"] {
+        assert!(pages.join(page).exists(), "{page}");
+    }
+}

@@ -1,2 +1,0 @@
-//! Delivers a folder on loopback.
-fn main() {}

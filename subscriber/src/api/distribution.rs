@@ -1,0 +1,226 @@
+//! Distributions as this node receives them.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use ted_cli::api::Done;
+use ted_cli::output::{Column, Render, Text, count, or_dash};
+use ted_cli::units::{self, Time};
+use ted_core::name::{Label, NodeName};
+use ted_core::security::Stage;
+
+use crate::reference::DistributionRef;
+
+/// Extracts the newest verified revision of one Distribution, or of all.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DistributionExtract {
+    pub(crate) distribution: Option<DistributionRef>,
+}
+
+/// Checks packages and extracted files of one Distribution, or of all; nothing is changed.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DistributionVerify {
+    pub(crate) distribution: Option<DistributionRef>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TargetSet {
+    pub(crate) distribution: DistributionRef,
+    /// Absolute.
+    pub(crate) target: PathBuf,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TargetUnset {
+    pub(crate) distribution: DistributionRef,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TargetList {}
+
+ted_cli::operations! {
+    DistributionExtract => "distribution/extract" -> Extracted,
+    DistributionVerify => "distribution/verify" -> Verified,
+    TargetSet => "target/set" -> Done,
+    TargetUnset => "target/unset" -> Done,
+    TargetList => "target/list" -> Targets,
+}
+
+/// A Distribution, and how far its newest revision has come here.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DistributionView {
+    pub(crate) distributor: NodeName,
+    pub(crate) name: Label,
+    /// The newest revision that was offered.
+    pub(crate) offered: Option<u64>,
+    /// The revision that the target holds.
+    pub(crate) extracted: Option<u64>,
+    /// The latest stage that the offered revision reached.
+    pub(crate) stage: Option<Stage>,
+    /// Bytes of its packages that are here, and that it takes in all; 0 of 0 where nothing is known.
+    pub(crate) done_bytes: u64,
+    pub(crate) total_bytes: u64,
+    /// Where it goes; `None` where no place is allowed, and `trouble` says why.
+    pub(crate) target: Option<PathBuf>,
+    /// The latest error with its code.
+    pub(crate) trouble: Option<String>,
+    /// When something last happened to it.
+    pub(crate) at: Option<Time>,
+}
+
+pub(super) fn table(distributions: &[DistributionView], out: &mut Text) {
+    let columns = [
+        Column::Left("DISTRIBUTION"),
+        Column::Left("DISTRIBUTOR"),
+        Column::Left("OFFERED"),
+        Column::Left("EXTRACTED"),
+        Column::Left("STAGE"),
+        Column::Right("BYTES"),
+        Column::Left("TARGET"),
+        Column::Left("AT"),
+        Column::Left("TROUBLE"),
+    ];
+    let rows = distributions.iter().map(|view| {
+        let bytes = format!("{} of {}", units::bytes(view.done_bytes), units::bytes(view.total_bytes));
+        vec![
+            view.name.to_string(),
+            view.distributor.to_string(),
+            or_dash(view.offered),
+            or_dash(view.extracted),
+            or_dash(view.stage.map(stage)),
+            or_dash((view.total_bytes > 0).then_some(bytes)),
+            or_dash(view.target.as_ref().map(|target| target.display())),
+            or_dash(view.at),
+            view.trouble.clone().unwrap_or_default(),
+        ]
+    });
+    out.table(&columns, rows, "nothing was offered yet");
+}
+
+fn stage(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Received => "received",
+        Stage::Verified => "verified",
+        Stage::Extracted => "extracted",
+        Stage::Corrupt => "corrupt",
+        Stage::Failed => "failed",
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Extracted {
+    pub(crate) extracted: Vec<ExtractedView>,
+}
+
+/// What an extraction did.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ExtractedView {
+    pub(crate) distributor: NodeName,
+    pub(crate) distribution: Label,
+    pub(crate) revision: u64,
+    pub(crate) target: PathBuf,
+    pub(crate) files_written: u64,
+    pub(crate) bytes_written: u64,
+    pub(crate) links_made: u64,
+    pub(crate) folders_made: u64,
+    pub(crate) unchanged: u64,
+    /// Paths that somebody had changed and that are the revision's again.
+    pub(crate) local_changes: Vec<String>,
+}
+
+impl Render for Extracted {
+    fn render(&self, out: &mut Text) {
+        if self.extracted.is_empty() {
+            out.line("there is nothing to extract yet");
+        }
+        for done in &self.extracted {
+            for path in &done.local_changes {
+                out.line(format_args!("changed here and overwritten: {path}"));
+            }
+            out.line(format_args!(
+                "{}/{}: extracted revision {} to {}: {} ({}), {}, {}; {} unchanged",
+                done.distributor,
+                done.distribution,
+                done.revision,
+                done.target.display(),
+                count(done.files_written, "file", "files"),
+                units::bytes(done.bytes_written),
+                count(done.links_made, "link", "links"),
+                count(done.folders_made, "folder", "folders"),
+                done.unchanged
+            ));
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Verified {
+    pub(crate) verified: Vec<VerifiedView>,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct VerifiedView {
+    pub(crate) distributor: NodeName,
+    pub(crate) distribution: Label,
+    pub(crate) revision: u64,
+    /// What is wrong with a package; empty where all is well.
+    pub(crate) damaged: Vec<String>,
+    /// Entries of the target that are not what the revision says.
+    pub(crate) different: Vec<String>,
+}
+
+impl Verified {
+    /// Whether everything is as it was signed.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.verified.iter().all(|view| view.damaged.is_empty() && view.different.is_empty())
+    }
+}
+
+impl Render for Verified {
+    fn render(&self, out: &mut Text) {
+        if self.verified.is_empty() {
+            out.line("there is nothing to verify yet");
+        }
+        for view in &self.verified {
+            let name = format!("{}/{} revision {}", view.distributor, view.distribution, view.revision);
+            for damage in &view.damaged {
+                out.line(format_args!("{name}: damaged: {damage}"));
+            }
+            for path in &view.different {
+                out.line(format_args!("{name}: differs: {path}"));
+            }
+            if view.damaged.is_empty() && view.different.is_empty() {
+                out.line(format_args!("{name}: packages and target are as signed"));
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Targets {
+    pub(crate) targets: Vec<PlaceView>,
+}
+
+/// Where a Distribution goes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct PlaceView {
+    pub(crate) distribution: DistributionRef,
+    pub(crate) target: PathBuf,
+    /// `configuration`, `target set`, `proposed` or `default`.
+    pub(crate) because: String,
+}
+
+impl Render for Targets {
+    fn render(&self, out: &mut Text) {
+        let columns = [Column::Left("DISTRIBUTION"), Column::Left("TARGET"), Column::Left("BECAUSE OF")];
+        let rows = self.targets.iter().map(|place| {
+            vec![place.distribution.to_string(), place.target.display().to_string(), place.because.clone()]
+        });
+        out.table(&columns, rows, "no targets are set");
+    }
+}

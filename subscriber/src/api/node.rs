@@ -1,0 +1,112 @@
+//! The node itself: `init`, `join`, `status`, `doctor`.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use ted_cli::doctor::Diagnosis;
+use ted_cli::output::{Render, Text};
+use ted_cli::units::Time;
+use ted_core::name::NodeName;
+
+use super::{DistributionView, DistributorView, EnrolmentView, distribution, distributor};
+use crate::reference::DistributionRef;
+
+/// Makes the data directory's node and its keys.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeInit {
+    pub(crate) name: NodeName,
+    /// `None` means the configuration's.
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+/// Does what an invite says: makes the node where there is none yet, trusts the Distributor, enrols with the token.
+/// A node that exists has to have the name that the invite is for.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeJoin {
+    /// The invite's text. It holds a token.
+    pub(crate) invite: String,
+    /// Absolute.
+    pub(crate) targets: Vec<(DistributionRef, PathBuf)>,
+}
+
+impl fmt::Debug for NodeJoin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeJoin").field("targets", &self.targets).finish_non_exhaustive()
+    }
+}
+
+/// Everything at a glance.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NodeStatus {}
+
+/// Looks for what is wrong: permissions, certificates near their end, clock, disk, targets, Distributors' answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NodeDoctor {}
+
+ted_cli::operations! {
+    NodeInit => "node/init" -> NodeView,
+    NodeJoin => "node/join" -> EnrolmentView,
+    NodeStatus => "node/status" -> StatusView,
+    NodeDoctor => "node/doctor" -> Diagnosis,
+}
+
+/// What the node is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NodeView {
+    pub(crate) name: NodeName,
+    pub(crate) data_dir: PathBuf,
+    /// `None` where it only dials.
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+impl NodeView {
+    fn fields(&self) -> [(&'static str, Option<String>); 3] {
+        let listen = self.listen.map_or("nothing: it dials".to_owned(), |listen| listen.to_string());
+        [
+            ("subscriber", Some(self.name.to_string())),
+            ("data", Some(self.data_dir.display().to_string())),
+            ("listens on", Some(listen)),
+        ]
+    }
+}
+
+impl Render for NodeView {
+    fn render(&self, out: &mut Text) {
+        out.fields(self.fields());
+    }
+}
+
+/// The process that answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DaemonView {
+    pub(crate) process: u32,
+    pub(crate) started: Time,
+    pub(crate) version: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StatusView {
+    pub(crate) node: NodeView,
+    /// `None` where no daemon runs and the command looked at the state by itself.
+    pub(crate) daemon: Option<DaemonView>,
+    pub(crate) distributors: Vec<DistributorView>,
+    pub(crate) distributions: Vec<DistributionView>,
+}
+
+impl Render for StatusView {
+    fn render(&self, out: &mut Text) {
+        let daemon = match &self.daemon {
+            Some(daemon) => format!("process {}, version {}, since {}", daemon.process, daemon.version, daemon.started),
+            None => "not running".to_owned(),
+        };
+        out.fields(self.node.fields().into_iter().chain([("daemon", Some(daemon))]));
+        out.gap();
+        distributor::table(&self.distributors, out);
+        out.gap();
+        distribution::table(&self.distributions, out);
+    }
+}

@@ -1,0 +1,218 @@
+//! The command line of `ted-subscriber`: what can be asked, in clap's words. Nothing is decided here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use ted_cli::common::CommonArgs;
+use ted_cli::exit::Exit;
+use ted_cli::generate::GenerateCommand;
+use ted_cli::package::PackageCommand;
+use ted_core::model::Endpoint;
+use ted_core::name::NodeName;
+
+use crate::reference::DistributionRef;
+
+/// Receives, verifies and extracts what Distributors send.
+#[derive(Debug, Parser)]
+#[command(name = "ted-subscriber", version, after_help = Exit::TABLE, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Join a Distributor with the invite that it made: init, trust and enrol in one step.
+    Join(JoinArgs),
+    /// Make this machine a Subscriber: its keys and its data directory.
+    Init(InitArgs),
+    /// Trust the Distributor whose certificate this is.
+    Trust {
+        /// The Distributor's certificate, NAME.cer, brought here by hand.
+        #[arg(value_name = "FILE.cer")]
+        file: PathBuf,
+    },
+    /// Ask a trusted Distributor for certificates.
+    #[command(alias = "enroll")]
+    Enrol(EnrolArgs),
+    /// Run the daemon until SIGTERM or Ctrl-C.
+    Run,
+    /// Show Distributors, Distributions and what is being received.
+    Status {
+        /// Show it anew every second until Ctrl-C.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Receive nothing more from a Distributor and forget its certificates; extracted files stay.
+    Leave {
+        /// The Distributor's node name.
+        distributor: NodeName,
+    },
+    /// Trusted certificates and own keys.
+    #[command(subcommand)]
+    Keystore(KeystoreCommand),
+    /// Where Distributions are extracted to.
+    #[command(subcommand)]
+    Target(TargetCommand),
+    /// Extract what was received: one Distribution, or all.
+    Extract {
+        /// Its name, or DISTRIBUTOR/NAME.
+        #[arg(value_name = "[DISTRIBUTOR/]DISTRIBUTION")]
+        distribution: Option<DistributionRef>,
+    },
+    /// Check the packages and the extracted files of one Distribution, or of all.
+    Verify {
+        /// Its name, or DISTRIBUTOR/NAME.
+        #[arg(value_name = "[DISTRIBUTOR/]DISTRIBUTION")]
+        distribution: Option<DistributionRef>,
+    },
+    /// Look for what is wrong and say what mends it.
+    Doctor,
+    /// Print what happens, one event a line.
+    Events {
+        /// Go on until the daemon ends or Ctrl-C; without it, only the next event is printed.
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Look into a package file; no daemon is needed.
+    #[command(subcommand)]
+    Package(PackageCommand),
+    #[command(flatten)]
+    Generate(GenerateCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JoinArgs {
+    /// The invite, made by `ted-distributor invite`. It holds a secret; remove it afterwards.
+    pub(crate) file: PathBuf,
+    /// Where a Distribution is extracted to: NAME=DIR. May be repeated.
+    #[arg(long, value_name = "NAME=DIR", value_parser = parse_target)]
+    pub(crate) target: Vec<(DistributionRef, PathBuf)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The node name: a DNS name, or an IP address where no DNS name resolves. Taken as it is, never looked up.
+    #[arg(long)]
+    pub(crate) name: NodeName,
+    /// The UDP address to listen on, so that Distributors can dial; without it this node dials them.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnrolArgs {
+    /// Where the Distributor is dialled, port 1229 unless given.
+    #[arg(value_name = "HOST[:PORT]", value_parser = Endpoint::parse_with_default_port)]
+    pub(crate) endpoint: Endpoint,
+    /// The Distributor's node name, where more than one is trusted.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) distributor: Option<NodeName>,
+    /// A one-time token, made by `ted-distributor token create`; without one somebody there has to approve.
+    #[arg(long, env = "TED_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeystoreCommand {
+    /// List trusted Distributors and own certificates.
+    List,
+    /// Show what is kept of one Distributor.
+    Show {
+        /// The Distributor's node name.
+        distributor: NodeName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TargetCommand {
+    /// Extract a Distribution to this folder from now on; files at another place stay there.
+    Set {
+        /// NAME=DIR.
+        #[arg(value_name = "NAME=DIR", value_parser = parse_target)]
+        target: (DistributionRef, PathBuf),
+    },
+    /// List where each Distribution goes.
+    List,
+    /// Let a Distribution go to its usual place again.
+    Unset {
+        /// Its name, or DISTRIBUTOR/NAME.
+        #[arg(value_name = "[DISTRIBUTOR/]DISTRIBUTION")]
+        distribution: DistributionRef,
+    },
+}
+
+fn parse_target(text: &str) -> Result<(DistributionRef, PathBuf), String> {
+    let (name, folder) = text.split_once('=').ok_or_else(|| format!("`{text}` is not NAME=DIR"))?;
+    if folder.is_empty() {
+        return Err(format!("`{text}` names no folder"));
+    }
+    Ok((name.parse::<DistributionRef>().map_err(|error| error.to_string())?, PathBuf::from(folder)))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documented_command_lines_are_understood() {
+        for line in [
+            "ted-subscriber join s1.invite --target site=/srv/www --target dist.example.com/docs=/srv/docs",
+            "ted-subscriber init --name s1.example.com --listen 0.0.0.0:1229",
+            "ted-subscriber trust dist.example.com.cer",
+            "ted-subscriber enrol dist.example.com:1229 --token ted-abc",
+            "ted-subscriber enroll 10.0.0.1",
+            "ted-subscriber --data-dir /d --config /c --json -v run",
+            "ted-subscriber status --watch",
+            "ted-subscriber leave dist.example.com",
+            "ted-subscriber keystore list",
+            "ted-subscriber keystore show dist.example.com",
+            "ted-subscriber target set site=/srv/www",
+            "ted-subscriber target list",
+            "ted-subscriber target unset dist.example.com/site",
+            "ted-subscriber extract",
+            "ted-subscriber extract dist.example.com/site",
+            "ted-subscriber verify site",
+            "ted-subscriber doctor",
+            "ted-subscriber events --follow",
+            "ted-subscriber package extract distfile.ted --to /tmp/x --certificate d.cer",
+            "ted-subscriber completions zsh",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_a_usage_error() {
+        for line in [
+            "ted-subscriber init",
+            "ted-subscriber join",
+            "ted-subscriber join s1.invite --target site",
+            "ted-subscriber join s1.invite --target site=",
+            "ted-subscriber join s1.invite --target a/b/c=/srv",
+            "ted-subscriber enrol",
+            "ted-subscriber enrol host:0",
+            "ted-subscriber leave",
+            "ted-subscriber package extract distfile.ted --to /tmp/x",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), i32::from(Exit::Usage.number()), "{line}");
+        }
+    }
+}

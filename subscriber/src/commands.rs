@@ -1,0 +1,184 @@
+//! What each command does: it becomes an operation, and its answer is printed.
+
+use std::path::Path;
+
+use clap::CommandFactory as _;
+use serde::Serialize;
+use ted_cli::api::{Done, Operation};
+use ted_cli::common::absolute;
+use ted_cli::control::ControlSocket;
+use ted_cli::error::{ApiError, code};
+use ted_cli::output::{self, Format, Render};
+use ted_cli::progress::Progress;
+use ted_cli::session::Session;
+use ted_cli::{files, generate, package, shutdown, watch};
+use ted_core::store::NodeRole;
+
+use crate::api::{
+    DistributionExtract, DistributionVerify, DistributorEnrol, DistributorLeave, DistributorTrust, KeystoreList,
+    KeystoreShow, NodeDoctor, NodeInit, NodeJoin, NodeStatus, TargetList, TargetSet, TargetUnset,
+};
+use crate::cli::{Cli, Command, JoinArgs, KeystoreCommand, TargetCommand};
+use crate::reference::DistributionRef;
+use crate::service::{Presence, Service, Settings};
+
+/// Invites and certificates are a few KiB; anything beyond this is another file.
+const TEXT_FILE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Carries out the command line.
+///
+/// # Errors
+/// What the command fails with; `main` prints it.
+pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
+    let format = cli.common.format();
+    let command = match cli.command {
+        Command::Package(command) => return package::run(&command, format),
+        Command::Generate(command) => return generate::run(&command, Cli::command()),
+        command => command,
+    };
+    let data_dir = cli.common.data_dir(NodeRole::Subscriber)?;
+    let config = cli.common.config(NodeRole::Subscriber, &data_dir)?;
+    let context = Context { settings: Settings { data_dir, config }, format };
+    match command {
+        Command::Join(args) => join(&context, args).await,
+        Command::Init(args) => {
+            let request = NodeInit { name: args.name, listen: args.listen };
+            context.answer_from(context.made().await?, &request).await
+        }
+        Command::Trust { file } => trust(&context, &file).await,
+        Command::Enrol(args) => {
+            let request =
+                DistributorEnrol { endpoint: args.endpoint, distributor: args.distributor, token: args.token };
+            context.answer(&request).await
+        }
+        Command::Run => run_daemon(&context).await,
+        Command::Status { watch: false } => context.answer(&NodeStatus {}).await,
+        Command::Status { watch: true } => watch::status(&context.daemon().await?, &NodeStatus {}, format).await,
+        Command::Leave { distributor } => {
+            let sentence = format!("left {distributor}; extracted files stay");
+            context.done(&DistributorLeave { distributor }, &sentence).await
+        }
+        Command::Keystore(KeystoreCommand::List) => context.answer(&KeystoreList {}).await,
+        Command::Keystore(KeystoreCommand::Show { distributor }) => context.answer(&KeystoreShow { distributor }).await,
+        Command::Target(command) => target(&context, command).await,
+        Command::Extract { distribution } => extract(&context, distribution).await,
+        Command::Verify { distribution } => verify(&context, distribution).await,
+        Command::Doctor => doctor(&context).await,
+        Command::Events { follow } => watch::events(&context.daemon().await?, follow, format).await,
+        Command::Package(_) | Command::Generate(_) => Ok(()),
+    }
+}
+
+/// What every command knows.
+struct Context {
+    settings: Settings,
+    format: Format,
+}
+
+impl Context {
+    /// The daemon, or the state itself where none runs.
+    async fn session(&self) -> Result<Session<Service>, ApiError> {
+        Session::open(&self.settings.data_dir, async || Service::open(&self.settings, Presence::Existing)).await
+    }
+
+    /// The same, with a data directory that is made where it is missing.
+    async fn made(&self) -> Result<Session<Service>, ApiError> {
+        Session::open(&self.settings.data_dir, async || Service::open(&self.settings, Presence::MadeIfMissing)).await
+    }
+
+    /// The daemon; the command makes no sense without it.
+    async fn daemon(&self) -> Result<Session<Service>, ApiError> {
+        Session::daemon(&self.settings.data_dir).await
+    }
+
+    /// Carries out `request` and prints its answer.
+    async fn answer<O>(&self, request: &O) -> Result<(), ApiError>
+    where
+        O: Operation,
+        O::Answer: Serialize + Render,
+    {
+        self.answer_from(self.session().await?, request).await
+    }
+
+    async fn answer_from<O>(&self, session: Session<Service>, request: &O) -> Result<(), ApiError>
+    where
+        O: Operation,
+        O::Answer: Serialize + Render,
+    {
+        output::print(self.format, &session.call(request).await?)
+    }
+
+    /// Carries out what takes long, and shows its progress meanwhile.
+    async fn long<O: Operation>(&self, request: &O) -> Result<O::Answer, ApiError> {
+        let progress = Progress::new(self.format);
+        let answer = self.session().await?.call_with_progress(request, &progress).await;
+        progress.clear();
+        answer
+    }
+
+    /// Carries out `request` and says in a sentence that it is done.
+    async fn done<O: Operation<Answer = Done>>(&self, request: &O, sentence: &str) -> Result<(), ApiError> {
+        let done = self.session().await?.call(request).await?;
+        match self.format {
+            Format::Json => output::print_json(&done),
+            Format::Text => output::write_stdout(format!("{}\n", output::clean(sentence)).as_bytes()),
+        }
+    }
+}
+
+async fn join(context: &Context, args: JoinArgs) -> Result<(), ApiError> {
+    let invite = files::read_text(&args.file, TEXT_FILE_BYTES_MAX)?;
+    let targets = args.target.into_iter().map(|(name, folder)| Ok((name, absolute(&folder)?)));
+    let request = NodeJoin { invite, targets: targets.collect::<Result<_, ApiError>>()? };
+    context.answer_from(context.made().await?, &request).await
+}
+
+async fn trust(context: &Context, file: &Path) -> Result<(), ApiError> {
+    let certificate = files::read_text(file, TEXT_FILE_BYTES_MAX)?;
+    context.answer(&DistributorTrust { certificate }).await
+}
+
+async fn run_daemon(context: &Context) -> Result<(), ApiError> {
+    let ending = shutdown::requested()
+        .map_err(|error| ApiError::new(code::STATE, format!("signals cannot be listened to: {error}")))?;
+    let service = Service::open(&context.settings, Presence::Existing)?;
+    let socket = ControlSocket::bind(service.data().path()).await?;
+    let settings = service.settings();
+    tracing::info!(data = %settings.data_dir.display(), listen = ?settings.config.listen, "the Subscriber runs");
+    socket.serve(service, ending).await
+}
+
+async fn target(context: &Context, command: TargetCommand) -> Result<(), ApiError> {
+    match command {
+        TargetCommand::List => context.answer(&TargetList {}).await,
+        TargetCommand::Set { target: (distribution, folder) } => {
+            let target = absolute(&folder)?;
+            let sentence = format!("{distribution} goes to {} from now on", target.display());
+            context.done(&TargetSet { distribution, target }, &sentence).await
+        }
+        TargetCommand::Unset { distribution } => {
+            let sentence = format!("{distribution} goes to its usual place from now on");
+            context.done(&TargetUnset { distribution }, &sentence).await
+        }
+    }
+}
+
+async fn extract(context: &Context, distribution: Option<DistributionRef>) -> Result<(), ApiError> {
+    let extracted = context.long(&DistributionExtract { distribution }).await?;
+    output::print(context.format, &extracted)
+}
+
+async fn verify(context: &Context, distribution: Option<DistributionRef>) -> Result<(), ApiError> {
+    let verified = context.long(&DistributionVerify { distribution }).await?;
+    output::print(context.format, &verified)?;
+    if verified.is_whole() {
+        return Ok(());
+    }
+    Err(ApiError::new(code::NOT_WHOLE, "packages or extracted files are not as they were signed"))
+}
+
+async fn doctor(context: &Context) -> Result<(), ApiError> {
+    let diagnosis = context.session().await?.call(&NodeDoctor {}).await?;
+    output::print(context.format, &diagnosis)?;
+    diagnosis.verdict()
+}

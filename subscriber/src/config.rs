@@ -1,0 +1,113 @@
+//! `subscriber.toml`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use ted_cli::config::{ConnectionTimeout, Kind};
+use ted_core::name::NodeName;
+
+use crate::reference::DistributionRef;
+
+/// The Subscriber's configuration file; every key can be given in the environment as `TED_<KEY>` too.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The node name; `None` means the one that `init` or `join` gave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<NodeName>,
+    /// The UDP address to listen on; `None` means that this node only dials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where each Distribution goes. It wins over `target set` and over what a Distribution proposes.
+    pub(crate) targets: BTreeMap<DistributionRef, AbsolutePath>,
+    /// Folders below which Distributions may propose their own targets; nowhere by default.
+    pub(crate) targets_allow: Vec<AbsolutePath>,
+    /// Which symbolic links are written.
+    pub(crate) links: LinkRule,
+    /// A connection that is silent for this long has ended; 1 to 60,000 seconds.
+    pub(crate) connection_timeout_s: ConnectionTimeout,
+    /// Threads that verify and extract; `None` means one for each processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) parallelism: Option<NonZeroU16>,
+}
+
+impl ted_cli::config::Config for Config {
+    const KEYS: &[(&'static str, Kind)] = &[
+        ("name", Kind::Text),
+        ("listen", Kind::Text),
+        ("targets", Kind::Map),
+        ("targets_allow", Kind::List),
+        ("links", Kind::Text),
+        ("connection_timeout_s", Kind::Number),
+        ("parallelism", Kind::Number),
+    ];
+}
+
+/// Which symbolic links are written. None is ever followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LinkRule {
+    /// With any target text.
+    #[default]
+    Any,
+    /// Only those that stay below the target; a revision with others is refused.
+    Inside,
+}
+
+/// A path from the root: a daemon's current folder means nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "PathBuf", into = "PathBuf")]
+pub(crate) struct AbsolutePath(PathBuf);
+
+impl TryFrom<PathBuf> for AbsolutePath {
+    type Error = String;
+
+    fn try_from(path: PathBuf) -> Result<Self, String> {
+        if path.is_absolute() { Ok(Self(path)) } else { Err(format!("`{}` is not an absolute path", path.display())) }
+    }
+}
+
+impl From<AbsolutePath> for PathBuf {
+    fn from(path: AbsolutePath) -> Self {
+        path.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_can_be_given_in_the_environment() {
+        let full = Config {
+            name: Some("s1".parse().expect("valid")),
+            listen: Some(SocketAddr::from(([0, 0, 0, 0], 1229))),
+            parallelism: NonZeroU16::new(2),
+            ..Config::default()
+        };
+        assert_eq!(ted_cli::config::keys_out_of_step(&full), Vec::<String>::new());
+    }
+
+    #[test]
+    fn relative_targets_and_unknown_rules_are_refused_with_their_place() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("subscriber.toml");
+        for (text, place) in [
+            ("links = \"some\"\n", "line 1, key `links`"),
+            ("[targets]\nsite = \"srv/www\"\n", "line 2, key `site`"),
+            ("connection_timeout_s = 0\n", "line 1, key `connection_timeout_s`"),
+            ("parallelism = 0\n", "line 1, key `parallelism`"),
+            ("targets_allow = [\"srv\"]\n", "line 1, key `targets_allow`"),
+        ] {
+            std::fs::write(&path, text).expect("written");
+            let error = ted_cli::config::load::<Config>(Some(&path), &path).expect_err(text);
+            assert!(error.message.contains(place), "{}", error.message);
+        }
+        std::fs::write(&path, "[targets]\n\"dist.example.com/site\" = \"/srv/www\"\n").expect("written");
+        let config = ted_cli::config::load::<Config>(Some(&path), &path).expect("valid");
+        assert_eq!(config.targets.into_values().map(PathBuf::from).collect::<Vec<_>>(), [PathBuf::from("/srv/www")]);
+    }
+}

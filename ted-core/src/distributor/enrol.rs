@@ -1,0 +1,244 @@
+//! Enrolment: tokens, invites, nodes that wait for approval, and the certificates that are issued.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::distributor::error::DistributorError;
+use crate::distributor::events::DistributorEvent;
+use crate::distributor::report::{IssuedToken, PendingNode};
+use crate::distributor::state::{State, lock};
+use crate::error::Error;
+use crate::id::{KeyHash, UnixMillis};
+use crate::model::{DEFAULT_PORT, Endpoint};
+use crate::name::{Label, NodeName};
+use crate::security::{
+    CheckedEnrolment, EnrolAnswer, EnrolRequest, FleetRole, FleetTrust, Invite, Token, TokenProof, TrustPolicy, Usage,
+};
+use crate::store::Registration;
+
+/// How long the token of an invite holds.
+const INVITE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Nodes that may wait for approval at once: anybody can ask, so their number is bounded.
+const PENDING_MAX: usize = 1000;
+
+/// A token as the catalog keeps it.
+#[derive(Serialize, Deserialize)]
+struct StoredToken {
+    token: String,
+    uses_left: u32,
+    expires: UnixMillis,
+    /// The one node that may use it, if it came with an invite.
+    node: Option<NodeName>,
+}
+
+/// A node that waits, as the catalog keeps it.
+#[derive(Serialize, Deserialize)]
+struct StoredPending {
+    name: NodeName,
+    asked: UnixMillis,
+    approved: bool,
+}
+
+impl State {
+    pub(super) fn create_token(&self, uses: u32, life: Duration, node: Option<NodeName>) -> Result<IssuedToken, Error> {
+        let token = Token::generate(&*self.crypto)?;
+        let expires = self.now().plus(life);
+        let stored = StoredToken { token: token.to_text(), uses_left: uses, expires, node };
+        self.records.put(&token_key(&token), &stored)?;
+        Ok(IssuedToken { token: token.to_text(), uses, expires })
+    }
+
+    pub(super) fn invite(&self, name: &NodeName, channels: &[Label], endpoints: &[Endpoint]) -> Result<String, Error> {
+        let endpoints = if endpoints.is_empty() { self.reached_at()? } else { endpoints.to_vec() };
+        self.ensure_subscriber(name, channels)?;
+        let issued = self.create_token(1, INVITE_LIFE, Some(name.clone()))?;
+        let invite = Invite {
+            distributor: self.authority.root().clone(),
+            endpoints,
+            node: name.clone(),
+            parents: vec![],
+            token: issued.token.parse()?,
+        };
+        Ok(invite.to_text()?)
+    }
+
+    /// Where Subscribers reach this Distributor: what it was told to advertise; else the address it listens on, where
+    /// that is one; else its name.
+    fn reached_at(&self) -> Result<Vec<Endpoint>, Error> {
+        if !self.settings.advertise.is_empty() {
+            return Ok(self.settings.advertise.clone());
+        }
+        let listening = self.listening().unwrap_or(self.settings.listen);
+        let port = if listening.port() == 0 { DEFAULT_PORT } else { listening.port() };
+        let host = if listening.ip().is_unspecified() {
+            self.name().ip().map_or_else(|| self.name().to_string(), bracketed)
+        } else {
+            bracketed(listening.ip())
+        };
+        Ok(vec![format!("{host}:{port}").parse()?])
+    }
+
+    pub(super) fn pending(&self) -> Result<Vec<PendingNode>, Error> {
+        let rows = self.waiting()?.into_iter().map(|(key, pending)| PendingNode {
+            name: pending.name,
+            fingerprint: key.fingerprint(),
+            asked: pending.asked,
+        });
+        Ok(rows.collect())
+    }
+
+    pub(super) fn approve(&self, name: &NodeName, fingerprint: Option<&str>, channels: &[Label]) -> Result<(), Error> {
+        let mut named: Vec<_> = self.waiting()?.into_iter().filter(|(_, pending)| pending.name == *name).collect();
+        if let Some(fingerprint) = fingerprint {
+            named.retain(|(key, _)| key.fingerprint() == fingerprint);
+        }
+        match named.len() {
+            0 => return Err(DistributorError::NothingPending(name.clone()).into()),
+            1 => {}
+            count => return Err(DistributorError::SeveralPending { name: name.clone(), count }.into()),
+        }
+        self.ensure_subscriber(name, channels)?;
+        for (key, pending) in named {
+            self.records.put(&pending_key(&key), &StoredPending { approved: true, ..pending })?;
+        }
+        Ok(())
+    }
+
+    /// Those who wait and are not approved yet.
+    fn waiting(&self) -> Result<Vec<(KeyHash, StoredPending)>, Error> {
+        let mut rows = vec![];
+        for (key, pending) in self.records.list::<StoredPending>("pending/")? {
+            if let (Some(Ok(hash)), false) = (key.strip_prefix("pending/").map(str::parse), pending.approved) {
+                rows.push((hash, pending));
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Judges an enrolment request and answers it. Blocks on the disk: what is issued is registered durably before.
+    pub(super) fn enrol(&self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+        let request = EnrolRequest::from_bytes(bytes)?;
+        let checked = request.check()?;
+        let key = checked.key_hash();
+        let _one_at_a_time = lock(&self.enrolling);
+        let known = self.registrations.get(&key).map(|registration| registration.name);
+        let answer = if known.as_ref() == Some(checked.node()) {
+            // The answer was lost on the way, or the certificates are to be renewed.
+            self.issue(&checked)?
+        } else if let Some(proof) = &request.token {
+            self.use_token(&request, proof)?;
+            self.register(&checked)?;
+            self.issue(&checked)?
+        } else {
+            self.enrol_by_approval(&checked)?
+        };
+        Ok(answer.to_bytes()?)
+    }
+
+    fn use_token(&self, request: &EnrolRequest, proof: &TokenProof) -> Result<(), Error> {
+        let key = format!("token/{}", proof.token);
+        let stored: Option<StoredToken> = self.records.get(&key)?;
+        let mut stored = stored.ok_or(DistributorError::UnknownToken)?;
+        request.check_token(&stored.token.parse()?)?;
+        if self.now() >= stored.expires {
+            return Err(DistributorError::ExpiredToken.into());
+        }
+        if stored.node.as_ref().is_some_and(|node| *node != request.node) {
+            return Err(DistributorError::TokenForAnother.into());
+        }
+        stored.uses_left = stored.uses_left.saturating_sub(1);
+        if stored.uses_left == 0 {
+            self.records.delete(&key)?;
+        } else {
+            self.records.put(&key, &stored)?;
+        }
+        Ok(())
+    }
+
+    fn enrol_by_approval(&self, checked: &CheckedEnrolment) -> Result<EnrolAnswer, Error> {
+        let key = checked.key_hash();
+        let stored: Option<StoredPending> = self.records.get(&pending_key(&key))?;
+        let approved = stored.as_ref().is_some_and(|pending| pending.approved && pending.name == *checked.node());
+        if approved {
+            self.register(checked)?;
+            self.records.delete(&pending_key(&key))?;
+            return self.issue(checked);
+        }
+        if stored.is_none() {
+            if self.waiting()?.len() >= PENDING_MAX {
+                return Err(DistributorError::TooManyPending.into());
+            }
+            tracing::info!(name = %checked.node(), fingerprint = key.fingerprint(), "a node asks to be enrolled");
+            self.events.emit(DistributorEvent::EnrolmentPending {
+                name: checked.node().clone(),
+                fingerprint: key.fingerprint(),
+            });
+        }
+        let pending = StoredPending { name: checked.node().clone(), asked: self.now(), approved: false };
+        self.records.put(&pending_key(&key), &pending)?;
+        Ok(EnrolAnswer::Pending { fingerprint: key.fingerprint() })
+    }
+
+    /// Registers a node's key, durably. A node of the same name that was registered before is so no more.
+    fn register(&self, checked: &CheckedEnrolment) -> Result<(), Error> {
+        self.ensure_subscriber(checked.node(), &[])?;
+        let before = self.key_of_name(checked.node());
+        self.registrations.register(Registration {
+            name: checked.node().clone(),
+            spki: checked.identity.spki().to_vec(),
+            encryption: None,
+            registered: self.now(),
+        })?;
+        if let Some(before) = before.filter(|before| *before != checked.key_hash()) {
+            self.registrations.remove(&before)?;
+            self.links.close(&before, "another node was enrolled under this name");
+        }
+        let fingerprint = checked.key_hash().fingerprint();
+        tracing::info!(name = %checked.node(), fingerprint, "enrolled");
+        self.events.emit(DistributorEvent::Enrolled { name: checked.node().clone(), fingerprint });
+        Ok(())
+    }
+
+    fn issue(&self, checked: &CheckedEnrolment) -> Result<EnrolAnswer, Error> {
+        let now = self.now();
+        let issue = |usage, spki: &[u8]| -> Result<Vec<u8>, Error> {
+            Ok(self.authority.issue(&*self.crypto, usage, checked.node(), spki, now)?.der().to_vec())
+        };
+        Ok(EnrolAnswer::Issued {
+            identity: issue(Usage::SubscriberIdentity, checked.identity.spki())?,
+            encryption: issue(Usage::SubscriberEncryption, checked.encryption.spki())?,
+        })
+    }
+}
+
+impl TrustPolicy for State {
+    fn fleets(&self) -> Vec<FleetTrust> {
+        vec![FleetTrust { root: self.authority.root().clone(), role: FleetRole::Distributor }]
+    }
+
+    fn is_registered(&self, _fleet: &KeyHash, key: &KeyHash) -> bool {
+        self.registrations.is_registered(key)
+    }
+
+    fn is_revoked(&self, _fleet: &KeyHash, key: &KeyHash) -> bool {
+        self.registrations.is_revoked(key)
+    }
+}
+
+fn bracketed(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+fn token_key(token: &Token) -> String {
+    format!("token/{}", token.id())
+}
+
+fn pending_key(key: &KeyHash) -> String {
+    format!("pending/{key}")
+}

@@ -1,0 +1,96 @@
+//! What can be wrong with a call to a Distributor, beyond what the parts under it say.
+
+use std::path::PathBuf;
+
+use crate::error::Coded;
+use crate::id::FiringId;
+use crate::name::{Label, NodeName};
+
+/// Why a Distributor refused a call.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DistributorError {
+    /// The data directory holds no Distributor, and no name was given to make one.
+    #[error("{} holds no Distributor", .0.display())]
+    NotInitialised(PathBuf),
+    /// The data directory holds a Distributor of another name.
+    #[error("{} holds the Distributor {there}, not {asked}", .data.display())]
+    OtherName {
+        /// The data directory.
+        data: PathBuf,
+        /// Whose it is.
+        there: NodeName,
+        /// Who was asked for.
+        asked: NodeName,
+    },
+    /// It is serving already.
+    #[error("the Distributor is serving already")]
+    Started,
+    /// There is no revision to send.
+    #[error("Distribution `{0}` has no revision yet")]
+    NotBuilt(Label),
+    /// Nothing to send to.
+    #[error("Channel `{0}` has no Subscriber")]
+    NoSubscribers(Label),
+    /// No firing has this id.
+    #[error("there is no firing {0}")]
+    UnknownFiring(FiringId),
+    /// No node of this name waits for approval.
+    #[error("no node named {0} waits for approval")]
+    NothingPending(NodeName),
+    /// Several nodes of this name wait for approval, with different keys.
+    #[error("{count} nodes named {name} wait for approval")]
+    SeveralPending {
+        /// The name they share.
+        name: NodeName,
+        /// How many there are.
+        count: usize,
+    },
+    /// No enrolled Subscriber to send to.
+    #[error("no Subscriber of Channel `{0}` is enrolled yet")]
+    NoneEnrolled(Label),
+    /// The token was never issued here, or is used up.
+    #[error("the token is not known here, or used up")]
+    UnknownToken,
+    /// The token's time is over.
+    #[error("the token has expired")]
+    ExpiredToken,
+    /// The token came with an invite for another node.
+    #[error("the token was made for another node")]
+    TokenForAnother,
+    /// Too many nodes wait for approval.
+    #[error("too many nodes wait for approval; ask again later")]
+    TooManyPending,
+    /// A receipt that is signed by another node than the one that sent it.
+    #[error("the receipt is another node's")]
+    ForeignReceipt,
+    /// An invite needs at least one endpoint at which this Distributor is reached.
+    #[error("this Distributor does not know at which endpoint it is reached")]
+    NoEndpoint,
+    /// A worker thread ended without a result.
+    #[error("a worker thread failed")]
+    Worker,
+}
+
+impl Coded for DistributorError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotInitialised(_) => "TED-1830",
+            Self::OtherName { .. } => "TED-1831",
+            Self::Started => "TED-1832",
+            Self::NotBuilt(_) => "TED-1833",
+            Self::NoSubscribers(_) => "TED-1834",
+            Self::UnknownFiring(_) => "TED-1835",
+            Self::NothingPending(_) => "TED-1836",
+            Self::SeveralPending { .. } => "TED-1837",
+            Self::NoneEnrolled(_) => "TED-1840",
+            Self::UnknownToken => "TED-1210",
+            Self::ExpiredToken => "TED-1211",
+            Self::TokenForAnother => "TED-1212",
+            Self::TooManyPending => "TED-1213",
+            Self::ForeignReceipt => "TED-1841",
+            Self::NoEndpoint => "TED-1838",
+            Self::Worker => "TED-1839",
+        }
+    }
+}

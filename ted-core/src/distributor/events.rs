@@ -1,0 +1,120 @@
+//! What a Distributor tells whoever listens.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::id::{FiringId, PackageId, Revision};
+use crate::name::{Label, NodeName};
+use crate::security::Stage;
+
+/// Something that happened at a Distributor. As JSON: an object whose `event` says which.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum DistributorEvent {
+    /// A build goes on: raw bytes read so far, of how many.
+    Building {
+        /// Which Distribution.
+        distribution: Label,
+        /// Bytes read.
+        bytes: u64,
+        /// Bytes there are.
+        bytes_total: u64,
+    },
+    /// A build left something out, as `skip_unreadable` allows.
+    Skipped {
+        /// Which Distribution.
+        distribution: Label,
+        /// What was left out, below the source.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A new revision was built.
+    Built {
+        /// Which Distribution.
+        distribution: Label,
+        /// The new revision.
+        revision: Revision,
+        /// Its package.
+        package: PackageId,
+        /// The package's length in bytes.
+        bytes: u64,
+    },
+    /// A Subscriber is connected.
+    Connected {
+        /// Which one.
+        subscriber: NodeName,
+    },
+    /// A Subscriber is no longer connected.
+    Disconnected {
+        /// Which one.
+        subscriber: NodeName,
+        /// Why.
+        reason: String,
+    },
+    /// A connection was refused before anything was served.
+    Refused {
+        /// The address it came from.
+        address: String,
+        /// The stable code.
+        code: String,
+        /// Why.
+        reason: String,
+    },
+    /// A node asks to be enrolled and waits for approval.
+    EnrolmentPending {
+        /// The name it gave.
+        name: NodeName,
+        /// The fingerprint that its own side prints too.
+        fingerprint: String,
+    },
+    /// A node was enrolled.
+    Enrolled {
+        /// Which one.
+        name: NodeName,
+        /// The fingerprint of its key.
+        fingerprint: String,
+    },
+    /// A firing began.
+    FiringStarted {
+        /// Its id.
+        firing: FiringId,
+        /// The Channel.
+        channel: Label,
+    },
+    /// Bytes of a package were served.
+    Sending {
+        /// To whom.
+        subscriber: NodeName,
+        /// Which Distribution.
+        distribution: Label,
+        /// Bytes served over this connection so far.
+        bytes: u64,
+        /// The package's length.
+        bytes_total: u64,
+    },
+    /// A Subscriber's receipt arrived.
+    Receipt {
+        /// The firing it answers.
+        firing: Option<FiringId>,
+        /// Whose it is.
+        subscriber: NodeName,
+        /// Which Distribution.
+        distribution: Label,
+        /// Which revision.
+        revision: Revision,
+        /// How far it came.
+        stage: Stage,
+        /// The error's code where it failed.
+        code: Option<String>,
+        /// What happened, for people.
+        detail: String,
+    },
+    /// A firing is over: every Subscriber is done, or it was cancelled or followed by another.
+    FiringEnded {
+        /// Its id.
+        firing: FiringId,
+    },
+}

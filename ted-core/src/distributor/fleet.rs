@@ -1,0 +1,159 @@
+//! Changes of the fleet, and how everything stands.
+
+use crate::distributor::DistributorError;
+use crate::distributor::report::{BuiltRevision, DistributionSpec, DistributorStatus, SubscriberStatus};
+use crate::distributor::state::{State, lock};
+use crate::error::Error;
+use crate::id::{DistributionId, KeyHash};
+use crate::model::{Channel, Distribution, Endpoint, Subscriber};
+use crate::name::{Label, NodeName};
+use crate::node::{name_of_key, open_package};
+use crate::package::Entry;
+
+impl State {
+    pub(super) fn create_distribution(&self, spec: DistributionSpec) -> Result<(), Error> {
+        let id = DistributionId::from_bytes(self.random()?);
+        self.change_fleet(|fleet| Ok(fleet.create_distribution(spec.into_distribution(id))?))
+    }
+
+    pub(super) fn update_distribution(&self, name: &Label, spec: DistributionSpec) -> Result<(), Error> {
+        self.change_fleet(|fleet| {
+            let id = fleet.distribution(name)?.id;
+            Ok(fleet.update_distribution(name, spec.into_distribution(id))?)
+        })
+    }
+
+    pub(super) fn delete_distribution(&self, name: &Label) -> Result<(), Error> {
+        let distribution = self.change_fleet(|fleet| Ok(fleet.delete_distribution(name)?))?;
+        self.forget_built(&distribution)
+    }
+
+    pub(super) fn distributions(&self) -> Result<Vec<(DistributionSpec, Option<BuiltRevision>)>, Error> {
+        let distributions: Vec<Distribution> = lock(&self.fleet).distributions().cloned().collect();
+        let rows = distributions.into_iter().map(|distribution| {
+            let newest = self.newest(&distribution)?;
+            Ok((DistributionSpec::of(distribution), newest))
+        });
+        rows.collect()
+    }
+
+    pub(super) fn entries(&self, name: &Label) -> Result<Vec<Entry>, Error> {
+        let distribution = lock(&self.fleet).distribution(name)?.clone();
+        let newest = self.newest(&distribution)?.ok_or_else(|| DistributorError::NotBuilt(name.clone()))?;
+        let (index, _) = open_package(&self.depot, newest.package, self.authority.root())?;
+        Ok(index.catalog().iter().map(|row| row.entry.clone()).collect())
+    }
+
+    pub(super) fn create_channel(
+        &self,
+        name: Label,
+        distributions: Vec<Label>,
+        subscribers: Vec<NodeName>,
+    ) -> Result<(), Error> {
+        let mut channel = Channel::new(name, distributions);
+        channel.subscribers.extend(subscribers);
+        self.change_fleet(|fleet| Ok(fleet.create_channel(channel)?))
+    }
+
+    pub(super) fn update_channel(
+        &self,
+        name: Label,
+        distributions: Vec<Label>,
+        subscribers: Vec<NodeName>,
+    ) -> Result<(), Error> {
+        let mut channel = Channel::new(name.clone(), distributions);
+        channel.subscribers.extend(subscribers);
+        self.change_fleet(|fleet| Ok(fleet.update_channel(&name, channel)?))
+    }
+
+    pub(super) fn delete_channel(&self, name: &Label) -> Result<(), Error> {
+        self.change_fleet(|fleet| Ok(fleet.delete_channel(name).map(drop)?))
+    }
+
+    pub(super) fn create_subscriber(
+        &self,
+        name: NodeName,
+        endpoints: Vec<Endpoint>,
+        channels: Vec<Label>,
+    ) -> Result<(), Error> {
+        self.change_fleet(|fleet| {
+            fleet.create_subscriber(Subscriber { name: name.clone(), endpoints })?;
+            for channel in channels {
+                fleet.add_to_channel(&channel, &name)?;
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn update_subscriber(&self, name: NodeName, endpoints: Vec<Endpoint>) -> Result<(), Error> {
+        self.change_fleet(|fleet| Ok(fleet.update_subscriber(Subscriber { name, endpoints })?))
+    }
+
+    /// Declares a Subscriber unless it is there, and puts it into Channels.
+    pub(super) fn ensure_subscriber(&self, name: &NodeName, channels: &[Label]) -> Result<(), Error> {
+        self.change_fleet(|fleet| {
+            if fleet.subscriber(name).is_err() {
+                fleet.create_subscriber(Subscriber::new(name.clone()))?;
+            }
+            for channel in channels {
+                fleet.add_to_channel(channel, name)?;
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn delete_subscriber(&self, name: &NodeName) -> Result<(), Error> {
+        self.change_fleet(|fleet| Ok(fleet.delete_subscriber(name).map(drop)?))?;
+        if let Some(key) = self.key_of_name(name) {
+            self.registrations.remove(&key)?;
+            self.links.close(&key, "the Subscriber was removed from the fleet");
+        }
+        Ok(())
+    }
+
+    pub(super) fn name_of_key(&self, key: &KeyHash) -> NodeName {
+        self.registrations.get(key).map_or_else(|| name_of_key(key), |registration| registration.name)
+    }
+
+    /// The registered key of a node.
+    pub(super) fn key_of_name(&self, name: &NodeName) -> Option<KeyHash> {
+        let mut all = self.registrations.all().into_iter();
+        all.find_map(|(key, registration)| (registration.name == *name).then_some(key))
+    }
+
+    pub(super) fn status(&self) -> Result<DistributorStatus, Error> {
+        let fleet = lock(&self.fleet).clone();
+        let mut distributions = vec![];
+        for distribution in fleet.distributions() {
+            distributions.push((distribution.name.clone(), self.newest(distribution)?));
+        }
+        let channels = fleet.channels().map(|channel| {
+            let members = channel.subscribers.iter().cloned().collect();
+            (channel.name.clone(), channel.distributions.iter().cloned().collect(), members)
+        });
+        let subscribers = fleet.subscribers().map(|subscriber| {
+            let key = self.key_of_name(&subscriber.name);
+            SubscriberStatus {
+                name: subscriber.name.clone(),
+                endpoints: subscriber.endpoints.clone(),
+                channels: fleet.channels_of(&subscriber.name).map(|channel| channel.name.clone()).collect(),
+                fingerprint: key.map(|key| key.fingerprint()),
+                connected: key.is_some_and(|key| self.links.is_connected(&key)),
+            }
+        });
+        let mut firings: Vec<_> = {
+            let firings = lock(&self.firings);
+            firings.values().filter(|firing| !firing.is_over()).map(|firing| self.report_of(firing)).collect()
+        };
+        firings.sort_by_key(|firing| std::cmp::Reverse(firing.started));
+        Ok(DistributorStatus {
+            name: self.name().clone(),
+            fingerprint: self.authority.root().key_hash().fingerprint(),
+            listening: self.listening().map(|address| address.to_string()),
+            distributions,
+            channels: channels.collect(),
+            subscribers: subscribers.collect(),
+            firings,
+        })
+    }
+}

@@ -1,0 +1,357 @@
+//! The network side: listening, dialling, greeting, and answering what Subscribers ask.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::distributor::error::DistributorError;
+use crate::distributor::events::DistributorEvent;
+use crate::distributor::release::StoredEnvelope;
+use crate::distributor::state::{State, lock};
+use crate::error::Error;
+use crate::id::{DistributionId, KeyHash};
+use crate::limits::Limits;
+use crate::model::Subscriber;
+use crate::name::NodeName;
+use crate::node::{Answering, Backoff, Content, Reply, ask, dial, serve, wait};
+use crate::protocol::{Answer, FetchTarget, Hello, PROTOCOL_VERSION, Request, code};
+use crate::security::{Alpn, Envelope, EnvelopeKind, PeerRole, Receipt, Usage};
+use crate::store::Depot;
+use crate::transport::{Connection, Endpoint, EndpointOptions, FleetIdentity, QuicConnection};
+
+/// How long the other side may take to greet.
+const GREETING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often firings are looked through for silences and offers that are due, and Subscribers for ones to dial.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// How long connections may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// What runs while a Distributor serves.
+pub(super) struct Network {
+    endpoint: Arc<Endpoint>,
+    address: SocketAddr,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl State {
+    pub(super) async fn start(self: &Arc<Self>) -> Result<SocketAddr, Error> {
+        if lock(&self.network).is_some() {
+            return Err(DistributorError::Started.into());
+        }
+        let endpoint = Arc::new(Endpoint::bind_with(self.settings.listen, self.endpoint_options())?);
+        let address = endpoint.local_addr()?;
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        tasks.spawn(self.clone().accept_all(endpoint.clone(), stop.clone(), tasks.clone()));
+        tasks.spawn(self.clone().rounds(endpoint.clone(), stop.clone(), tasks.clone()));
+        *lock(&self.network) = Some(Network { endpoint, address, stop, tasks });
+        Ok(address)
+    }
+
+    pub(super) async fn stop(&self) {
+        let Some(network) = lock(&self.network).take() else { return };
+        network.stop.cancel();
+        network.endpoint.close("the Distributor is stopping").await;
+        network.tasks.close();
+        let ending = async {
+            network.tasks.wait().await;
+            self.links.wait().await;
+        };
+        if tokio::time::timeout(GOODBYE, ending).await.is_err() {
+            tracing::debug!("tasks were still running when the Distributor stopped");
+        }
+    }
+
+    pub(super) fn listening(&self) -> Option<SocketAddr> {
+        lock(&self.network).as_ref().map(|network| network.address)
+    }
+
+    fn endpoint_options(self: &Arc<Self>) -> EndpointOptions {
+        let fleet = FleetIdentity { root: self.authority.root().clone(), identity: Some(self.tls.clone()) };
+        let clock = self.clock.clone();
+        EndpointOptions::new(self.clone(), vec![fleet]).clock(move || clock.now())
+    }
+
+    async fn accept_all(self: Arc<Self>, endpoint: Arc<Endpoint>, stop: CancellationToken, tasks: TaskTracker) {
+        loop {
+            let incoming = tokio::select! {
+                () = stop.cancelled() => return,
+                incoming = endpoint.accept() => incoming,
+            };
+            let Some(incoming) = incoming else { return };
+            let state = self.clone();
+            tasks.spawn(async move {
+                match incoming.judge().await {
+                    Ok(connection) => state.meet(connection, Greets::Them).await,
+                    Err(refused) => state.events.emit(DistributorEvent::Refused {
+                        address: refused.address.to_string(),
+                        code: refused.code.to_owned(),
+                        reason: refused.reason,
+                    }),
+                }
+            });
+        }
+    }
+
+    /// Lives with one judged connection until it ends.
+    async fn meet(self: Arc<Self>, connection: QuicConnection, greets: Greets) {
+        let peer = connection.peer().clone();
+        let (PeerRole::Subscriber, Some(key)) = (peer.role, peer.key) else {
+            let enrolling = Arc::new(Enrolling { state: self });
+            serve(connection, enrolling, Limits::DEFAULT).await;
+            return;
+        };
+        if greets == Greets::Us {
+            let hello = Request::Hello(self.hello());
+            if let Err(error) = ask(&connection, &hello, &Limits::DEFAULT, GREETING_PATIENCE).await {
+                tracing::warn!(%error, "a Subscriber was dialled and does not greet");
+                return;
+            }
+        }
+        let subscriber = self.name_of_key(&key);
+        let generation = self.links.insert(key, connection.clone());
+        tracing::info!(%subscriber, address = %connection.remote_address(), "connected");
+        self.events.emit(DistributorEvent::Connected { subscriber: subscriber.clone() });
+        self.offer_to(key, connection.clone());
+        let serving = Arc::new(Serving { state: self.clone(), key });
+        let reason = serve(connection.clone(), serving, Limits::DEFAULT).await;
+        if self.links.remove(&key, generation) {
+            tracing::info!(%subscriber, reason, "disconnected");
+            self.events.emit(DistributorEvent::Disconnected { subscriber, reason });
+            self.change_firings(move |firing, now| firing.disconnected(&key, now)).await;
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            version: PROTOCOL_VERSION,
+            node: self.name().clone(),
+            instance: self.instance,
+            clock: self.now(),
+            capabilities: vec![],
+            extensions: vec![],
+        }
+    }
+
+    /// Once a second: who is silent, who is to be offered something now, who is to be dialled.
+    async fn rounds(self: Arc<Self>, endpoint: Arc<Endpoint>, stop: CancellationToken, tasks: TaskTracker) {
+        let mut round = interval(ROUND);
+        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut dialling: HashMap<NodeName, (Backoff, Instant)> = HashMap::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = round.tick() => {}
+            }
+            let silence = self.settings.silence;
+            self.change_firings(move |firing, now| firing.tick(silence, now)).await;
+            if self.is_offer_due() {
+                self.offer_all();
+            }
+            self.dial_due(&endpoint, &mut dialling, &tasks);
+        }
+    }
+
+    /// Whether a Subscriber that asked for a later offer waits for it now. All others are offered what is open when
+    /// they connect.
+    fn is_offer_due(&self) -> bool {
+        let now = self.now();
+        let firings = lock(&self.firings);
+        firings.values().any(|firing| firing.next_wakeup(self.settings.silence, now) == Some(Duration::ZERO))
+    }
+
+    fn dial_due(
+        self: &Arc<Self>,
+        endpoint: &Arc<Endpoint>,
+        dialling: &mut HashMap<NodeName, (Backoff, Instant)>,
+        tasks: &TaskTracker,
+    ) {
+        let to_dial: Vec<Subscriber> = {
+            let fleet = lock(&self.fleet);
+            fleet.subscribers().filter(|subscriber| !subscriber.endpoints.is_empty()).cloned().collect()
+        };
+        dialling.retain(|name, _| to_dial.iter().any(|subscriber| subscriber.name == *name));
+        for subscriber in to_dial {
+            let (backoff, due) =
+                dialling.entry(subscriber.name.clone()).or_insert((Backoff::default(), Instant::now()));
+            if self.is_connected(&subscriber.name) {
+                backoff.reset();
+                continue;
+            }
+            if Instant::now() < *due {
+                continue;
+            }
+            *due = Instant::now() + backoff.next();
+            let (state, endpoint) = (self.clone(), endpoint.clone());
+            tasks.spawn(async move {
+                let fleet = state.authority.root().key_hash();
+                match dial(&endpoint, &subscriber.endpoints, &fleet, Alpn::Ted1).await {
+                    Ok(connection) => state.meet(connection, Greets::Us).await,
+                    Err(error) => tracing::debug!(subscriber = %subscriber.name, reason = error.reason, "not reached"),
+                }
+            });
+        }
+    }
+
+    fn entitled(&self, key: &KeyHash, distribution: &DistributionId) -> bool {
+        let registration = self.registrations.get(key);
+        registration.is_some_and(|known| lock(&self.fleet).entitled(&known.name).contains(distribution))
+    }
+}
+
+/// Who says hello first: the side that dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Greets {
+    Us,
+    Them,
+}
+
+/// Answers a node that wants to be enrolled, and nothing else.
+struct Enrolling {
+    state: Arc<State>,
+}
+
+impl Answering for Enrolling {
+    async fn answer(&self, request: Request) -> Reply {
+        let Request::Enrol(bytes) = request else {
+            return Reply::refuse(code::NOT_ENTITLED, "only an enrolment is answered on this connection");
+        };
+        let state = self.state.clone();
+        let enrolling = move || state.enrol(&bytes);
+        match tokio::task::spawn_blocking(enrolling).await {
+            Ok(Ok(answer)) => Reply::Answer(Answer::Enrol(answer)),
+            Ok(Err(error)) => {
+                tracing::warn!(code = error.code(), %error, "an enrolment was refused");
+                Reply::refuse(error.code(), error.to_string())
+            }
+            Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
+        }
+    }
+}
+
+/// Answers an enrolled Subscriber.
+struct Serving {
+    state: Arc<State>,
+    key: KeyHash,
+}
+
+impl Answering for Serving {
+    async fn answer(&self, request: Request) -> Reply {
+        match request {
+            Request::Hello(_) => Reply::Answer(Answer::Hello(self.state.hello())),
+            Request::Fetch(fetch) => {
+                let (state, key) = (self.state.clone(), self.key);
+                let finding = move || match fetch.target {
+                    FetchTarget::Package(id) => state.package_content(&key, &id),
+                    FetchTarget::Envelope(id) => state.envelope_content(&key, &id),
+                };
+                let found = tokio::task::spawn_blocking(finding).await;
+                found.unwrap_or_else(|_| Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"))
+            }
+            Request::Receipt(bytes) => {
+                let (state, key) = (self.state.clone(), self.key);
+                match tokio::task::spawn_blocking(move || state.take_receipt(&key, &bytes)).await {
+                    Ok(Ok(())) => Reply::Answer(Answer::Receipt),
+                    Ok(Err(error)) => {
+                        tracing::warn!(code = error.code(), %error, "a receipt was refused");
+                        Reply::refuse(error.code(), error.to_string())
+                    }
+                    Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
+                }
+            }
+            _ => Reply::refuse(code::BAD_REQUEST, "a Distributor does not answer this"),
+        }
+    }
+}
+
+impl State {
+    fn package_content(self: &Arc<Self>, key: &KeyHash, id: &crate::id::PackageId) -> Reply {
+        let Ok(Some(info)) = wait(self.depot.info(*id)) else {
+            return Reply::refuse(code::NOT_FOUND, "this package is not here");
+        };
+        if !self.entitled(key, &info.root.distribution) {
+            return Reply::refuse(code::NOT_ENTITLED, "no Channel of yours has this Distribution");
+        }
+        match self.depot.open_file(*id) {
+            Ok(file) => {
+                let sent = self.sending_progress(key, &info.root.distribution, info.bytes);
+                Reply::Content(Content::File { file, bytes: info.bytes, sent })
+            }
+            Err(error) => {
+                tracing::error!(package = %id, %error, "a package cannot be opened");
+                Reply::refuse(code::INTERNAL, "the package cannot be read here")
+            }
+        }
+    }
+
+    /// Counts what is sent, so that a Subscriber that takes bytes does not count as silent, and people see it.
+    fn sending_progress(
+        self: &Arc<Self>,
+        key: &KeyHash,
+        distribution: &DistributionId,
+        bytes_total: u64,
+    ) -> Box<dyn FnMut(u64) + Send> {
+        let (state, key, distribution) = (self.clone(), *key, *distribution);
+        let (subscriber, label) = (self.name_of_key(&key), self.name_of_distribution(&distribution));
+        let mut total = 0;
+        Box::new(move |bytes| {
+            total += bytes;
+            let now = state.now();
+            for firing in lock(&state.firings).values_mut() {
+                firing.heard(&key, &distribution, now);
+            }
+            state.events.emit(DistributorEvent::Sending {
+                subscriber: subscriber.clone(),
+                distribution: label.clone(),
+                bytes: total,
+                bytes_total,
+            });
+        })
+    }
+
+    fn envelope_content(&self, key: &KeyHash, id: &crate::id::EnvelopeId) -> Reply {
+        let stored: Option<StoredEnvelope> = self.records.get(&format!("envelope/{id}")).ok().flatten();
+        let Some(stored) = stored else { return Reply::refuse(code::NOT_FOUND, "this envelope is not here") };
+        let about = stored.distribution.parse();
+        if !about.is_ok_and(|distribution| self.entitled(key, &distribution)) {
+            return Reply::refuse(code::NOT_ENTITLED, "no Channel of yours has this Distribution");
+        }
+        match hex::decode(&stored.bytes) {
+            Ok(bytes) => Reply::Content(Content::Bytes(Bytes::from(bytes))),
+            Err(_) => Reply::refuse(code::INTERNAL, "the envelope cannot be read here"),
+        }
+    }
+
+    /// Verifies a receipt, enters it into the firings it is about, and only then has it acknowledged.
+    fn take_receipt(&self, key: &KeyHash, bytes: &[u8]) -> Result<(), Error> {
+        let envelope = Envelope::from_bytes(bytes)?;
+        envelope.expect_kind(EnvelopeKind::RECEIPT)?;
+        // A Subscriber's clock may be ahead of ours; a receipt is about the past and is judged when it was issued.
+        let at = self.now().max(envelope.body().issued);
+        envelope.verify(self.authority.root(), Usage::SubscriberIdentity, at)?;
+        if envelope.body().issuer != *key {
+            return Err(DistributorError::ForeignReceipt.into());
+        }
+        let payload = &envelope.body().payload;
+        let receipt: Receipt = crate::codec::decode("a receipt", payload, Limits::DEFAULT.envelope_bytes_max)?;
+        self.change_firings_now(|firing, now| firing.receipt(key, &receipt, now))?;
+        self.events.emit(DistributorEvent::Receipt {
+            firing: receipt.firing,
+            subscriber: self.name_of_key(key),
+            distribution: self.name_of_distribution(&receipt.distribution),
+            revision: receipt.revision,
+            stage: receipt.stage,
+            code: receipt.code,
+            detail: receipt.detail,
+        });
+        Ok(())
+    }
+}

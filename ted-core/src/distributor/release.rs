@@ -1,0 +1,92 @@
+//! Release statements: issued when a revision is offered first, and again at two thirds of their life.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::distributor::report::BuiltRevision;
+use crate::distributor::state::{State, lock};
+use crate::error::Error;
+use crate::id::{EnvelopeId, Revision, UnixMillis};
+use crate::limits::Limits;
+use crate::model::Distribution;
+use crate::security::{Carried, Envelope, EnvelopeBody, EnvelopeKind, PackageRef, ReleaseStatement};
+
+/// How long a statement holds.
+const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What the catalog keeps of the newest statement about a Distribution.
+#[derive(Serialize, Deserialize)]
+struct Stated {
+    revision: Revision,
+    target: Option<String>,
+    issued: UnixMillis,
+    envelope: String,
+}
+
+/// What the catalog keeps of an envelope: its bytes as hex, and whose it is.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredEnvelope {
+    pub(super) distribution: String,
+    pub(super) bytes: String,
+}
+
+impl State {
+    /// The statement to offer a built revision with.
+    pub(super) fn statement(&self, distribution: &Distribution, built: &BuiltRevision) -> Result<EnvelopeId, Error> {
+        // Two statements at once would have one refused for being older than the other.
+        let _one_at_a_time = lock(&self.stating);
+        let key = format!("stated/{}", distribution.id);
+        let now = self.now();
+        if let Some(stated) = self.records.get::<Stated>(&key)?
+            && (stated.revision, &stated.target) == (built.revision, &distribution.target)
+            && now < stated.issued.plus(LIFE * 2 / 3)
+        {
+            return Ok(stated.envelope.parse()?);
+        }
+        let envelope = self.state_release(distribution, built, now)?;
+        let id = envelope.id();
+        let stored =
+            StoredEnvelope { distribution: distribution.id.to_string(), bytes: hex::encode(envelope.to_bytes()) };
+        let stated = Stated {
+            revision: built.revision,
+            target: distribution.target.clone(),
+            issued: now,
+            envelope: id.to_string(),
+        };
+        // The statement before this one is not offered any more; whoever holds its id asks for the new one.
+        self.records.put(&format!("envelope/{id}"), &stored)?;
+        self.records.put(&key, &stated)?;
+        Ok(id)
+    }
+
+    fn state_release(
+        &self,
+        distribution: &Distribution,
+        built: &BuiltRevision,
+        now: UnixMillis,
+    ) -> Result<Envelope, Error> {
+        let package = PackageRef {
+            id: built.package,
+            carried: Carried::Baseline { revision: built.revision },
+            bytes: built.bytes,
+        };
+        let release = ReleaseStatement {
+            distribution: distribution.id,
+            revision: built.revision,
+            packages: vec![package],
+            extensions: vec![],
+        }
+        .with_target(distribution.target.as_deref());
+        let body = EnvelopeBody {
+            kind: EnvelopeKind::RELEASE_STATEMENT,
+            distributor: self.authority.root().key_hash(),
+            issuer: self.signing.certificate.key_hash(),
+            sequence: self.next_sequence()?,
+            issued: now,
+            expires: now.plus(LIFE),
+            payload: crate::codec::encode("a release statement", &release, Limits::DEFAULT.envelope_bytes_max)?,
+        };
+        Ok(Envelope::seal(&*self.crypto, &self.signing, body)?)
+    }
+}

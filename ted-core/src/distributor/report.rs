@@ -1,0 +1,270 @@
+//! What a Distributor answers when it is asked how things stand.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{DistributionId, FiringId, PackageId, Revision, UnixMillis};
+use crate::model::{Digest, Distribution, Endpoint, Priority};
+use crate::name::{Label, NodeName};
+use crate::protocol::{Outcome, PartState};
+
+/// What a new Distribution shall be, or an existing one become.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DistributionSpec {
+    /// Its name.
+    pub name: Label,
+    /// The folder it is built from, absolute.
+    pub source: String,
+    /// Globs of what is left out, matched against paths below the source.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// The digest over the package's body.
+    #[serde(default)]
+    pub digest: Digest,
+    /// The target that is proposed to Subscribers, absolute.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// Leave out what cannot be read, instead of failing the build.
+    #[serde(default)]
+    pub skip_unreadable: bool,
+    /// How urgent it is.
+    #[serde(default)]
+    pub priority: Priority,
+}
+
+impl DistributionSpec {
+    /// A Distribution of everything below `source`, with defaults for the rest.
+    #[must_use]
+    pub fn new(name: Label, source: impl AsRef<std::path::Path>) -> Self {
+        Self {
+            name,
+            source: source.as_ref().to_string_lossy().into_owned(),
+            exclude: vec![],
+            digest: Digest::default(),
+            target: None,
+            skip_unreadable: false,
+            priority: Priority::default(),
+        }
+    }
+
+    /// The same, leaving out (or not) what cannot be read.
+    #[must_use]
+    pub fn skip_unreadable(mut self, skip: bool) -> Self {
+        self.skip_unreadable = skip;
+        self
+    }
+
+    pub(super) fn of(distribution: Distribution) -> Self {
+        Self {
+            name: distribution.name,
+            source: distribution.source,
+            exclude: distribution.exclude,
+            digest: distribution.digest,
+            target: distribution.target,
+            skip_unreadable: distribution.skip_unreadable,
+            priority: distribution.priority,
+        }
+    }
+
+    pub(super) fn into_distribution(self, id: DistributionId) -> Distribution {
+        Distribution {
+            id,
+            name: self.name,
+            source: self.source,
+            exclude: self.exclude,
+            digest: self.digest,
+            target: self.target,
+            skip_unreadable: self.skip_unreadable,
+            priority: self.priority,
+        }
+    }
+}
+
+/// A built revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuiltRevision {
+    /// Which revision.
+    pub revision: Revision,
+    /// When it was built.
+    pub created: UnixMillis,
+    /// Its baseline, as hex.
+    #[serde(with = "crate::node::as_text")]
+    pub package: PackageId,
+    /// The baseline's length in bytes.
+    pub bytes: u64,
+    /// Bytes of content.
+    pub content_bytes: u64,
+    /// Entries: files, folders, links.
+    pub entries: u64,
+    /// What was left out because it could not be read.
+    pub skipped: Vec<String>,
+}
+
+/// What a build did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub enum BuildOutcome {
+    /// A new revision was built.
+    Built(BuiltRevision),
+    /// The source is what the newest revision holds.
+    Unchanged(BuiltRevision),
+}
+
+impl BuildOutcome {
+    /// The newest revision now.
+    #[must_use]
+    pub fn revision(&self) -> &BuiltRevision {
+        match self {
+            Self::Built(revision) | Self::Unchanged(revision) => revision,
+        }
+    }
+}
+
+/// How `send` goes about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendOptions {
+    /// Look whether the sources have changed, and build first if so.
+    pub build: bool,
+}
+
+impl Default for SendOptions {
+    fn default() -> Self {
+        Self { build: true }
+    }
+}
+
+/// What a `send` would do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SendPlan {
+    /// A row for each Subscriber and Distribution.
+    pub rows: Vec<PlannedDelivery>,
+}
+
+/// A row of a [`SendPlan`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlannedDelivery {
+    /// To whom.
+    pub subscriber: NodeName,
+    /// Whether it is connected now.
+    pub connected: bool,
+    /// What.
+    pub distribution: Label,
+    /// The newest revision, where one was built.
+    pub revision: Option<Revision>,
+    /// Bytes of its package.
+    pub bytes: Option<u64>,
+}
+
+/// How far a firing is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FiringReport {
+    /// Its id, as hex.
+    #[serde(with = "crate::node::as_text")]
+    pub firing: FiringId,
+    /// The Channel.
+    pub channel: Label,
+    /// When it began.
+    pub started: UnixMillis,
+    /// How it stands.
+    pub outcome: Outcome,
+    /// A row for each Subscriber and Distribution.
+    pub rows: Vec<DeliveryRow>,
+}
+
+/// One Subscriber's part of a firing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeliveryRow {
+    /// Whose.
+    pub subscriber: NodeName,
+    /// Of what.
+    pub distribution: Label,
+    /// Which revision.
+    pub revision: Revision,
+    /// How far it is.
+    pub state: PartState,
+    /// Since when.
+    pub since: UnixMillis,
+    /// The error's code where it failed.
+    pub code: Option<String>,
+    /// What happened, for people.
+    pub detail: String,
+}
+
+impl FiringReport {
+    /// Whether every Subscriber has extracted everything.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.outcome == Outcome::Complete
+    }
+}
+
+impl fmt::Display for FiringReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.outcome)?;
+        for row in &self.rows {
+            write!(f, "; {} {} {:?}", row.subscriber, row.distribution, row.state)?;
+            if let Some(code) = &row.code {
+                write!(f, " {code} {}", row.detail)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a Distributor stands.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DistributorStatus {
+    /// Its name.
+    pub name: NodeName,
+    /// The short form of its key, as Subscribers print it too.
+    pub fingerprint: String,
+    /// The address it listens on, while it serves.
+    pub listening: Option<String>,
+    /// Its Distributions, each with its newest revision.
+    pub distributions: Vec<(Label, Option<BuiltRevision>)>,
+    /// Its Channels, with Distributions and Subscribers.
+    pub channels: Vec<(Label, Vec<Label>, Vec<NodeName>)>,
+    /// Its Subscribers.
+    pub subscribers: Vec<SubscriberStatus>,
+    /// Firings that are open, newest first.
+    pub firings: Vec<FiringReport>,
+}
+
+/// How one Subscriber stands, seen from its Distributor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SubscriberStatus {
+    /// Its name.
+    pub name: NodeName,
+    /// Where it is dialled; none if it dials.
+    pub endpoints: Vec<Endpoint>,
+    /// The Channels it is in.
+    pub channels: Vec<Label>,
+    /// The fingerprint of its registered key; none before it is enrolled.
+    pub fingerprint: Option<String>,
+    /// Whether it is connected now.
+    pub connected: bool,
+}
+
+/// A node that waits for approval.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PendingNode {
+    /// The name it gave.
+    pub name: NodeName,
+    /// The fingerprint that its own side prints too.
+    pub fingerprint: String,
+    /// When it last asked.
+    pub asked: UnixMillis,
+}
+
+/// A one-time token and what it allows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct IssuedToken {
+    /// The token as it is carried. It is shown this once.
+    pub token: String,
+    /// How many nodes may use it.
+    pub uses: u32,
+    /// Until when.
+    pub expires: UnixMillis,
+}

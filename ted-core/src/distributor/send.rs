@@ -1,0 +1,316 @@
+//! Firings: started by `send`, persisted at every change, offered to whoever is connected, and watched to their end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::distributor::error::DistributorError;
+use crate::distributor::events::DistributorEvent;
+use crate::distributor::report::{BuiltRevision, DeliveryRow, FiringReport, PlannedDelivery, SendOptions, SendPlan};
+use crate::distributor::state::{State, lock};
+use crate::error::Error;
+use crate::id::{DistributionId, FiringId, KeyHash, UnixMillis};
+use crate::limits::Limits;
+use crate::model::{Distribution, Priority};
+use crate::name::{Label, NodeName};
+use crate::node::ask;
+use crate::protocol::{Answer, Firing, FiringTarget, Offer, OfferAnswer, Outcome, Request, Until};
+use crate::transport::QuicConnection;
+
+/// How long a Subscriber may think about an offer: it fetches and verifies the statement meanwhile.
+const OFFER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Ended firings that stay on record.
+const FIRINGS_KEPT: usize = 100;
+
+impl State {
+    /// Starts a firing of a Channel: builds what has changed, persists the firing, and offers to whoever is connected.
+    pub(super) async fn send(self: &Arc<Self>, channel: &Label, options: SendOptions) -> Result<FiringId, Error> {
+        let distributions: Vec<Distribution> =
+            lock(&self.fleet).distributions_of(channel)?.into_iter().cloned().collect();
+        if lock(&self.fleet).subscribers_of(channel)?.is_empty() {
+            return Err(DistributorError::NoSubscribers(channel.clone()).into());
+        }
+        if options.build {
+            for distribution in &distributions {
+                self.build(&distribution.name).await?;
+            }
+        }
+        let state = self.clone();
+        let channel = channel.clone();
+        let firing = tokio::task::spawn_blocking(move || state.start_firing(&channel, &distributions))
+            .await
+            .map_err(|_| DistributorError::Worker)??;
+        self.offer_all();
+        Ok(firing)
+    }
+
+    fn start_firing(&self, channel: &Label, distributions: &[Distribution]) -> Result<FiringId, Error> {
+        let mut targets = vec![];
+        for distribution in distributions {
+            let newest = self.newest(distribution)?;
+            let newest = newest.ok_or_else(|| DistributorError::NotBuilt(distribution.name.clone()))?;
+            for subscriber in self.keys_of(channel)? {
+                targets.push(FiringTarget { subscriber, distribution: distribution.id, revision: newest.revision });
+            }
+        }
+        if targets.is_empty() {
+            return Err(DistributorError::NoneEnrolled(channel.clone()).into());
+        }
+        let priority = distributions.iter().map(|distribution| distribution.priority).max().unwrap_or(Priority::Medium);
+        let id = FiringId::from_bytes(self.random()?);
+        let now = self.now();
+        let firing = Firing::start(id, channel.clone(), priority, Until::Extracted, targets, now);
+        let mut ended = vec![];
+        {
+            let mut firings = lock(&self.firings);
+            for earlier in firings.values_mut().filter(|earlier| earlier.channel() == channel) {
+                if !earlier.is_over() {
+                    earlier.supersede(now);
+                    self.persist(earlier)?;
+                    ended.push(earlier.id());
+                }
+            }
+            self.persist(&firing)?;
+            firings.insert(id, firing);
+        }
+        self.forget_old_firings()?;
+        for firing in ended {
+            self.events.emit(DistributorEvent::FiringEnded { firing });
+        }
+        self.events.emit(DistributorEvent::FiringStarted { firing: id, channel: channel.clone() });
+        self.firing_changes.send_modify(|count| *count += 1);
+        Ok(id)
+    }
+
+    /// What a send would do now.
+    pub(super) fn plan(&self, channel: &Label) -> Result<SendPlan, Error> {
+        let fleet = lock(&self.fleet).clone();
+        let mut rows = vec![];
+        for distribution in fleet.distributions_of(channel)? {
+            let newest = self.newest(distribution)?;
+            for subscriber in fleet.subscribers_of(channel)? {
+                rows.push(PlannedDelivery {
+                    subscriber: subscriber.name.clone(),
+                    connected: self.is_connected(&subscriber.name),
+                    distribution: distribution.name.clone(),
+                    revision: newest.as_ref().map(|newest| newest.revision),
+                    bytes: newest.as_ref().map(|newest| newest.bytes),
+                });
+            }
+        }
+        Ok(SendPlan { rows })
+    }
+
+    pub(super) fn cancel(&self, id: &FiringId) -> Result<(), Error> {
+        let mut firings = lock(&self.firings);
+        let firing = firings.get_mut(id).ok_or(DistributorError::UnknownFiring(*id))?;
+        firing.cancel(self.now());
+        self.persist(firing)?;
+        drop(firings);
+        self.events.emit(DistributorEvent::FiringEnded { firing: *id });
+        self.firing_changes.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Waits until the firing is done as far as `until` says, or ends otherwise, or the time is over.
+    pub(super) async fn wait(
+        &self,
+        id: &FiringId,
+        until: Until,
+        patience: Option<Duration>,
+    ) -> Result<FiringReport, Error> {
+        let deadline = patience.map(|patience| Instant::now() + patience);
+        let mut changes = self.firing_changes.subscribe();
+        loop {
+            changes.borrow_and_update();
+            let report = self.report(id)?;
+            let reached = report.rows.iter().all(|row| row.state.is_done(until));
+            if reached || report.outcome != Outcome::Open {
+                return Ok(report);
+            }
+            let timed_out = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = timed_out => return self.report(id),
+            }
+        }
+    }
+
+    pub(super) fn report(&self, id: &FiringId) -> Result<FiringReport, Error> {
+        let firings = lock(&self.firings);
+        let firing = firings.get(id).ok_or(DistributorError::UnknownFiring(*id))?;
+        Ok(self.report_of(firing))
+    }
+
+    pub(super) fn report_of(&self, firing: &Firing) -> FiringReport {
+        let rows = firing.parts().iter().map(|part| DeliveryRow {
+            subscriber: self.name_of_key(&part.subscriber),
+            distribution: self.name_of_distribution(&part.distribution),
+            revision: part.revision,
+            state: part.state,
+            since: part.since,
+            code: part.code.clone(),
+            detail: part.detail.clone(),
+        });
+        FiringReport {
+            firing: firing.id(),
+            channel: firing.channel().clone(),
+            started: firing.started(),
+            outcome: firing.outcome(),
+            rows: rows.collect(),
+        }
+    }
+
+    /// Offers everything that is open to everyone who is connected.
+    pub(super) fn offer_all(self: &Arc<Self>) {
+        for (key, connection) in self.links.all() {
+            self.offer_to(key, connection);
+        }
+    }
+
+    /// Offers everything that is open to one Subscriber that is connected.
+    pub(super) fn offer_to(self: &Arc<Self>, key: KeyHash, connection: QuicConnection) {
+        let state = self.clone();
+        self.links.spawn(async move {
+            let now = state.now();
+            let due: Vec<_> = {
+                let firings = lock(&state.firings);
+                let open = firings.values().filter(|firing| !firing.is_over());
+                open.flat_map(|firing| firing.offers(&key, now).into_iter().map(|target| (firing.id(), target)))
+                    .collect()
+            };
+            for (firing, target) in due {
+                if let Err(error) = state.offer(&connection, firing, target).await {
+                    tracing::warn!(subscriber = %state.name_of_key(&key), %error, "an offer failed");
+                }
+            }
+        });
+    }
+
+    async fn offer(
+        self: &Arc<Self>,
+        connection: &QuicConnection,
+        id: FiringId,
+        target: FiringTarget,
+    ) -> Result<(), Error> {
+        let Some((distribution, built)) = self.offerable(&target.distribution)? else { return Ok(()) };
+        let state = self.clone();
+        let statement = {
+            let distribution = distribution.clone();
+            let stating = move || state.statement(&distribution, &built);
+            tokio::task::spawn_blocking(stating).await.map_err(|_| DistributorError::Worker)??
+        };
+        let offer = Offer {
+            firing: id,
+            distribution: distribution.id,
+            priority: distribution.priority,
+            statement,
+            grants: None,
+        };
+        self.change_firing(id, move |firing, now| firing.offered(&target.subscriber, &target.distribution, now)).await;
+        let answer = ask(connection, &Request::Offer(offer), &Limits::DEFAULT, OFFER_PATIENCE).await?;
+        let Answer::Offer(answer) = answer else { return Ok(()) };
+        if let OfferAnswer::Refused(refused) = &answer {
+            let subscriber = self.name_of_key(&target.subscriber);
+            tracing::warn!(%subscriber, distribution = %distribution.name, code = refused.code(), reason = refused.reason(), "the offer was refused");
+        }
+        self.change_firing(id, move |firing, now| {
+            firing.answered(&target.subscriber, &target.distribution, &answer, now)
+        })
+        .await;
+        Ok(())
+    }
+
+    fn offerable(&self, id: &DistributionId) -> Result<Option<(Distribution, BuiltRevision)>, Error> {
+        let Some(distribution) = lock(&self.fleet).distribution_by_id(id).cloned() else { return Ok(None) };
+        Ok(self.newest(&distribution)?.map(|built| (distribution, built)))
+    }
+
+    /// Changes one firing, persists it, and tells those who wait.
+    async fn change_firing(
+        self: &Arc<Self>,
+        id: FiringId,
+        change: impl Fn(&mut Firing, UnixMillis) -> bool + Send + 'static,
+    ) {
+        self.change_firings(move |firing, now| firing.id() == id && change(firing, now)).await;
+    }
+
+    /// Changes every open firing, persists those that changed, and tells those who wait.
+    pub(super) async fn change_firings(
+        self: &Arc<Self>,
+        change: impl Fn(&mut Firing, UnixMillis) -> bool + Send + 'static,
+    ) {
+        let state = self.clone();
+        let changing = move || state.change_firings_now(change);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(changing).await {
+            tracing::error!(code = error.code(), %error, "a firing cannot be kept");
+        }
+    }
+
+    /// As [`State::change_firings`], on a thread where blocking is allowed.
+    pub(super) fn change_firings_now(&self, change: impl Fn(&mut Firing, UnixMillis) -> bool) -> Result<(), Error> {
+        let now = self.now();
+        let (mut changed, mut ended) = (false, vec![]);
+        {
+            let mut firings = lock(&self.firings);
+            for firing in firings.values_mut().filter(|firing| !firing.is_over()) {
+                if !change(firing, now) {
+                    continue;
+                }
+                changed = true;
+                self.persist(firing)?;
+                if firing.is_over() {
+                    ended.push(firing.id());
+                }
+            }
+        }
+        if changed {
+            self.firing_changes.send_modify(|count| *count += 1);
+        }
+        for firing in ended {
+            self.events.emit(DistributorEvent::FiringEnded { firing });
+        }
+        Ok(())
+    }
+
+    pub(super) fn persist(&self, firing: &Firing) -> Result<(), Error> {
+        let bytes = firing.encode(&Limits::DEFAULT)?;
+        Ok(self.records.put_bytes(&format!("firing/{}", firing.id()), bytes)?)
+    }
+
+    fn forget_old_firings(&self) -> Result<(), Error> {
+        let mut firings = lock(&self.firings);
+        let mut over: Vec<_> =
+            firings.values().filter(|firing| firing.is_over()).map(|firing| (firing.started(), firing.id())).collect();
+        over.sort_unstable();
+        for (_, id) in over.iter().rev().skip(FIRINGS_KEPT) {
+            self.records.delete(&format!("firing/{id}"))?;
+            firings.remove(id);
+        }
+        Ok(())
+    }
+
+    /// The registered keys of a Channel's Subscribers.
+    fn keys_of(&self, channel: &Label) -> Result<Vec<KeyHash>, Error> {
+        let names: Vec<NodeName> =
+            lock(&self.fleet).subscribers_of(channel)?.iter().map(|subscriber| subscriber.name.clone()).collect();
+        Ok(names.iter().filter_map(|name| self.key_of_name(name)).collect())
+    }
+
+    pub(super) fn name_of_distribution(&self, id: &DistributionId) -> Label {
+        let named = lock(&self.fleet).distribution_by_id(id).map(|distribution| distribution.name.clone());
+        named.unwrap_or_else(|| crate::node::label_of_id(id))
+    }
+
+    /// What is in the way of a row, where a Subscriber is not even enrolled or connected.
+    pub(super) fn is_connected(&self, name: &NodeName) -> bool {
+        self.key_of_name(name).is_some_and(|key| self.links.is_connected(&key))
+    }
+}

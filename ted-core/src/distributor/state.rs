@@ -1,0 +1,202 @@
+//! A Distributor's state: what it keeps, and how it is opened.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::distributor::events::DistributorEvent;
+use crate::distributor::peers::Network;
+use crate::distributor::{DistributorError, Settings};
+use crate::error::Error;
+use crate::id::{FiringId, InstanceId, UnixMillis};
+use crate::limits::Limits;
+use crate::model::{Channel, Distribution, Fleet, Subscriber};
+use crate::name::NodeName;
+use crate::node::{Clock, EventBus, Links, RecordBatch, Records};
+use crate::protocol::Firing;
+use crate::security::{Authority, Crypto, Identity, Usage};
+use crate::store::{DataDir, DurableFile, LocalDepot, NodeRole, Registrations, SecurityDir, Sequences, SledCatalog};
+
+/// What a Distributor keeps while it is open.
+pub(super) struct State {
+    pub(super) settings: Settings,
+    pub(super) data: DataDir,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) crypto: Arc<dyn Crypto>,
+    pub(super) instance: InstanceId,
+    pub(super) authority: Authority,
+    pub(super) signing: Identity,
+    pub(super) tls: Identity,
+    pub(super) registrations: Registrations,
+    pub(super) sequences: Sequences,
+    pub(super) records: Records,
+    pub(super) depot: LocalDepot,
+    pub(super) fleet: Mutex<Fleet>,
+    pub(super) firings: Mutex<BTreeMap<FiringId, Firing>>,
+    /// Counts changes of firings, for those who wait for one.
+    pub(super) firing_changes: watch::Sender<u64>,
+    /// One build at a time: two would only share the same disk and cores.
+    pub(super) building: tokio::sync::Mutex<()>,
+    pub(super) links: Links,
+    pub(super) events: EventBus<DistributorEvent>,
+    pub(super) enrolling: Mutex<()>,
+    pub(super) stating: Mutex<()>,
+    pub(super) network: Mutex<Option<Network>>,
+}
+
+/// A mutex whose holder never panics while it holds it; should one have done so, what it guards is whole all the same.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    /// Opens what `settings` name; makes it if there is nothing and a name is given. Blocks on the disk.
+    pub(super) fn open(settings: Settings, clock: Arc<dyn Clock>, crypto: Arc<dyn Crypto>) -> Result<Self, Error> {
+        let there = settings.data.join("security").exists();
+        if !there && settings.name.is_none() {
+            return Err(DistributorError::NotInitialised(settings.data).into());
+        }
+        let open = if there { DataDir::open } else { DataDir::create };
+        let data = open(&settings.data, NodeRole::Distributor)?;
+        let now = clock.now();
+        let open = if data.security().exists() { SecurityDir::open } else { SecurityDir::create };
+        let security = open(&data.security(), NodeRole::Distributor)?;
+        let (authority, signing, tls) = identities(&security, &settings, &*crypto, now)?;
+        let catalog = SledCatalog::open(&data.catalog())?;
+        let records = Records::new(Arc::new(catalog));
+        let fleet = load_fleet(&records)?;
+        let depot = LocalDepot::open(data.path())?;
+        let mut instance = [0; 16];
+        crypto.fill_random(&mut instance)?;
+        let mut firings = BTreeMap::new();
+        for bytes in records.list_bytes("firing/")? {
+            let firing = Firing::decode(&bytes, &Limits::DEFAULT)?;
+            firings.insert(firing.id(), firing);
+        }
+        Ok(Self {
+            data,
+            instance: InstanceId::from_bytes(instance),
+            registrations: Registrations::open(&security)?,
+            sequences: Sequences::open(&security)?,
+            authority,
+            signing,
+            tls,
+            records,
+            depot,
+            fleet: Mutex::new(fleet),
+            firings: Mutex::new(firings),
+            firing_changes: watch::Sender::new(0),
+            building: tokio::sync::Mutex::new(()),
+            links: Links::new(),
+            events: EventBus::new(),
+            enrolling: Mutex::default(),
+            stating: Mutex::default(),
+            network: Mutex::default(),
+            settings,
+            clock,
+            crypto,
+        })
+    }
+
+    pub(super) fn name(&self) -> &NodeName {
+        self.authority.root().name()
+    }
+
+    pub(super) fn now(&self) -> UnixMillis {
+        self.clock.now()
+    }
+
+    /// Random bytes for an identifier.
+    pub(super) fn random<const N: usize>(&self) -> Result<[u8; N], Error> {
+        let mut bytes = [0; N];
+        self.crypto.fill_random(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The next sequence number for an envelope, durable before it is used.
+    pub(super) fn next_sequence(&self) -> Result<u64, Error> {
+        Ok(self.sequences.next_sequence(self.now())?)
+    }
+
+    /// Changes the fleet: the change is checked, written to the catalog and to `fleet.toml`, and only then in force.
+    pub(super) fn change_fleet<T>(&self, change: impl FnOnce(&mut Fleet) -> Result<T, Error>) -> Result<T, Error> {
+        let mut fleet = lock(&self.fleet);
+        let mut changed = fleet.clone();
+        let result = change(&mut changed)?;
+        let mut batch = RecordBatch::default();
+        for (key, _) in self.records.list::<serde_json::Value>("fleet/")? {
+            batch = batch.delete(&key);
+        }
+        for distribution in changed.distributions() {
+            batch = batch.put(&format!("fleet/distribution/{}", distribution.id), distribution)?;
+        }
+        for channel in changed.channels() {
+            batch = batch.put(&format!("fleet/channel/{}", channel.name), channel)?;
+        }
+        for subscriber in changed.subscribers() {
+            batch = batch.put(&format!("fleet/subscriber/{}", subscriber.name), subscriber)?;
+        }
+        self.records.apply(batch)?;
+        *fleet = changed;
+        self.export_fleet(&fleet)?;
+        Ok(result)
+    }
+
+    fn export_fleet(&self, fleet: &Fleet) -> Result<(), Error> {
+        let file = DurableFile::new(self.data.path().join("fleet.toml"));
+        Ok(file.replace(fleet.to_toml()?.as_bytes())?)
+    }
+}
+
+fn load_fleet(records: &Records) -> Result<Fleet, Error> {
+    let values = |rows: Vec<(String, _)>| rows.into_iter().map(|(_, value)| value).collect();
+    let distributions: Vec<Distribution> = values(records.list("fleet/distribution/")?);
+    let channels: Vec<Channel> = records.list("fleet/channel/")?.into_iter().map(|(_, value)| value).collect();
+    let subscribers: Vec<Subscriber> = records.list("fleet/subscriber/")?.into_iter().map(|(_, value)| value).collect();
+    Ok(Fleet::from_parts(distributions, channels, subscribers)?)
+}
+
+/// The CA, and what it issues for this node: made where they are missing, renewed after two thirds of their life.
+fn identities(
+    security: &SecurityDir,
+    settings: &Settings,
+    crypto: &dyn Crypto,
+    now: UnixMillis,
+) -> Result<(Authority, Identity, Identity), Error> {
+    let mut keystore = security.load_keystore()?;
+    let mut changed = false;
+    let authority = match (keystore.authority(), &settings.name) {
+        (Some(authority), name) => {
+            if let Some(asked) = name.as_ref().filter(|name| *name != authority.root().name()) {
+                let (data, there) = (settings.data.clone(), authority.root().name().clone());
+                return Err(DistributorError::OtherName { data, there, asked: asked.clone() }.into());
+            }
+            authority
+        }
+        (None, Some(name)) => {
+            let authority = Authority::create(crypto, name, now)?;
+            keystore.hold_identity(authority.root().key_hash(), authority.identity());
+            changed = true;
+            authority
+        }
+        (None, None) => return Err(DistributorError::NotInitialised(settings.data.clone()).into()),
+    };
+    let root = authority.root();
+    let mut own = |usage: Usage| -> Result<Identity, Error> {
+        let held = keystore.identity(&root.key_hash(), usage);
+        if let Some(identity) = held.filter(|identity| now < identity.certificate.renew_at()) {
+            return Ok(identity);
+        }
+        let identity = authority.issue_identity(crypto, usage, root.name(), now)?;
+        keystore.hold_identity(root.key_hash(), identity.clone());
+        changed = true;
+        Ok(identity)
+    };
+    let signing = own(Usage::Sign)?;
+    let tls = own(Usage::DistributorTls)?;
+    if changed {
+        security.save_keystore(&keystore)?;
+    }
+    Ok((authority, signing, tls))
+}

@@ -1,0 +1,95 @@
+//! Dialling a peer that has endpoints: each of them in turn, with growing pauses, until one answers.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::id::KeyHash;
+use crate::model::Endpoint as PeerEndpoint;
+use crate::security::Alpn;
+use crate::transport::{Endpoint, QuicConnection};
+
+/// The pause after the first failure; it doubles with each further one.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+
+/// The longest pause: a peer that comes back is found within this time.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How long to wait before the next attempt.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    pub(crate) fn next(&mut self) -> Duration {
+        let pause = PAUSE_MIN.saturating_mul(1 << self.failures.min(10)).min(PAUSE_MAX);
+        self.failures += 1;
+        pause
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// Why no endpoint answered.
+#[derive(Debug)]
+pub(crate) struct DialError {
+    /// The endpoint that was tried last, and what it said.
+    pub(crate) reason: String,
+    /// The code of that.
+    pub(crate) code: &'static str,
+}
+
+/// Dials the endpoints in their order, each address that its host resolves to, until one answers.
+pub(crate) async fn dial(
+    local: &Endpoint,
+    endpoints: &[PeerEndpoint],
+    fleet: &KeyHash,
+    alpn: Alpn,
+) -> Result<QuicConnection, DialError> {
+    let mut last = DialError { reason: "no endpoint is known".to_owned(), code: "TED-1826" };
+    for endpoint in endpoints {
+        let addresses = match resolve(endpoint).await {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                last = DialError { reason: format!("{endpoint}: {error}"), code: "TED-1827" };
+                continue;
+            }
+        };
+        for address in addresses {
+            match local.dial(address, fleet, alpn).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => {
+                    let code = crate::error::Coded::code(&error);
+                    last = DialError { reason: format!("{endpoint}: {}", crate::error::Error::from(error)), code };
+                }
+            }
+        }
+    }
+    Err(last)
+}
+
+async fn resolve(endpoint: &PeerEndpoint) -> std::io::Result<Vec<SocketAddr>> {
+    let PeerEndpoint::Direct(address) = endpoint;
+    if let Some(ip) = address.host().ip() {
+        return Ok(vec![SocketAddr::new(ip, address.port())]);
+    }
+    Ok(tokio::net::lookup_host((address.host().to_string(), address.port())).await?.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_half_a_minute_and_start_anew() {
+        let mut backoff = Backoff::default();
+        let pauses: Vec<_> = (0..8).map(|_| backoff.next()).collect();
+        assert_eq!(pauses[0], PAUSE_MIN);
+        assert!(pauses.is_sorted());
+        assert_eq!(pauses[7], PAUSE_MAX);
+        backoff.reset();
+        assert_eq!(backoff.next(), PAUSE_MIN);
+    }
+}

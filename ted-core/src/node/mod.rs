@@ -1,0 +1,23 @@
+//! What both drivers share: clock, events, records, asking and answering over connections, and the connections.
+
+pub(crate) mod as_text;
+mod clock;
+mod dial;
+mod events;
+mod exchange;
+mod links;
+mod names;
+mod packages;
+mod records;
+mod serve;
+
+pub use clock::{Clock, SystemClock};
+pub(crate) use dial::{Backoff, dial};
+pub(crate) use events::EventBus;
+pub use events::Events;
+pub(crate) use exchange::{ExchangeError, Fetched, ask, fetch};
+pub(crate) use links::Links;
+pub(crate) use names::{label_of_id, name_of_key};
+pub(crate) use packages::{judge_signature, keep_newest, open_package, wait};
+pub(crate) use records::{RecordBatch, Records};
+pub(crate) use serve::{Answering, Content, Reply, serve};

@@ -1,0 +1,33 @@
+//! What nodes say to each other and what they make of it: messages, blocks, the receiver of a package, the judging
+//! of offers, and a firing's bookkeeping.
+//!
+//! Everything here is pure: bytes, events and the time come in, answers and actions go out. Drivers in
+//! `distributor` and `subscriber` do the work. The wire is described byte by byte in `docs/protocol.md`.
+
+mod block;
+mod delivery;
+mod firing;
+mod index_phase;
+mod map;
+mod message;
+mod offer;
+mod patience;
+mod receiver;
+mod refused;
+
+pub use block::{
+    BLOCK_HEADER_BYTES, BlockError, BlockEvent, BlockReader, SendStep, Sending, data_header, end_block, error_block,
+    waiting_block,
+};
+pub use delivery::{Delivery, DeliveryAction, DeliveryEnd};
+pub use firing::{Counts, Firing, FiringError, FiringTarget, Outcome, Part, PartState, Until};
+pub use index_phase::{IndexAction, IndexPhase};
+pub use map::{FrameLayout, FrameMap, MapError};
+pub use message::{
+    Answer, Fetch, FetchAnswer, FetchTarget, Hello, Message, MessageError, MessageReader, Offer, OfferAnswer,
+    PROTOCOL_VERSION, Request, decode_answer, decode_request, encode_answer, encode_request,
+};
+pub use offer::{Floor, Have, Statement, Verdict, judge_offer, judge_root};
+pub use patience::{Silence, SilenceError};
+pub use receiver::{Action, Cut, FetchFailure, FetchNumber, FrameBuffers, GiveUp, Progress, Receiver, ReceiverOptions};
+pub use refused::{Refused, code};

@@ -1,0 +1,311 @@
+//! What lies beside the keystore and cannot be rebuilt: floors, registered Subscribers, revocations, sequences.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{DistributionId, KeyHash, Revision, UnixMillis, next_number};
+use crate::name::NodeName;
+use crate::store::durable::{StateError, StateFile};
+use crate::store::security_dir::SecurityDir;
+
+const FLOORS: (&str, u16) = ("floors", 1);
+const REGISTERED: (&str, u16) = ("registered", 2);
+const SEQUENCES: (&str, u16) = ("sequences", 3);
+
+/// Below what a Subscriber does not go for one Distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredFloor {
+    /// The newest revision that was verified; 0 before the first one.
+    pub revision: Revision,
+    /// When the newest statement that was accepted was issued.
+    pub issued: UnixMillis,
+}
+
+impl StoredFloor {
+    const NONE: Self = Self { revision: Revision::from_number(0), issued: UnixMillis::from_millis(0) };
+}
+
+/// A Subscriber's floors, by the Distributor's CA key and the Distribution. Every change is durable when it returns.
+pub struct Floors(StateFile<BTreeMap<(KeyHash, DistributionId), StoredFloor>>);
+
+impl Floors {
+    /// Opens `private/floors`.
+    ///
+    /// # Errors
+    /// [`StateError`]; a damaged file is never taken for an empty one.
+    pub fn open(security: &SecurityDir) -> Result<Self, StateError> {
+        let (name, kind) = FLOORS;
+        Ok(Self(StateFile::open(security.private_file(name), "a floor file", kind)?))
+    }
+
+    /// The floor of a Distribution, all zero before anything came of it.
+    #[must_use]
+    pub fn get(&self, distributor: &KeyHash, distribution: &DistributionId) -> StoredFloor {
+        self.0.state().get(&(*distributor, *distribution)).copied().unwrap_or(StoredFloor::NONE)
+    }
+
+    /// Every floor.
+    #[must_use]
+    pub fn all(&self) -> Vec<((KeyHash, DistributionId), StoredFloor)> {
+        self.0.state().iter().map(|(key, floor)| (*key, *floor)).collect()
+    }
+
+    /// Raises both parts of a floor to at least these; neither ever sinks. Nothing is written if nothing rises.
+    ///
+    /// # Errors
+    /// [`StateError`]; then the floor is as it was.
+    pub fn raise(
+        &self,
+        distributor: &KeyHash,
+        distribution: &DistributionId,
+        to: StoredFloor,
+    ) -> Result<StoredFloor, StateError> {
+        let now = self.get(distributor, distribution);
+        let raised = StoredFloor { revision: now.revision.max(to.revision), issued: now.issued.max(to.issued) };
+        if raised != now {
+            self.0.change(|floors| floors.insert((*distributor, *distribution), raised))?;
+        }
+        Ok(raised)
+    }
+
+    /// Sets a floor, lower if need be: the operator's own rollback.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn set(&self, distributor: &KeyHash, distribution: &DistributionId, to: StoredFloor) -> Result<(), StateError> {
+        self.0.change(|floors| {
+            floors.insert((*distributor, *distribution), to);
+        })
+    }
+
+    /// Copies the floors of one CA key to another that takes over from it.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn carry_over(&self, from: &KeyHash, to: &KeyHash) -> Result<(), StateError> {
+        self.0.change(|floors| {
+            let carried: Vec<_> =
+                floors.iter().filter(|((key, _), _)| key == from).map(|((_, id), floor)| (*id, *floor)).collect();
+            for (distribution, floor) in carried {
+                floors.entry((*to, distribution)).or_insert(floor);
+            }
+        })
+    }
+}
+
+/// A Subscriber that the Distributor approved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// Its name, a label.
+    pub name: NodeName,
+    /// Its identity key, a SubjectPublicKeyInfo in DER.
+    pub spki: Vec<u8>,
+    /// Its encryption certificate in DER, to which grants are sealed.
+    pub encryption: Option<Vec<u8>>,
+    /// When it was approved.
+    pub registered: UnixMillis,
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Registered {
+    subscribers: BTreeMap<KeyHash, Registration>,
+    revoked: BTreeMap<KeyHash, UnixMillis>,
+}
+
+/// The keys that a Distributor knows: registered Subscribers and revoked keys. Changes are durable when they return.
+pub struct Registrations(StateFile<Registered>);
+
+impl Registrations {
+    /// Opens `private/registered`.
+    ///
+    /// # Errors
+    /// [`StateError`]; a damaged file is never taken for an empty one.
+    pub fn open(security: &SecurityDir) -> Result<Self, StateError> {
+        let (name, kind) = REGISTERED;
+        Ok(Self(StateFile::open(security.private_file(name), "a registration file", kind)?))
+    }
+
+    /// Registers a Subscriber by its key, or renews what is known of it. Answers the key.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn register(&self, registration: Registration) -> Result<KeyHash, StateError> {
+        let key = KeyHash::of_spki(&registration.spki);
+        self.0.change(|registered| registered.subscribers.insert(key, registration))?;
+        Ok(key)
+    }
+
+    /// Forgets a Subscriber. Answers whether it was registered.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn remove(&self, key: &KeyHash) -> Result<bool, StateError> {
+        if !self.is_registered(key) {
+            return Ok(false);
+        }
+        self.0.change(|registered| registered.subscribers.remove(key).is_some())
+    }
+
+    /// Revokes a key for good; its registration stays readable.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn revoke(&self, key: &KeyHash, now: UnixMillis) -> Result<(), StateError> {
+        self.0.change(|registered| {
+            registered.revoked.entry(*key).or_insert(now);
+        })
+    }
+
+    /// Whether this key is registered.
+    #[must_use]
+    pub fn is_registered(&self, key: &KeyHash) -> bool {
+        self.0.state().subscribers.contains_key(key)
+    }
+
+    /// Whether this key was revoked.
+    #[must_use]
+    pub fn is_revoked(&self, key: &KeyHash) -> bool {
+        self.0.state().revoked.contains_key(key)
+    }
+
+    /// The registration of a key.
+    #[must_use]
+    pub fn get(&self, key: &KeyHash) -> Option<Registration> {
+        self.0.state().subscribers.get(key).cloned()
+    }
+
+    /// All registrations, by key.
+    #[must_use]
+    pub fn all(&self) -> Vec<(KeyHash, Registration)> {
+        self.0.state().subscribers.iter().map(|(key, registration)| (*key, registration.clone())).collect()
+    }
+
+    /// All revoked keys and since when.
+    #[must_use]
+    pub fn revoked(&self) -> Vec<(KeyHash, UnixMillis)> {
+        self.0.state().revoked.iter().map(|(key, since)| (*key, *since)).collect()
+    }
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Numbers {
+    sequence: Option<u64>,
+    revisions: BTreeMap<DistributionId, Revision>,
+}
+
+/// The numbers that only grow: envelope sequences, and the revision of each Distribution. A number is durable before
+/// it is handed out, so that none is given twice.
+pub struct Sequences(StateFile<Numbers>);
+
+impl Sequences {
+    /// Opens `private/sequences`.
+    ///
+    /// # Errors
+    /// [`StateError`]; a damaged file is never taken for an empty one.
+    pub fn open(security: &SecurityDir) -> Result<Self, StateError> {
+        let (name, kind) = SEQUENCES;
+        Ok(Self(StateFile::open(security.private_file(name), "a sequence file", kind)?))
+    }
+
+    /// The next envelope's sequence number.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn next_sequence(&self, now: UnixMillis) -> Result<u64, StateError> {
+        self.0.change(|numbers| *numbers.sequence.insert(next_number(numbers.sequence, now)))
+    }
+
+    /// The next revision of a Distribution.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn next_revision(&self, distribution: &DistributionId, now: UnixMillis) -> Result<Revision, StateError> {
+        self.0.change(|numbers| {
+            let next = Revision::after(numbers.revisions.get(distribution).copied(), now);
+            numbers.revisions.insert(*distribution, next);
+            next
+        })
+    }
+
+    /// The last revision that was handed out for a Distribution.
+    #[must_use]
+    pub fn last_revision(&self, distribution: &DistributionId) -> Option<Revision> {
+        self.0.state().revisions.get(distribution).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::NodeRole;
+
+    const NOW: UnixMillis = UnixMillis::from_millis(1000);
+
+    fn folder() -> (tempfile::TempDir, SecurityDir) {
+        let temp = tempfile::tempdir().unwrap();
+        let security = SecurityDir::create(&temp.path().join("security"), NodeRole::Distributor).unwrap();
+        (temp, security)
+    }
+
+    fn floor(revision: u64, issued: u64) -> StoredFloor {
+        StoredFloor { revision: Revision::from_number(revision), issued: UnixMillis::from_millis(issued) }
+    }
+
+    #[test]
+    fn floors_rise_survive_and_sink_only_by_the_operators_hand() {
+        let (_temp, security) = folder();
+        let (old, new) = (KeyHash::from_bytes([1; 32]), KeyHash::from_bytes([2; 32]));
+        let id = DistributionId::from_bytes([3; 16]);
+        let floors = Floors::open(&security).unwrap();
+        assert_eq!(floors.get(&old, &id), floor(0, 0));
+        assert_eq!(floors.raise(&old, &id, floor(0, 50)).unwrap(), floor(0, 50));
+        assert_eq!(floors.raise(&old, &id, floor(7, 40)).unwrap(), floor(7, 50));
+        assert_eq!(floors.raise(&old, &id, floor(6, 1)).unwrap(), floor(7, 50));
+        floors.carry_over(&old, &new).unwrap();
+        let again = Floors::open(&security).unwrap();
+        assert_eq!(again.get(&new, &id), floor(7, 50));
+        again.set(&new, &id, floor(5, 50)).unwrap();
+        assert_eq!(Floors::open(&security).unwrap().all(), [((old, id), floor(7, 50)), ((new, id), floor(5, 50))]);
+    }
+
+    #[test]
+    fn registrations_and_revocations_survive() {
+        let (_temp, security) = folder();
+        let registrations = Registrations::open(&security).unwrap();
+        let registration = Registration {
+            name: "sub.example.com".parse().unwrap(),
+            spki: vec![1, 2, 3],
+            encryption: None,
+            registered: NOW,
+        };
+        let key = registrations.register(registration.clone()).unwrap();
+        registrations.revoke(&key, NOW).unwrap();
+        let again = Registrations::open(&security).unwrap();
+        assert_eq!(again.get(&key), Some(registration));
+        assert!(again.is_registered(&key) && again.is_revoked(&key));
+        assert!(again.remove(&key).unwrap() && !again.remove(&key).unwrap());
+        assert_eq!(Registrations::open(&security).unwrap().revoked(), [(key, NOW)]);
+    }
+
+    #[test]
+    fn numbers_grow_even_when_the_clock_goes_back_and_the_process_restarts() {
+        let (_temp, security) = folder();
+        let id = DistributionId::from_bytes([3; 16]);
+        let sequences = Sequences::open(&security).unwrap();
+        assert_eq!(sequences.next_sequence(NOW).unwrap(), 1000);
+        assert_eq!(sequences.next_revision(&id, NOW).unwrap().number(), 1000);
+        let again = Sequences::open(&security).unwrap();
+        assert_eq!(again.next_sequence(UnixMillis::from_millis(5)).unwrap(), 1001);
+        assert_eq!(again.next_revision(&id, UnixMillis::from_millis(5)).unwrap().number(), 1001);
+        assert_eq!(again.last_revision(&id), Some(Revision::from_number(1001)));
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_and_never_an_empty_one() {
+        let (_temp, security) = folder();
+        Sequences::open(&security).unwrap().next_sequence(NOW).unwrap();
+        std::fs::write(security.path().join("private/sequences"), b"").unwrap();
+        assert!(Sequences::open(&security).is_err());
+    }
+}

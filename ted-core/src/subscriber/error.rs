@@ -1,0 +1,117 @@
+//! What can be wrong with a call to a Subscriber, beyond what the parts under it say.
+
+use std::path::PathBuf;
+
+use crate::error::Coded;
+use crate::name::NodeName;
+
+/// Why a Subscriber refused a call, or could not do what a Distributor asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscriberError {
+    /// The data directory holds no Subscriber, and no name was given to make one.
+    #[error("{} holds no Subscriber", .0.display())]
+    NotInitialised(PathBuf),
+    /// The data directory holds a Subscriber of another name.
+    #[error("{} holds the Subscriber {there}, not {asked}", .data.display())]
+    OtherName {
+        /// The data directory.
+        data: PathBuf,
+        /// Whose it is.
+        there: NodeName,
+        /// Who was asked for.
+        asked: NodeName,
+    },
+    /// It is running already.
+    #[error("the Subscriber is running already")]
+    Started,
+    /// No Distributor of this name is trusted.
+    #[error("the Distributor {0} is not trusted here")]
+    UnknownDistributor(String),
+    /// Several Distributors are trusted, and none was named.
+    #[error("{0} Distributors are trusted here, and none was named")]
+    WhichDistributor(usize),
+    /// The Distributor could not be reached at any of its endpoints.
+    #[error("the Distributor {name} was not reached at {tried}: {reason}")]
+    Unreachable {
+        /// Its name.
+        name: NodeName,
+        /// The endpoints that were tried.
+        tried: String,
+        /// What went wrong last.
+        reason: String,
+    },
+    /// The Distributor refused to enrol this node.
+    #[error("the Distributor {name} refuses to enrol this node: {reason}")]
+    EnrolmentRefused {
+        /// Its name.
+        name: NodeName,
+        /// Its reason.
+        reason: String,
+    },
+    /// The Distributor's answer to the enrolment does not fit this node's keys.
+    #[error("the Distributor {name} issued certificates that do not fit: {reason}")]
+    UnfitCertificate {
+        /// Its name.
+        name: NodeName,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The target that a Distribution proposes is not below an allowed directory.
+    #[error("Distribution `{distribution}` proposes the target {}, which is not allowed here", .target.display())]
+    TargetNotAllowed {
+        /// The Distribution's name.
+        distribution: String,
+        /// What it proposes.
+        target: PathBuf,
+    },
+    /// The target is not an absolute path, or holds a variable that nobody defines.
+    #[error("the target `{target}` cannot be used: {reason}")]
+    BadTarget {
+        /// As it was given.
+        target: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// This node has no certificates of that Distributor yet.
+    #[error("this node is not enrolled with the Distributor {0}")]
+    NotEnrolled(NodeName),
+    /// Nothing of this Distribution is here to extract.
+    #[error("no verified revision of `{0}` is here")]
+    NothingToExtract(String),
+    /// The release statement is not what it should be.
+    #[error("the release statement cannot be used: {0}")]
+    Statement(String),
+    /// A worker thread ended without a result.
+    #[error("a worker thread failed")]
+    Worker,
+    /// It is stopping.
+    #[error("the Subscriber is stopping")]
+    Stopping,
+}
+
+impl Coded for SubscriberError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NotInitialised(_) => "TED-1850",
+            Self::OtherName { .. } => "TED-1851",
+            Self::Started => "TED-1852",
+            Self::UnknownDistributor(_) => "TED-1853",
+            Self::WhichDistributor(_) => "TED-1854",
+            Self::Unreachable { .. } => "TED-1855",
+            Self::EnrolmentRefused { .. } => "TED-1856",
+            Self::UnfitCertificate { .. } => "TED-1857",
+            Self::TargetNotAllowed { .. } => "TED-1858",
+            Self::BadTarget { .. } => "TED-1859",
+            Self::NotEnrolled(_) => "TED-1864",
+            Self::NothingToExtract(_) => "TED-1860",
+            Self::Statement(_) => "TED-1861",
+            Self::Worker => "TED-1862",
+            Self::Stopping => "TED-1863",
+        }
+    }
+
+    fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Stopping)
+    }
+}

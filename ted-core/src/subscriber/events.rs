@@ -1,0 +1,128 @@
+//! What a Subscriber tells whoever listens.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::id::{ContentId, Revision};
+use crate::name::{Label, NodeName};
+
+/// Something that happened at a Subscriber. As JSON: an object whose `event` says which.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum SubscriberEvent {
+    /// A Distributor is connected.
+    Connected {
+        /// Which one.
+        distributor: NodeName,
+    },
+    /// A Distributor is no longer connected; the Subscriber goes on dialling where it can.
+    Disconnected {
+        /// Which one.
+        distributor: NodeName,
+        /// Why.
+        reason: String,
+    },
+    /// A connection was refused, by this side or the other.
+    Refused {
+        /// Who it was with, as far as that is known.
+        peer: String,
+        /// The stable code.
+        code: String,
+        /// Why.
+        reason: String,
+    },
+    /// The Distributor issued this node's certificates.
+    Enrolled {
+        /// Which Distributor.
+        distributor: NodeName,
+    },
+    /// The Distributor has to approve this node first.
+    EnrolmentPending {
+        /// Which Distributor.
+        distributor: NodeName,
+        /// The fingerprint that its side prints too.
+        fingerprint: String,
+    },
+    /// A revision was offered and is wanted.
+    Accepted {
+        /// Which Distribution.
+        distribution: Label,
+        /// Which revision.
+        revision: Revision,
+    },
+    /// An offer was refused.
+    OfferRefused {
+        /// Who offered.
+        distributor: NodeName,
+        /// The stable code.
+        code: String,
+        /// Why.
+        reason: String,
+    },
+    /// A package is arriving: verified bytes so far, of how many.
+    Receiving {
+        /// Which Distribution.
+        distribution: Label,
+        /// Which revision.
+        revision: Revision,
+        /// Bytes on disk.
+        bytes: u64,
+        /// Bytes there are.
+        bytes_total: u64,
+    },
+    /// A package is on disk, every frame verified.
+    Received {
+        /// Which Distribution.
+        distribution: Label,
+        /// Which revision.
+        revision: Revision,
+        /// The package's length.
+        bytes: u64,
+    },
+    /// A revision is being extracted: bytes of content so far, of how many.
+    Extracting {
+        /// Which Distribution.
+        distribution: Label,
+        /// Which revision.
+        revision: Revision,
+        /// Bytes in staging.
+        bytes: u64,
+        /// Bytes there are.
+        bytes_total: u64,
+    },
+    /// The target holds the revision.
+    Extracted {
+        /// Which Distribution.
+        distribution: Label,
+        /// Which revision.
+        revision: Revision,
+        /// The revision's content id.
+        content: ContentId,
+        /// Where it lies.
+        target: PathBuf,
+        /// Files that were written; the rest was there already.
+        files_written: u64,
+    },
+    /// A package was damaged beyond the tries that are allowed; nothing more happens until the Channel's next firing.
+    Corrupt {
+        /// Which Distribution.
+        distribution: Label,
+        /// Which revision.
+        revision: Revision,
+        /// What was found.
+        detail: String,
+    },
+    /// Receiving or extracting failed.
+    Failed {
+        /// Which Distribution.
+        distribution: Label,
+        /// Which revision.
+        revision: Revision,
+        /// The stable code.
+        code: String,
+        /// What happened.
+        reason: String,
+    },
+}

@@ -1,0 +1,155 @@
+//! Offers: the statement is fetched and verified, judged by the delivery's machine, and answered; what is taken is
+//! received, verified and extracted by one task for each Distribution.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::codec;
+use crate::error::Error;
+use crate::id::{DistributionId, KeyHash};
+use crate::limits::Limits;
+use crate::node::fetch;
+use crate::protocol::{Delivery, DeliveryAction, Fetch, FetchTarget, Floor, Offer, OfferAnswer, Refused, Statement};
+use crate::security::{DistributorRoot, Envelope, EnvelopeKind, ReleaseStatement, Usage};
+use crate::store::StoredFloor;
+use crate::subscriber::deliveries::Job;
+use crate::subscriber::error::SubscriberError;
+use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::state::{State, lock};
+use crate::transport::{Connection, QuicConnection};
+
+/// How long the sender may take to hand out a statement it has just offered.
+const STATEMENT_PATIENCE: Duration = Duration::from_secs(30);
+
+impl State {
+    /// Answers an offer that came over `connection`.
+    pub(super) async fn take_offer(self: &Arc<Self>, connection: &QuicConnection, offer: Offer) -> OfferAnswer {
+        let fleet = connection.peer().fleet;
+        match self.judge(connection, fleet, &offer).await {
+            Ok(answer) => {
+                if let OfferAnswer::Refused(refused) = &answer {
+                    self.refused_offer(&fleet, refused.code(), refused.reason());
+                }
+                answer
+            }
+            Err(error) => {
+                self.refused_offer(&fleet, error.code(), &error.to_string());
+                OfferAnswer::Refused(Refused::new(error.code(), error.to_string()))
+            }
+        }
+    }
+
+    fn refused_offer(&self, fleet: &KeyHash, code: &str, reason: &str) {
+        let distributor = self.distributor_name(fleet);
+        tracing::warn!(%distributor, code, reason, "an offer was refused");
+        self.events.emit(SubscriberEvent::OfferRefused {
+            distributor,
+            code: code.to_owned(),
+            reason: reason.to_owned(),
+        });
+    }
+
+    async fn judge(
+        self: &Arc<Self>,
+        connection: &QuicConnection,
+        fleet: KeyHash,
+        offer: &Offer,
+    ) -> Result<OfferAnswer, Error> {
+        let root = self.trusted_root(&fleet)?;
+        let envelope = self.fetch_statement(connection, &root, offer).await?;
+        let body = envelope.body();
+        let release: ReleaseStatement =
+            codec::decode("a release statement", &body.payload, Limits::DEFAULT.envelope_bytes_max)?;
+        if release.distribution != offer.distribution {
+            return Err(SubscriberError::Statement("it is about another Distribution".to_owned()).into());
+        }
+        let statement = Statement { release, issued: body.issued, expires: body.expires };
+        let state = self.clone();
+        let offer = offer.clone();
+        let judging = move || state.judge_statement(fleet, &offer, &statement);
+        tokio::task::spawn_blocking(judging).await.map_err(|_| SubscriberError::Worker)?
+    }
+
+    async fn fetch_statement(
+        &self,
+        connection: &QuicConnection,
+        root: &DistributorRoot,
+        offer: &Offer,
+    ) -> Result<Envelope, Error> {
+        let limits = Limits::DEFAULT;
+        let wanted = Fetch { target: FetchTarget::Envelope(offer.statement), from: 0, to: limits.envelope_bytes_max };
+        let fetched = fetch(connection, wanted, &limits, STATEMENT_PATIENCE).await?;
+        let envelope = Envelope::from_bytes(&fetched.collect(limits.envelope_bytes_max).await?)?;
+        if envelope.id() != offer.statement {
+            return Err(SubscriberError::Statement("it is not the one that was offered".to_owned()).into());
+        }
+        envelope.expect_kind(EnvelopeKind::RELEASE_STATEMENT)?;
+        // An expired statement is judged by the delivery, which raises an alarm; its signature has to hold all the same.
+        let at = self.now(&root.key_hash()).min(envelope.body().expires).max(envelope.body().issued);
+        envelope.verify(root, Usage::Sign, at)?;
+        Ok(envelope)
+    }
+
+    /// Asks the delivery's machine and does what it says, in its order: the floor is durable before the answer goes out.
+    fn judge_statement(
+        self: &Arc<Self>,
+        fleet: KeyHash,
+        offer: &Offer,
+        statement: &Statement,
+    ) -> Result<OfferAnswer, Error> {
+        let now = self.now(&fleet);
+        let key = (fleet, statement.release.distribution);
+        let (answer, actions) = {
+            let mut deliveries = lock(&self.deliveries);
+            if !deliveries.contains_key(&key) {
+                deliveries.insert(key, self.new_delivery(fleet, statement.release.distribution)?);
+            }
+            let Some(delivery) = deliveries.get_mut(&key) else { return Err(SubscriberError::Worker.into()) };
+            delivery.offer(offer.firing, statement, now)
+        };
+        if !matches!(answer, OfferAnswer::Refused(_)) {
+            lock(&self.statements).insert(key, statement.release.clone());
+        }
+        self.carry_out(fleet, statement.release.distribution, actions)?;
+        if answer == OfferAnswer::Current {
+            self.start_job(Job::Confirm { fleet, statement: statement.release.clone(), firing: offer.firing });
+        }
+        Ok(answer)
+    }
+
+    fn new_delivery(&self, fleet: KeyHash, distribution: DistributionId) -> Result<Delivery, Error> {
+        let stored = self.floors.get(&fleet, &distribution);
+        let floor = Floor { revision: stored.revision, issued: stored.issued };
+        let verified = self.held(&fleet, &distribution)?.map(|held| held.revision);
+        Ok(Delivery::new(floor, verified, Limits::DEFAULT))
+    }
+
+    /// Does what the delivery's machine asks for. Blocks on the disk.
+    pub(super) fn carry_out(
+        self: &Arc<Self>,
+        fleet: KeyHash,
+        distribution: DistributionId,
+        actions: Vec<DeliveryAction>,
+    ) -> Result<(), Error> {
+        for action in actions {
+            match action {
+                DeliveryAction::RaiseFloor(floor) => {
+                    let to = StoredFloor { revision: floor.revision, issued: floor.issued };
+                    self.floors.raise(&fleet, &distribution, to)?;
+                }
+                DeliveryAction::Receive { firing, package } => {
+                    let statement = lock(&self.statements).get(&(fleet, distribution)).cloned();
+                    let statement = statement.ok_or_else(|| SubscriberError::Statement("it is gone".to_owned()))?;
+                    self.start_job(Job::Receive { fleet, statement, firing, package });
+                }
+                DeliveryAction::Complete { firing, revision } => {
+                    self.start_job(Job::Extract { fleet, distribution, firing: Some(firing), revision });
+                }
+                DeliveryAction::Alarm(refused) => {
+                    tracing::error!(code = refused.code(), reason = refused.reason(), "alarm");
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! Receipts: signed, kept until the Distributor has stored them, and sent in the order in which they were made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec;
+use crate::error::Error;
+use crate::id::{KeyHash, next_number};
+use crate::limits::Limits;
+use crate::node::ask;
+use crate::protocol::Request;
+use crate::security::{Envelope, EnvelopeBody, EnvelopeKind, Receipt};
+use crate::subscriber::error::SubscriberError;
+use crate::subscriber::state::{State, lock};
+use crate::transport::QuicConnection;
+
+/// How long a receipt stays valid: longer than any node is expected to be away.
+const LIFE: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// How long the other side may take to store a receipt.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bytes of a receipt's text for people.
+const DETAIL_BYTES_MAX: usize = 1024;
+
+/// Receipts that wait for one Distributor; beyond that the oldest are dropped, because newer ones say more.
+const WAITING_MAX: usize = 1000;
+
+#[derive(Serialize, Deserialize)]
+struct Waiting {
+    envelope: String,
+}
+
+impl State {
+    /// Signs a receipt, keeps it, and has it sent as soon as the Distributor is connected.
+    pub(super) async fn say(self: &Arc<Self>, fleet: KeyHash, receipt: Receipt) {
+        let state = self.clone();
+        let keeping = move || state.keep_receipt(&fleet, receipt);
+        match tokio::task::spawn_blocking(keeping).await {
+            Ok(Ok(())) => self.receipts.notify_one(),
+            Ok(Err(error)) => tracing::error!(code = error.code(), %error, "a receipt cannot be kept"),
+            Err(_) => {}
+        }
+    }
+
+    fn keep_receipt(&self, fleet: &KeyHash, mut receipt: Receipt) -> Result<(), Error> {
+        receipt.detail.truncate(receipt.detail.floor_char_boundary(DETAIL_BYTES_MAX));
+        let identity = self.identity(fleet)?;
+        let now = self.clock.now();
+        let sequence = {
+            let mut last = lock(&self.last_sequence);
+            *last = next_number(Some(*last), now);
+            *last
+        };
+        let body = EnvelopeBody {
+            kind: EnvelopeKind::RECEIPT,
+            distributor: *fleet,
+            issuer: identity.certificate.key_hash(),
+            sequence,
+            issued: now,
+            expires: now.plus(LIFE),
+            payload: codec::encode("a receipt", &receipt, Limits::DEFAULT.envelope_bytes_max)?,
+        };
+        let envelope = Envelope::seal(&*self.crypto, &identity, body)?;
+        let prefix = format!("outbox/{fleet}/");
+        let waiting = self.records.list::<Waiting>(&prefix)?;
+        for (key, _) in waiting.iter().rev().skip(WAITING_MAX - 1) {
+            self.records.delete(key)?;
+        }
+        let waiting = Waiting { envelope: hex::encode(envelope.to_bytes()) };
+        Ok(self.records.put(&format!("{prefix}{sequence:020}"), &waiting)?)
+    }
+
+    /// Sends what waits for one Distributor, oldest first; gives up at the first that is not acknowledged.
+    pub(super) async fn send_receipts(
+        self: &Arc<Self>,
+        fleet: KeyHash,
+        connection: &QuicConnection,
+    ) -> Result<(), Error> {
+        let state = self.clone();
+        let listing = move || state.records.list::<Waiting>(&format!("outbox/{fleet}/"));
+        let waiting = tokio::task::spawn_blocking(listing).await.map_err(|_| SubscriberError::Worker)??;
+        for (key, waiting) in waiting {
+            if let Ok(envelope) = hex::decode(&waiting.envelope) {
+                match ask(connection, &Request::Receipt(envelope), &Limits::DEFAULT, PATIENCE).await {
+                    Ok(_) => {}
+                    // A receipt that the Distributor will never take is of no use to anybody.
+                    Err(crate::node::ExchangeError::Refused(refused)) if !refused.is_retryable() => {
+                        tracing::warn!(code = refused.code(), reason = refused.reason(), "a receipt was refused");
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let state = self.clone();
+            let deleting = move || state.records.delete(&key);
+            tokio::task::spawn_blocking(deleting).await.map_err(|_| SubscriberError::Worker)??;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,470 @@
+//! Receiving one package: the driver of the protocol's machines. It opens Fetches, checks frames off the async
+//! threads, writes and syncs `distfile.part`, and goes on after every break.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::task::TaskTracker;
+
+use crate::error::{Coded, Error};
+use crate::limits::Limits;
+use crate::node::{ExchangeError, Fetched, fetch};
+use crate::package::{IndexReader, PackageError, PackageIndex, ReadAt, Step, check_frame};
+use crate::protocol::{
+    Action, Fetch, FetchFailure, FetchNumber, FetchTarget, FrameLayout, FrameMap, GiveUp, IndexAction, IndexPhase,
+    Progress, Receiver, ReceiverOptions, code,
+};
+use crate::security::PackageRef;
+use crate::store::{FileError, PartFile};
+use crate::transport::{QuicConnection, RecvHalf};
+
+/// Where the connection to the sender is to be had; `None` while there is none.
+pub(super) type LinkWatch = watch::Receiver<Option<QuicConnection>>;
+
+/// Bytes that a stream's reader hands on at once: few hand-overs, and little that waits.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// Batches that wait between a stream's reader and the machine.
+const BATCHES_WAITING: usize = 4;
+
+/// Frame buffers that are kept for reuse.
+const BUFFERS_KEPT: usize = 8;
+
+/// Why a reception ended without a package.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReceptionError {
+    #[error("the package stayed damaged{}", .frame.map_or(String::new(), |frame| format!(": frame {frame}")))]
+    Corrupt { frame: Option<u64> },
+    #[error("the sender was silent for the connection timeout")]
+    Silence,
+    #[error("{0}")]
+    Refused(crate::protocol::Refused),
+    #[error("{0}")]
+    Failed(#[from] Error),
+    #[error("the Subscriber is stopping")]
+    Stopping,
+}
+
+impl From<FileError> for ReceptionError {
+    fn from(error: FileError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Coded for ReceptionError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Corrupt { .. } => code::CORRUPT,
+            Self::Silence => code::SILENCE,
+            Self::Refused(_) => "TED-1865",
+            Self::Failed(error) => error.code(),
+            Self::Stopping => "TED-1866",
+        }
+    }
+}
+
+impl From<GiveUp> for ReceptionError {
+    fn from(cause: GiveUp) -> Self {
+        match cause {
+            GiveUp::Corrupt { frame } => Self::Corrupt { frame },
+            GiveUp::Silence => Self::Silence,
+            GiveUp::Refused(refused) => Self::Refused(refused),
+        }
+    }
+}
+
+/// Bytes of a package outside its body, and where they lie.
+pub(super) struct Piece {
+    pub(super) offset: u64,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// What a reception needs from the node.
+pub(super) struct Reception {
+    pub(super) package: PackageRef,
+    pub(super) link: LinkWatch,
+    pub(super) options: ReceiverOptions,
+    /// Judges the root as soon as it is there: signature, signer, and that it is the package the statement names.
+    pub(super) judge: Box<dyn Fn(&IndexReader) -> Result<(), Error> + Send + Sync>,
+    pub(super) progress: Box<dyn Fn(Progress) + Send + Sync>,
+    pub(super) started: Instant,
+}
+
+impl Reception {
+    fn limits(&self) -> &Limits {
+        &self.options.limits
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The bytes of a silence, for streams: the machine counts it too, this one ends a stream that hangs.
+    fn patience(&self) -> Duration {
+        self.options.silence.duration()
+    }
+
+    /// Fetches tail, root, table and catalog, and verifies them.
+    pub(super) async fn index(&mut self) -> Result<(PackageIndex, Vec<Piece>), ReceptionError> {
+        let mut phase = IndexPhase::new(&self.options, self.now());
+        let mut linked = true;
+        loop {
+            let connection = self.link.borrow_and_update().clone();
+            match (&connection, linked) {
+                (None, true) => phase.link_down(),
+                (Some(_), false) => phase.link_up(self.now()),
+                _ => {}
+            }
+            linked = connection.is_some();
+            match (phase.poll(self.now()), connection) {
+                (Some(IndexAction::GiveUp(cause)), _) => return Err(cause.into()),
+                (Some(IndexAction::Attempt), Some(connection)) => match self.attempt_index(&connection).await {
+                    Ok(index) => return Ok(index),
+                    Err(IndexFailure::Exchange(error)) => phase.failed(failure_of(&error), self.now()),
+                    Err(IndexFailure::Damaged(error)) => {
+                        tracing::warn!(%error, package = %self.package.id, "the package's index is damaged");
+                        phase.bad(self.now());
+                    }
+                    Err(IndexFailure::Judged(error)) => return Err(ReceptionError::Failed(error)),
+                },
+                _ => {
+                    let wakeup = phase.next_wakeup(self.now()).map(|at| self.started + at);
+                    tokio::select! {
+                        () = sleep_until_some(wakeup) => {}
+                        changed = self.link.changed() => changed.map_err(|_| ReceptionError::Stopping)?,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn attempt_index(&self, connection: &QuicConnection) -> Result<(PackageIndex, Vec<Piece>), IndexFailure> {
+        let mut reader = IndexReader::new(self.package.bytes, self.limits().clone())?;
+        let mut pieces = vec![];
+        loop {
+            match reader.next() {
+                Step::Done => break,
+                Step::JudgeRoot => {
+                    (self.judge)(&reader).map_err(IndexFailure::Judged)?;
+                    reader.accept_root()?;
+                }
+                Step::Read { from, to } => {
+                    let wanted = Fetch { target: FetchTarget::Package(self.package.id), from, to };
+                    let fetched = fetch(connection, wanted, self.limits(), self.patience()).await?;
+                    let bytes = fetched.collect(to - from).await?;
+                    reader.feed(&bytes)?;
+                    pieces.push(Piece { offset: from, bytes });
+                }
+            }
+        }
+        Ok((reader.finish()?, pieces))
+    }
+
+    /// Fetches the body's frames that `map` lacks into `part`, until all are there, synced and vouched for.
+    pub(super) async fn body(
+        &mut self,
+        index: &PackageIndex,
+        part: Arc<PartFile>,
+        map: FrameMap,
+    ) -> Result<(), ReceptionError> {
+        let stored = index.rows().iter().take(index.body_frames() as usize).map(|row| row.stored_bytes);
+        let layout = FrameLayout::new(index.frame_range(0).start, stored, self.limits()).map_err(Error::from)?;
+        let found = part_frames(index, &part, &map).await?;
+        let mut machine = Receiver::new(layout, map, &self.options, self.now()).map_err(Error::from)?;
+        for frame in found {
+            machine.already_written(frame, self.now());
+        }
+        let (batches_in, batches) = mpsc::channel(BATCHES_WAITING);
+        let (done_in, done) = mpsc::unbounded_channel();
+        let mut body = Body {
+            index: index.clone(),
+            part,
+            machine,
+            frames: HashMap::new(),
+            buffers: vec![],
+            fetches: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            workers: TaskTracker::new(),
+            batches_in,
+            done_in,
+            linked: true,
+        };
+        let result = self.run(&mut body, batches, done).await;
+        body.workers.close();
+        body.workers.wait().await;
+        result
+    }
+
+    async fn run(
+        &mut self,
+        body: &mut Body,
+        mut batches: mpsc::Receiver<Batch>,
+        mut done: mpsc::UnboundedReceiver<Done>,
+    ) -> Result<(), ReceptionError> {
+        loop {
+            let connection = self.link.borrow_and_update().clone();
+            body.follow_link(connection.is_some(), self.now());
+            while let Some(action) = body.machine.poll(self.now()) {
+                match action {
+                    Action::Finish => return Ok(()),
+                    Action::GiveUp(cause) => return Err(cause.into()),
+                    Action::Fetch { fetch, from, to } => match &connection {
+                        Some(connection) => self.open(body, connection.clone(), fetch, from, to),
+                        None => body.machine.fetch_failed(fetch, FetchFailure::Broken, self.now()),
+                    },
+                    action => body.work(action),
+                }
+            }
+            let wakeup = body.machine.next_wakeup(self.now()).map(|at| self.started + at);
+            tokio::select! {
+                biased;
+                Some(event) = done.recv() => body.finished(event, self.now())?,
+                Some(batch) = batches.recv(), if body.machine.may_read() => body.arrived(batch, self.now()),
+                () = sleep_until_some(wakeup) => {}
+                changed = self.link.changed() => changed.map_err(|_| ReceptionError::Stopping)?,
+            }
+            (self.progress)(body.machine.progress());
+        }
+    }
+
+    fn open(&self, body: &mut Body, connection: QuicConnection, number: FetchNumber, from: u64, to: u64) {
+        let wanted = Fetch { target: FetchTarget::Package(self.package.id), from, to };
+        let (limits, patience, batches) = (self.limits().clone(), self.patience(), body.batches_in.clone());
+        let task = body.tasks.spawn(async move {
+            let ended = match fetch(&connection, wanted, &limits, patience).await {
+                Ok(fetched) => forward(fetched, number, &batches).await,
+                Err(error) => Err(error),
+            };
+            let last = match ended {
+                Ok(()) => Batch::Ended(number),
+                Err(error) => Batch::Failed(number, error),
+            };
+            // The receiver is gone only when the reception is over.
+            let _ = batches.send(last).await;
+        });
+        body.fetches.insert(number, task);
+    }
+}
+
+/// Hands the bytes of a Fetch on in batches.
+async fn forward<R: RecvHalf>(
+    mut fetched: Fetched<R>,
+    number: FetchNumber,
+    batches: &mpsc::Sender<Batch>,
+) -> Result<(), ExchangeError> {
+    while let Some(pieces) = fetched.next_batch(BATCH_BYTES).await? {
+        if batches.send(Batch::Bytes(number, pieces)).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// What comes from a stream.
+enum Batch {
+    Bytes(FetchNumber, Vec<Bytes>),
+    Ended(FetchNumber),
+    Failed(FetchNumber, ExchangeError),
+}
+
+/// What comes from a worker thread.
+enum Done {
+    Checked { frame: u64, bytes: Vec<u8>, good: bool },
+    Written { frame: u64, bytes: Vec<u8>, result: Result<(), FileError> },
+    Synced(Result<(), FileError>),
+    MapWritten(Result<(), FileError>),
+}
+
+struct Body {
+    index: PackageIndex,
+    part: Arc<PartFile>,
+    machine: Receiver,
+    /// The bytes of frames that are arriving, or verified and not written yet.
+    frames: HashMap<u64, Vec<u8>>,
+    buffers: Vec<Vec<u8>>,
+    fetches: BTreeMap<FetchNumber, AbortHandle>,
+    /// Dropping it ends the streams' readers.
+    tasks: JoinSet<()>,
+    /// Worker threads that still use the part file.
+    workers: TaskTracker,
+    batches_in: mpsc::Sender<Batch>,
+    done_in: mpsc::UnboundedSender<Done>,
+    linked: bool,
+}
+
+impl Body {
+    fn follow_link(&mut self, linked: bool, now: Duration) {
+        match (self.linked, linked) {
+            (true, false) => {
+                self.machine.link_down();
+                for task in std::mem::take(&mut self.fetches).into_values() {
+                    task.abort();
+                }
+            }
+            (false, true) => self.machine.link_up(now),
+            _ => {}
+        }
+        self.linked = linked;
+    }
+
+    /// Starts what the machine asks for on a worker thread.
+    fn work(&mut self, action: Action) {
+        let (part, done) = (self.part.clone(), self.done_in.clone());
+        match action {
+            Action::Cancel { fetch } => {
+                if let Some(task) = self.fetches.remove(&fetch) {
+                    task.abort();
+                }
+            }
+            Action::Write { frame, offset } => {
+                let bytes = self.frames.remove(&frame).unwrap_or_default();
+                self.workers.spawn_blocking(move || {
+                    let result = part.write_at(&bytes, offset);
+                    let _ = done.send(Done::Written { frame, bytes, result });
+                });
+            }
+            Action::SyncData => {
+                self.workers.spawn_blocking(move || done.send(Done::Synced(part.sync_data())));
+            }
+            Action::WriteMap(map) => {
+                self.workers.spawn_blocking(move || done.send(Done::MapWritten(part.write_map(&map.encode()))));
+            }
+            Action::Fetch { .. } | Action::Finish | Action::GiveUp(_) => {}
+        }
+    }
+
+    /// Puts received bytes where they belong, and has complete frames checked.
+    fn arrived(&mut self, batch: Batch, now: Duration) {
+        match batch {
+            Batch::Bytes(number, pieces) => {
+                for piece in pieces {
+                    for cut in self.machine.received(number, piece.len(), now) {
+                        let buffer = match self.frames.entry(cut.frame) {
+                            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+                            std::collections::hash_map::Entry::Vacant(entry) => {
+                                entry.insert(self.buffers.pop().unwrap_or_default())
+                            }
+                        };
+                        buffer.extend_from_slice(&piece[cut.from..cut.to]);
+                        if cut.completes {
+                            self.check(cut.frame);
+                        }
+                    }
+                }
+            }
+            Batch::Ended(number) => {
+                self.fetches.remove(&number);
+                self.machine.fetch_ended(number, now);
+            }
+            Batch::Failed(number, error) => {
+                self.fetches.remove(&number);
+                tracing::debug!(%error, "a fetch failed");
+                self.machine.fetch_failed(number, failure_of(&error), now);
+            }
+        }
+    }
+
+    fn check(&mut self, frame: u64) {
+        let bytes = self.frames.remove(&frame).unwrap_or_default();
+        let Some(row) = self.index.rows().get(frame as usize).copied() else { return };
+        let done = self.done_in.clone();
+        self.workers.spawn_blocking(move || {
+            let good = check_frame(&row, &bytes).is_ok();
+            let _ = done.send(Done::Checked { frame, bytes, good });
+        });
+    }
+
+    fn finished(&mut self, done: Done, now: Duration) -> Result<(), ReceptionError> {
+        match done {
+            Done::Checked { frame, bytes, good: true } => {
+                self.frames.insert(frame, bytes);
+                self.machine.frame_good(frame);
+            }
+            Done::Checked { frame, bytes, good: false } => {
+                tracing::warn!(frame, code = "TED-1006", "a frame failed its hash and is fetched again");
+                self.recycle(bytes);
+                self.machine.frame_bad(frame, now);
+            }
+            Done::Written { frame, bytes, result } => {
+                result?;
+                self.recycle(bytes);
+                self.machine.written(frame, now);
+            }
+            Done::Synced(result) => {
+                result?;
+                self.machine.synced();
+            }
+            Done::MapWritten(result) => {
+                result?;
+                self.machine.map_written();
+            }
+        }
+        Ok(())
+    }
+
+    fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if self.buffers.len() < BUFFERS_KEPT {
+            buffer.clear();
+            self.buffers.push(buffer);
+        }
+    }
+}
+
+/// The frames after the last one that `map` vouches for whose bytes are in `part` all the same: what a killed process
+/// had written and not synced. Reading stops at the first that is not right, so that never the whole file is read.
+async fn part_frames(index: &PackageIndex, part: &Arc<PartFile>, map: &FrameMap) -> Result<Vec<u64>, ReceptionError> {
+    let (index, part, map) = (index.clone(), part.clone(), map.clone());
+    let search = move || {
+        let (mut found, mut buffer) = (vec![], vec![]);
+        for frame in (0..index.body_frames()).filter(|frame| !map.has(*frame)) {
+            let row = index.rows()[frame as usize];
+            buffer.resize(row.stored_bytes as usize, 0);
+            let right = ReadAt::read_exact_at(&*part.file(), &mut buffer, index.frame_range(frame).start).is_ok()
+                && check_frame(&row, &buffer).is_ok();
+            if !right {
+                break;
+            }
+            found.push(frame);
+        }
+        found
+    };
+    tokio::task::spawn_blocking(search).await.map_err(|_| ReceptionError::Stopping)
+}
+
+/// Why one attempt at the index failed.
+enum IndexFailure {
+    Exchange(ExchangeError),
+    Damaged(PackageError),
+    Judged(Error),
+}
+
+impl From<ExchangeError> for IndexFailure {
+    fn from(error: ExchangeError) -> Self {
+        Self::Exchange(error)
+    }
+}
+
+impl From<PackageError> for IndexFailure {
+    fn from(error: PackageError) -> Self {
+        Self::Damaged(error)
+    }
+}
+
+fn failure_of(error: &ExchangeError) -> FetchFailure {
+    match error {
+        ExchangeError::Refused(refused) => FetchFailure::Refused(refused.clone()),
+        _ => FetchFailure::Broken,
+    }
+}
+
+async fn sleep_until_some(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,190 @@
+//! A Subscriber's state: what it keeps, and how it is opened.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, mpsc};
+
+use crate::error::Error;
+use crate::id::{DistributionId, InstanceId, KeyHash, UnixMillis};
+use crate::model::Endpoint;
+use crate::name::NodeName;
+use crate::node::{Clock, EventBus, Links, Records};
+use crate::protocol::Delivery;
+use crate::security::{Crypto, DistributorRoot, Identity, Keystore, ReleaseStatement, Usage};
+use crate::store::{DataDir, Floors, LocalDepot, NodeRole, SecurityDir, SledCatalog};
+use crate::subscriber::Settings;
+use crate::subscriber::deliveries::Job;
+use crate::subscriber::error::SubscriberError;
+use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::peers::Network;
+
+/// A Distribution of a Distributor.
+pub(super) type Key = (KeyHash, DistributionId);
+
+/// What a Subscriber keeps while it is open.
+pub(super) struct State {
+    pub(super) settings: Settings,
+    name: NodeName,
+    pub(super) data: DataDir,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) crypto: Arc<dyn Crypto>,
+    pub(super) instance: InstanceId,
+    pub(super) security: SecurityDir,
+    pub(super) keystore: Mutex<Keystore>,
+    pub(super) floors: Floors,
+    pub(super) records: Records,
+    pub(super) depot: LocalDepot,
+    pub(super) deliveries: Mutex<HashMap<Key, Delivery>>,
+    /// The newest accepted statement of each delivery.
+    pub(super) statements: Mutex<HashMap<Key, ReleaseStatement>>,
+    /// One queue of jobs for each Distribution.
+    pub(super) queues: Mutex<HashMap<Key, mpsc::UnboundedSender<Job>>>,
+    /// One extraction at a time: two would only share the same disk.
+    pub(super) extracting: Mutex<()>,
+    pub(super) last_sequence: Mutex<u64>,
+    pub(super) receipts: Notify,
+    pub(super) links: Links,
+    pub(super) network: Mutex<Option<Network>>,
+    pub(super) events: EventBus<SubscriberEvent>,
+}
+
+/// A Distributor as the catalog keeps it: where it is reached.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct KnownDistributor {
+    pub(super) name: NodeName,
+    pub(super) endpoints: Vec<Endpoint>,
+}
+
+/// A mutex whose holder never panics while it holds it; should one have done so, what it guards is whole all the same.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    /// Opens what `settings` name; makes it if there is nothing and a name is given. Blocks on the disk.
+    pub(super) fn open(settings: Settings, clock: Arc<dyn Clock>, crypto: Arc<dyn Crypto>) -> Result<Self, Error> {
+        let data = open_data(&settings)?;
+        let open = if data.security().exists() { SecurityDir::open } else { SecurityDir::create };
+        let security = open(&data.security(), NodeRole::Subscriber)?;
+        let records = Records::new(Arc::new(SledCatalog::open(&data.catalog())?));
+        let name = node_name(&settings, &records)?;
+        let mut instance = [0; 16];
+        crypto.fill_random(&mut instance)?;
+        let depot = LocalDepot::open(data.path())?;
+        Ok(Self {
+            name,
+            instance: InstanceId::from_bytes(instance),
+            keystore: Mutex::new(security.load_keystore()?),
+            floors: Floors::open(&security)?,
+            security,
+            records,
+            depot,
+            deliveries: Mutex::default(),
+            statements: Mutex::default(),
+            queues: Mutex::default(),
+            extracting: Mutex::default(),
+            last_sequence: Mutex::new(clock.now().millis()),
+            receipts: Notify::new(),
+            links: Links::new(),
+            network: Mutex::default(),
+            events: EventBus::new(),
+            data,
+            settings,
+            clock,
+            crypto,
+        })
+    }
+
+    pub(super) fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    /// The time, as far as a Distributor's word counts: not before what it signed last.
+    pub(super) fn now(&self, fleet: &KeyHash) -> UnixMillis {
+        let signed =
+            self.floors.all().into_iter().filter(|((of, _), _)| of == fleet).map(|(_, floor)| floor.issued).max();
+        self.clock.now().max(signed.unwrap_or(UnixMillis::from_millis(0)))
+    }
+
+    /// The Distributors that are trusted: those in the keystore, and those whose certificate lies in `security/`.
+    pub(super) fn trusted_roots(&self) -> Result<Vec<DistributorRoot>, Error> {
+        let (trusted, _) = self.security.trusted_roots()?;
+        Ok(trusted.into_iter().map(|trusted| trusted.root).collect())
+    }
+
+    pub(super) fn trusted_root(&self, fleet: &KeyHash) -> Result<DistributorRoot, Error> {
+        let found = self.trusted_roots()?.into_iter().find(|root| root.key_hash() == *fleet);
+        Ok(found.ok_or_else(|| SubscriberError::UnknownDistributor(fleet.fingerprint()))?)
+    }
+
+    /// The name of a Distributor; while it is not known, the fingerprint of its key.
+    pub(super) fn distributor_name(&self, fleet: &KeyHash) -> NodeName {
+        let known: Option<KnownDistributor> = self.records.get(&known_key(fleet)).ok().flatten();
+        known.map_or_else(
+            || {
+                let root = self.trusted_root(fleet).ok();
+                root.map_or_else(|| crate::node::name_of_key(fleet), |root| root.name().clone())
+            },
+            |known| known.name,
+        )
+    }
+
+    pub(super) fn known_distributors(&self) -> Result<Vec<(KeyHash, KnownDistributor)>, Error> {
+        let rows = self.records.list::<KnownDistributor>("distributor/")?.into_iter();
+        Ok(rows.filter_map(|(key, known)| Some((key.strip_prefix("distributor/")?.parse().ok()?, known))).collect())
+    }
+
+    /// This node's identity in a Distributor's fleet.
+    pub(super) fn identity(&self, fleet: &KeyHash) -> Result<Identity, Error> {
+        let identity = lock(&self.keystore).identity(fleet, Usage::SubscriberIdentity);
+        Ok(identity.ok_or_else(|| SubscriberError::NotEnrolled(self.distributor_name(fleet)))?)
+    }
+
+    /// Hands a job to its Distribution's queue, whose task is started with the first one.
+    pub(super) fn start_job(self: &Arc<Self>, job: Job) {
+        let key = job.key();
+        let mut queues = lock(&self.queues);
+        let queue = queues.entry(key).or_insert_with(|| {
+            let (queue, mut jobs) = mpsc::unbounded_channel();
+            let state = self.clone();
+            self.links.spawn(async move {
+                while let Some(job) = jobs.recv().await {
+                    state.do_job(job).await;
+                }
+            });
+            queue
+        });
+        // The task only ends when the queue is dropped.
+        let _ = queue.send(job);
+    }
+}
+
+fn open_data(settings: &Settings) -> Result<DataDir, Error> {
+    let there = settings.data.join("security").exists();
+    match (there, &settings.name) {
+        (false, None) => Err(SubscriberError::NotInitialised(settings.data.clone()).into()),
+        (false, Some(_)) => Ok(DataDir::create(&settings.data, NodeRole::Subscriber)?),
+        (true, _) => Ok(DataDir::open(&settings.data, NodeRole::Subscriber)?),
+    }
+}
+
+fn node_name(settings: &Settings, records: &Records) -> Result<NodeName, Error> {
+    let there: Option<NodeName> = records.get("node")?;
+    match (there, &settings.name) {
+        (Some(there), Some(asked)) if there != *asked => {
+            Err(SubscriberError::OtherName { data: settings.data.clone(), there, asked: asked.clone() }.into())
+        }
+        (Some(there), _) => Ok(there),
+        (None, Some(asked)) => {
+            records.put("node", asked)?;
+            Ok(asked.clone())
+        }
+        (None, None) => Err(SubscriberError::NotInitialised(settings.data.clone()).into()),
+    }
+}
+
+pub(super) fn known_key(fleet: &KeyHash) -> String {
+    format!("distributor/{fleet}")
+}
