@@ -7,15 +7,15 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// What was compared and found equal.
-pub struct Same {
-    pub entries: u64,
-    pub files: u64,
-    pub bytes: u64,
+pub(crate) struct Same {
+    pub(crate) entries: u64,
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Compares every entry below `source` with the one at the same place below `target`, and refuses extra ones.
 /// Paths in `skipped` (and what lies below them) count as absent from the source.
-pub fn trees(source: &Path, target: &Path, skipped: &[PathBuf]) -> io::Result<Same> {
+pub(crate) fn trees(source: &Path, target: &Path, skipped: &[PathBuf]) -> io::Result<Same> {
     let (mut wanted, found) = (walk(source)?, walk(target)?);
     wanted.retain(|path, _| !skipped.iter().any(|skip| path.starts_with(skip)));
     if let Some(extra) = found.keys().find(|path| !wanted.contains_key(*path)) {

@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// Makes the tree at `root`, about 100 MB in 2,000 files.
-pub fn make(root: &Path) -> io::Result<PathBuf> {
+pub(crate) fn make(root: &Path) -> io::Result<PathBuf> {
     for folder in 0..20 {
         let folder = root.join(format!("folder-{folder:02}"));
         fs::create_dir_all(folder.join("empty"))?;

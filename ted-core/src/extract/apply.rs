@@ -50,7 +50,7 @@ impl Apply<'_> {
     fn displace(&self, staging: &Staging, journal: &Journal, folders: &mut Folders<'_>) -> Result<(), ExtractError> {
         for (number, displaced) in journal.displaced.iter().enumerate() {
             let (parent, name) = split(displaced.path.as_bytes());
-            let make_way = || {
+            let mut make_way = || -> io::Result<()> {
                 let folder = folders.get(parent)?;
                 let standing = disk::facts_at(&*folder, name)?.map(|facts| Standing::of(facts.found));
                 if standing != Some(displaced.standing) {
@@ -63,8 +63,7 @@ impl Apply<'_> {
                 let old = format!("old-{number}");
                 self.disk.rename(Step::Displace, (&folder, name), (&staging.folder, old.as_bytes()))
             };
-            let mut make_way = make_way;
-            make_way().map_err(|error: io::Error| ExtractError::io("moving away", &displaced.path, error))?;
+            make_way().map_err(|error| ExtractError::io("moving away", &displaced.path, error))?;
         }
         Ok(())
     }

@@ -188,11 +188,19 @@ impl<'a> Work<'a> {
         if let Some(error) = lock(&self.failed).take() {
             return Err(error);
         }
-        // A file that is still open lacks bytes, which frames of the lengths that they state cannot bring about.
-        match lock(&self.shared).values().next() {
-            Some(shared) => Err(ExtractError::Content { path: shared.row.entry.path.clone() }),
-            None => Ok(()),
-        }
+        let progress = *lock(&self.progress);
+        if progress.entries == progress.entries_total { Ok(()) } else { Err(self.incomplete()) }
+    }
+
+    /// Names a file that lacks bytes although every frame was read: the frames leave gaps.
+    fn incomplete(&self) -> ExtractError {
+        let open = lock(&self.shared);
+        let lacks = |&&index: &&usize| {
+            let staged = disk::facts_at(self.stage.staging, staged_name(index as u64).as_bytes());
+            open.contains_key(&index) || !matches!(staged, Ok(Some(_)))
+        };
+        let index = self.files.iter().find(lacks).copied().unwrap_or_default();
+        ExtractError::Content { path: self.stage.job.rows[index].entry.path.clone() }
     }
 
     fn take_frames(&self) {

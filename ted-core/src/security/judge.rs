@@ -61,6 +61,13 @@ pub enum Side {
     Listener,
 }
 
+/// Whether a connection stays when both nodes dialled each other at once: the one stays that was dialled by the node
+/// with the smaller key hash. `side` is this node's end of it. Both ends come to the same answer.
+#[must_use]
+pub fn stays_of_two(own: &KeyHash, peer: &KeyHash, side: Side) -> bool {
+    (own < peer) == (side == Side::Dialler)
+}
+
 /// What the handshake left behind.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
@@ -420,6 +427,15 @@ mod tests {
         assert_eq!(judge_standing(&peer, &b.distributor_policy()).unwrap_err().code(), "TED-1302");
         policy.revoke(&a.subscriber);
         assert_eq!(judge_standing(&peer, &policy).unwrap_err().code(), "TED-1305");
+    }
+
+    #[test]
+    fn of_two_connections_both_ends_keep_the_same_one() {
+        let (small, large) = (KeyHash::from_bytes([1; 32]), KeyHash::from_bytes([2; 32]));
+        for (dialler, listener, stays) in [(small, large, true), (large, small, false)] {
+            assert_eq!(stays_of_two(&dialler, &listener, DIALLER), stays);
+            assert_eq!(stays_of_two(&listener, &dialler, LISTENER), stays);
+        }
     }
 
     #[test]

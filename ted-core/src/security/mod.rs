@@ -30,7 +30,7 @@ pub use envelope::{Envelope, EnvelopeBody, EnvelopeError, EnvelopeKind};
 pub use invite::{Invite, InviteError, ParentHint};
 pub use judge::{
     Alpn, Facts, FleetRole, FleetTrust, Peer, PeerRole, Refusal, Side, TrustPolicy, fleet_sni, judge_connection,
-    judge_standing, sni_means,
+    judge_standing, sni_means, stays_of_two,
 };
 pub use keystore::{HeldKey, Keystore, KeystoreError};
 pub use receipt::{Receipt, Stage};

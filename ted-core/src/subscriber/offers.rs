@@ -1,6 +1,7 @@
 //! Offers: the statement is fetched and verified, judged by the delivery's machine, and answered; what is taken is
 //! received, verified and extracted by one task for each Distribution.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,10 +102,10 @@ impl State {
         let key = (fleet, statement.release.distribution);
         let (answer, actions) = {
             let mut deliveries = lock(&self.deliveries);
-            if !deliveries.contains_key(&key) {
-                deliveries.insert(key, self.new_delivery(fleet, statement.release.distribution)?);
-            }
-            let Some(delivery) = deliveries.get_mut(&key) else { return Err(SubscriberError::Worker.into()) };
+            let delivery = match deliveries.entry(key) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.new_delivery(fleet, statement.release.distribution)?),
+            };
             delivery.offer(offer.firing, statement, now)
         };
         if !matches!(answer, OfferAnswer::Refused(_)) {

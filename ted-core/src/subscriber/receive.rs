@@ -84,13 +84,16 @@ pub(super) struct Piece {
     pub(super) bytes: Vec<u8>,
 }
 
+/// Judges the root that a reader has just read.
+pub(super) type RootJudge = Box<dyn Fn(&IndexReader) -> Result<(), Error> + Send + Sync>;
+
 /// What a reception needs from the node.
 pub(super) struct Reception {
     pub(super) package: PackageRef,
     pub(super) link: LinkWatch,
     pub(super) options: ReceiverOptions,
     /// Judges the root as soon as it is there: signature, signer, and that it is the package the statement names.
-    pub(super) judge: Box<dyn Fn(&IndexReader) -> Result<(), Error> + Send + Sync>,
+    pub(super) judge: RootJudge,
     pub(super) progress: Box<dyn Fn(Progress) + Send + Sync>,
     pub(super) started: Instant,
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::id::{DistributionId, KeyHash};
 use crate::name::{Label, NodeName};
 use crate::node::{keep_newest, open_package};
 use crate::package::verify_body;
@@ -11,7 +10,7 @@ use crate::security::{DistributorRoot, Usage};
 use crate::subscriber::deliveries::{Extracted, Held, Job, extracted_key, held_key};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::report::{DistributionRow, DistributorRow, SubscriberStatus, VerifyRow};
-use crate::subscriber::state::{KnownDistributor, State, known_key, lock};
+use crate::subscriber::state::{Key, KnownDistributor, State, known_key, lock};
 
 impl State {
     pub(super) fn status(self: &Arc<Self>) -> Result<SubscriberStatus, Error> {
@@ -44,7 +43,7 @@ impl State {
         })
     }
 
-    fn rows(&self) -> Result<Vec<((KeyHash, DistributionId), DistributionRow)>, Error> {
+    fn rows(&self) -> Result<Vec<(Key, DistributionRow)>, Error> {
         let mut rows = vec![];
         for ((fleet, distribution), held) in self.all_held()? {
             let extracted = self.extracted(&fleet, &distribution)?;
@@ -62,7 +61,7 @@ impl State {
         Ok(rows)
     }
 
-    fn all_held(&self) -> Result<Vec<((KeyHash, DistributionId), Held)>, Error> {
+    fn all_held(&self) -> Result<Vec<(Key, Held)>, Error> {
         let rows = self.records.list::<Held>("held/")?.into_iter();
         Ok(rows.filter_map(|(key, held)| Some((parse_key(&key)?, held))).collect())
     }
@@ -142,7 +141,7 @@ impl State {
     }
 }
 
-fn parse_key(key: &str) -> Option<(KeyHash, DistributionId)> {
+fn parse_key(key: &str) -> Option<Key> {
     let (fleet, distribution) = key.strip_prefix("held/")?.split_once('/')?;
     Some((fleet.parse().ok()?, distribution.parse().ok()?))
 }

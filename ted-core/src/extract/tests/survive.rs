@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
-use super::{Built, Thing, Tree, below, look, noise, open, path, scratch};
+use super::{Built, MemoryFrames, Thing, Tree, below, look, noise, open, path, scratch};
 use crate::error::Coded;
 use crate::extract::{ExtractOptions, ExtractPhase, Privilege, Target, extract};
 use crate::id::Hash;
@@ -38,7 +38,7 @@ fn every_kind_of_entry_survives() {
         .file("program", b"#!/bin/sh")
         .mode("program", 0o777)
         .file("secret", b"0")
-        .mode("secret", 0)
+        .mode("secret", 0o400)
         .dir("sticky")
         .mode("sticky", 0o1777)
         .mode("", 0o750);
@@ -216,6 +216,40 @@ fn a_package_that_cannot_be_read_changes_nothing() {
     let error = built.extract_to(&at, None).expect_err("unreadable");
     assert!(error.code().starts_with("TED-10"), "{error}");
     assert!(!at.exists(), "a target that was made for nothing is taken away again");
+}
+
+/// Frames that leave out a stretch of the body, although they end where it ends.
+struct Gap<'a>(&'a MemoryFrames, Range<u64>);
+
+impl RawFrames for Gap<'_> {
+    fn body_frames(&self) -> u64 {
+        2
+    }
+
+    fn raw_range(&self, frame: u64) -> Range<u64> {
+        if frame == 0 { 0..self.1.start } else { self.1.end..self.0.body.len() as u64 }
+    }
+
+    fn read_raw(&self, frame: u64, out: &mut Vec<u8>) -> Result<(), PackageError> {
+        let range = self.raw_range(frame);
+        *out = self.0.body[range.start as usize..range.end as usize].to_vec();
+        Ok(())
+    }
+}
+
+#[test]
+fn frames_that_leave_out_some_of_a_file_or_all_of_it_change_nothing() {
+    let built = Tree::new().file("a", &[b'a'; 1000]).file("b", &[b'b'; 1000]).file("c", b"c").build();
+    for gap in [1100..1200, 1024..2024, 900..2100, 2000..2600] {
+        let (_folder, at) = scratch();
+        let options = ExtractOptions { threads: 1, ..ExtractOptions::default() };
+        let frames = Gap(&built.frames, gap.clone());
+        let mut job = built.job(None, &options);
+        job.frames = &frames;
+        let error = extract(&open(&at), &job, &|_| {}, &AtomicBool::new(false)).expect_err("a gap");
+        assert_eq!(error.code(), "TED-1409", "{gap:?}: {error}");
+        assert!(!at.exists());
+    }
 }
 
 #[test]

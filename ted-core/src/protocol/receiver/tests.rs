@@ -133,7 +133,7 @@ fn after_a_break_the_rest_of_a_frame_is_asked_for() {
     assert_eq!(bring(&mut receiver, 0, 14), [0]);
     receiver.link_down();
     assert_eq!(receiver.poll(seconds(2)), None);
-    assert_eq!(bring(&mut receiver, 0, 9), [], "the stream is dead");
+    assert!(bring(&mut receiver, 0, 9).is_empty(), "the stream is dead");
     receiver.link_up(seconds(3));
     assert_eq!(receiver.poll(seconds(3)), fetch(1, 114, 140));
     assert_eq!(bring(&mut receiver, 1, 26), [1, 2, 3]);
@@ -186,7 +186,7 @@ fn sixteen_failures_in_a_package_are_corrupt() {
 fn a_peer_that_sends_too_much_or_ends_early_is_asked_again_later() {
     let mut flood = receiver(2, &[]);
     flood.poll(seconds(0));
-    assert_eq!(bring(&mut flood, 0, 21), []);
+    assert!(bring(&mut flood, 0, 21).is_empty());
     assert_eq!(flood.poll(seconds(1)), Some(Action::Cancel { fetch: FetchNumber(0) }));
     assert_eq!(flood.poll(seconds(1)), None);
     assert_eq!(flood.poll(seconds(2)), fetch(1, 100, 120));
