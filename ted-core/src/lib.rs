@@ -77,4 +77,4 @@ pub use model::Endpoint;
 pub use name::{Label, NodeName};
 pub use node::{Clock, Events};
 pub use protocol::Until;
-pub use subscriber::{Enrolment, Subscriber, SubscriberEvent, SubscriberStatus};
+pub use subscriber::{DistributionRef, Enrolment, Subscriber, SubscriberEvent, SubscriberStatus};

@@ -13,7 +13,8 @@ use tokio_util::task::TaskTracker;
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
 use crate::distributor::release::StoredEnvelope;
-use crate::distributor::state::{State, lock};
+use crate::distributor::send::{Due, due_of};
+use crate::distributor::state::{Sent, State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
 use crate::limits::Limits;
@@ -23,10 +24,13 @@ use crate::node::{Answering, Backoff, Content, Reply, ask, dial, serve, wait};
 use crate::protocol::{Answer, FetchTarget, Hello, PROTOCOL_VERSION, Request, code};
 use crate::security::{Alpn, Envelope, EnvelopeKind, PeerRole, Receipt, Usage};
 use crate::store::Depot;
-use crate::transport::{Connection, Endpoint, EndpointOptions, FleetIdentity, QuicConnection};
+use crate::transport::{CLOSE_DONE, Connection, Endpoint, EndpointOptions, FleetIdentity, QuicConnection};
 
 /// How long the other side may take to greet.
 const GREETING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a stranger may stay connected to be enrolled: two messages, of which one waits for the disk.
+const ENROLMENT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often firings are looked through for silences and offers that are due, and Subscribers for ones to dial.
 const ROUND: Duration = Duration::from_secs(1);
@@ -75,7 +79,7 @@ impl State {
     }
 
     fn endpoint_options(self: &Arc<Self>) -> EndpointOptions {
-        let fleet = FleetIdentity { root: self.authority.root().clone(), identity: Some(self.tls.clone()) };
+        let fleet = FleetIdentity { fleet: self.authority.root().key_hash(), identity: Some(self.tls.clone()) };
         let clock = self.clock.clone();
         EndpointOptions::new(self.clone(), vec![fleet]).clock(move || clock.now())
     }
@@ -106,7 +110,10 @@ impl State {
         let peer = connection.peer().clone();
         let (PeerRole::Subscriber, Some(key)) = (peer.role, peer.key) else {
             let enrolling = Arc::new(Enrolling { state: self });
-            serve(connection, enrolling, Limits::DEFAULT).await;
+            let serving = serve(connection.clone(), enrolling, Limits::DEFAULT);
+            if tokio::time::timeout(ENROLMENT_PATIENCE, serving).await.is_err() {
+                connection.close(CLOSE_DONE, "an enrolment takes less time than this");
+            }
             return;
         };
         if greets == Greets::Us {
@@ -120,7 +127,7 @@ impl State {
         let generation = self.links.insert(key, connection.clone());
         tracing::info!(%subscriber, address = %connection.remote_address(), "connected");
         self.events.emit(DistributorEvent::Connected { subscriber: subscriber.clone() });
-        self.offer_to(key, connection.clone());
+        self.offer_to(key, connection.clone(), Due::AllOpen);
         let serving = Arc::new(Serving { state: self.clone(), key });
         let reason = serve(connection.clone(), serving, Limits::DEFAULT).await;
         if self.links.remove(&key, generation) {
@@ -153,19 +160,20 @@ impl State {
             }
             let silence = self.settings.silence;
             self.change_firings(move |firing, now| firing.tick(silence, now)).await;
-            if self.is_offer_due() {
-                self.offer_all();
+            for (key, connection) in self.links.all() {
+                if self.waited_long_enough(&key) {
+                    self.offer_to(key, connection, Due::Waited);
+                }
             }
             self.dial_due(&endpoint, &mut dialling, &tasks);
         }
     }
 
-    /// Whether a Subscriber that asked for a later offer waits for it now. All others are offered what is open when
-    /// they connect.
-    fn is_offer_due(&self) -> bool {
+    /// Whether a Subscriber asked for a later offer and is to have it now. Whatever else is open it was offered when it
+    /// connected.
+    fn waited_long_enough(&self, key: &KeyHash) -> bool {
         let now = self.now();
-        let firings = lock(&self.firings);
-        firings.values().any(|firing| firing.next_wakeup(self.settings.silence, now) == Some(Duration::ZERO))
+        lock(&self.firings).values().any(|firing| !due_of(firing, key, Due::Waited, now).is_empty())
     }
 
     fn dial_due(
@@ -258,11 +266,18 @@ impl Answering for Serving {
             }
             Request::Receipt(bytes) => {
                 let (state, key) = (self.state.clone(), self.key);
-                match tokio::task::spawn_blocking(move || state.take_receipt(&key, &bytes)).await {
-                    Ok(Ok(())) => Reply::Answer(Answer::Receipt),
-                    Ok(Err(error)) => {
+                let taking = move || match state.judge_receipt(&key, &bytes) {
+                    Ok(receipt) => state.take_receipt(&key, receipt),
+                    Err(error) => {
                         tracing::warn!(code = error.code(), %error, "a receipt was refused");
-                        Reply::refuse(error.code(), error.to_string())
+                        Ok(Reply::refuse(error.code(), error.to_string()))
+                    }
+                };
+                match tokio::task::spawn_blocking(taking).await {
+                    Ok(Ok(reply)) => reply,
+                    Ok(Err(error)) => {
+                        tracing::error!(code = error.code(), %error, "a receipt cannot be stored");
+                        Reply::refuse(code::INTERNAL, "the Distributor cannot store the receipt now")
                     }
                     Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
                 }
@@ -282,7 +297,9 @@ impl State {
         }
         match self.depot.open_file(*id) {
             Ok(file) => {
-                let sent = self.sending_progress(key, &info.root.distribution, info.bytes);
+                let revision = info.root.revision;
+                let about = Sent { package: *id, revision, bytes: 0, bytes_total: info.bytes };
+                let sent = self.sending_progress(key, &info.root.distribution, about);
                 Reply::Content(Content::File { file, bytes: info.bytes, sent })
             }
             Err(error) => {
@@ -297,13 +314,21 @@ impl State {
         self: &Arc<Self>,
         key: &KeyHash,
         distribution: &DistributionId,
-        bytes_total: u64,
+        about: Sent,
     ) -> Box<dyn FnMut(u64) + Send> {
         let (state, key, distribution) = (self.clone(), *key, *distribution);
         let (subscriber, label) = (self.name_of_key(&key), self.name_of_distribution(&distribution));
-        let mut total = 0;
         Box::new(move |bytes| {
-            total += bytes;
+            let served = {
+                let mut sent = lock(&state.sent);
+                let entry = sent.entry((key, distribution)).or_insert(about);
+                if entry.package != about.package {
+                    *entry = about;
+                }
+                // What had to be fetched twice does not count twice.
+                entry.bytes = entry.bytes.saturating_add(bytes).min(entry.bytes_total);
+                *entry
+            };
             let now = state.now();
             for firing in lock(&state.firings).values_mut() {
                 firing.heard(&key, &distribution, now);
@@ -311,8 +336,8 @@ impl State {
             state.events.emit(DistributorEvent::Sending {
                 subscriber: subscriber.clone(),
                 distribution: label.clone(),
-                bytes: total,
-                bytes_total,
+                bytes: served.bytes,
+                bytes_total: served.bytes_total,
             });
         })
     }
@@ -330,8 +355,8 @@ impl State {
         }
     }
 
-    /// Verifies a receipt, enters it into the firings it is about, and only then has it acknowledged.
-    fn take_receipt(&self, key: &KeyHash, bytes: &[u8]) -> Result<(), Error> {
+    /// Verifies that a receipt is one, and of the node that sent it.
+    fn judge_receipt(&self, key: &KeyHash, bytes: &[u8]) -> Result<Receipt, Error> {
         let envelope = Envelope::from_bytes(bytes)?;
         envelope.expect_kind(EnvelopeKind::RECEIPT)?;
         // A Subscriber's clock may be ahead of ours; a receipt is about the past and is judged when it was issued.
@@ -340,8 +365,11 @@ impl State {
         if envelope.body().issuer != *key {
             return Err(DistributorError::ForeignReceipt.into());
         }
-        let payload = &envelope.body().payload;
-        let receipt: Receipt = crate::codec::decode("a receipt", payload, Limits::DEFAULT.envelope_bytes_max)?;
+        Ok(Receipt::from_payload(&envelope.body().payload)?)
+    }
+
+    /// Enters a receipt into the firings it is about, and only then has it acknowledged.
+    fn take_receipt(&self, key: &KeyHash, receipt: Receipt) -> Result<Reply, Error> {
         self.change_firings_now(|firing, now| firing.receipt(key, &receipt, now))?;
         self.events.emit(DistributorEvent::Receipt {
             firing: receipt.firing,
@@ -352,6 +380,6 @@ impl State {
             code: receipt.code,
             detail: receipt.detail,
         });
-        Ok(())
+        Ok(Reply::Answer(Answer::Receipt))
     }
 }

@@ -21,6 +21,33 @@ use crate::transport::QuicConnection;
 /// How long a Subscriber may think about an offer: it fetches and verifies the statement meanwhile.
 const OFFER_PATIENCE: Duration = Duration::from_secs(60);
 
+/// What is offered on which occasion. A part that failed is offered again on a new connection or in a new firing, and
+/// not because another part happens to be due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Everything that is open: the Subscriber has just connected.
+    AllOpen,
+    /// A firing that has just begun.
+    Of(FiringId),
+    /// What the Subscriber asked to be offered later, and that is now.
+    Waited,
+}
+
+/// What of `firing` is to be offered to a Subscriber.
+pub(super) fn due_of(firing: &Firing, subscriber: &KeyHash, due: Due, now: UnixMillis) -> Vec<FiringTarget> {
+    let mut targets = match due {
+        Due::Of(id) if id != firing.id() => vec![],
+        _ => firing.offers(subscriber, now),
+    };
+    if due == Due::Waited {
+        let waited: Vec<_> = firing.parts().iter().filter(|part| part.not_before.is_some()).collect();
+        targets.retain(|target| {
+            waited.iter().any(|part| (part.subscriber, part.distribution) == (target.subscriber, target.distribution))
+        });
+    }
+    targets
+}
+
 /// Ended firings that stay on record.
 const FIRINGS_KEPT: usize = 100;
 
@@ -42,7 +69,9 @@ impl State {
         let firing = tokio::task::spawn_blocking(move || state.start_firing(&channel, &distributions))
             .await
             .map_err(|_| DistributorError::Worker)??;
-        self.offer_all();
+        for (key, connection) in self.links.all() {
+            self.offer_to(key, connection, Due::Of(firing));
+        }
         Ok(firing)
     }
 
@@ -149,15 +178,30 @@ impl State {
         Ok(self.report_of(firing))
     }
 
-    pub(super) fn report_of(&self, firing: &Firing) -> FiringReport {
-        let rows = firing.parts().iter().map(|part| DeliveryRow {
-            subscriber: self.name_of_key(&part.subscriber),
-            distribution: self.name_of_distribution(&part.distribution),
-            revision: part.revision,
-            state: part.state,
-            since: part.since,
-            code: part.code.clone(),
-            detail: part.detail.clone(),
+    /// The firings that `wanted` chooses, newest first.
+    pub(super) fn reports(&self, wanted: impl Fn(&Firing) -> bool) -> Vec<FiringReport> {
+        let firings = lock(&self.firings);
+        let mut reports: Vec<_> =
+            firings.values().filter(|firing| wanted(firing)).map(|firing| self.report_of(firing)).collect();
+        reports.sort_by_key(|report| std::cmp::Reverse(report.started));
+        reports
+    }
+
+    fn report_of(&self, firing: &Firing) -> FiringReport {
+        let sent = lock(&self.sent);
+        let rows = firing.parts().iter().map(|part| {
+            let sent = sent.get(&(part.subscriber, part.distribution)).filter(|sent| sent.revision >= part.revision);
+            DeliveryRow {
+                subscriber: self.name_of_key(&part.subscriber),
+                distribution: self.name_of_distribution(&part.distribution),
+                revision: part.revision,
+                state: part.state,
+                since: part.since,
+                code: part.code.clone(),
+                detail: part.detail.clone(),
+                sent_bytes: sent.map_or(0, |sent| sent.bytes),
+                package_bytes: sent.map_or(0, |sent| sent.bytes_total),
+            }
         });
         FiringReport {
             firing: firing.id(),
@@ -168,30 +212,33 @@ impl State {
         }
     }
 
-    /// Offers everything that is open to everyone who is connected.
-    pub(super) fn offer_all(self: &Arc<Self>) {
-        for (key, connection) in self.links.all() {
-            self.offer_to(key, connection);
-        }
-    }
-
-    /// Offers everything that is open to one Subscriber that is connected.
-    pub(super) fn offer_to(self: &Arc<Self>, key: KeyHash, connection: QuicConnection) {
+    /// Offers what is due to one Subscriber that is connected.
+    pub(super) fn offer_to(self: &Arc<Self>, key: KeyHash, connection: QuicConnection, due: Due) {
         let state = self.clone();
         self.links.spawn(async move {
             let now = state.now();
-            let due: Vec<_> = {
+            let targets: Vec<_> = {
                 let firings = lock(&state.firings);
-                let open = firings.values().filter(|firing| !firing.is_over());
-                open.flat_map(|firing| firing.offers(&key, now).into_iter().map(|target| (firing.id(), target)))
-                    .collect()
+                let of = |firing: &Firing| {
+                    due_of(firing, &key, due, now).into_iter().map(|target| (firing.id(), target)).collect::<Vec<_>>()
+                };
+                firings.values().flat_map(of).collect()
             };
-            for (firing, target) in due {
+            for (firing, target) in targets {
+                // Offers take their time, and the firing may have ended meanwhile.
+                if !state.is_due_still(&firing, &target) {
+                    continue;
+                }
                 if let Err(error) = state.offer(&connection, firing, target).await {
                     tracing::warn!(subscriber = %state.name_of_key(&key), %error, "an offer failed");
                 }
             }
         });
+    }
+
+    fn is_due_still(&self, firing: &FiringId, target: &FiringTarget) -> bool {
+        let firings = lock(&self.firings);
+        firings.get(firing).is_some_and(|firing| firing.offers(&target.subscriber, self.now()).contains(target))
     }
 
     async fn offer(

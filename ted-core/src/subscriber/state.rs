@@ -1,18 +1,20 @@
 //! A Subscriber's state: what it keeps, and how it is opened.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
-use crate::id::{DistributionId, InstanceId, KeyHash, UnixMillis};
+use crate::id::{DistributionId, InstanceId, KeyHash, Revision, UnixMillis};
 use crate::model::Endpoint;
 use crate::name::NodeName;
 use crate::node::{Clock, EventBus, Links, Records};
 use crate::protocol::Delivery;
-use crate::security::{Crypto, DistributorRoot, Identity, Keystore, ReleaseStatement, Usage};
+use crate::security::{Crypto, DistributorRoot, Identity, ReleaseStatement, Stage, Usage};
 use crate::store::{DataDir, Floors, LocalDepot, NodeRole, SecurityDir, SledCatalog};
 use crate::subscriber::Settings;
 use crate::subscriber::deliveries::Job;
@@ -32,7 +34,6 @@ pub(super) struct State {
     pub(super) crypto: Arc<dyn Crypto>,
     pub(super) instance: InstanceId,
     pub(super) security: SecurityDir,
-    pub(super) keystore: Mutex<Keystore>,
     pub(super) floors: Floors,
     pub(super) records: Records,
     pub(super) depot: LocalDepot,
@@ -46,8 +47,31 @@ pub(super) struct State {
     pub(super) last_sequence: Mutex<u64>,
     pub(super) receipts: Notify,
     pub(super) links: Links,
+    pub(super) run: Mutex<Run>,
     pub(super) network: Mutex<Option<Network>>,
+    /// How far the newest offered revision of each Distribution is.
+    pub(super) standing: Mutex<HashMap<Key, Standing>>,
+    /// What is wrong with the connection to a Distributor.
+    pub(super) troubles: Mutex<HashMap<KeyHash, String>>,
     pub(super) events: EventBus<SubscriberEvent>,
+}
+
+/// One run, from a start to the stop that ends it: what waits listens to the token, what computes looks at the flag.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Run {
+    pub(super) stop: CancellationToken,
+    pub(super) stopping: Arc<AtomicBool>,
+}
+
+impl Run {
+    pub(super) fn end(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.stop.cancel();
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.stop.is_cancelled()
+    }
 }
 
 /// A Distributor as the catalog keeps it: where it is reached.
@@ -55,6 +79,17 @@ pub(super) struct State {
 pub(super) struct KnownDistributor {
     pub(super) name: NodeName,
     pub(super) endpoints: Vec<Endpoint>,
+}
+
+/// How far the newest offered revision of a Distribution is, as people are told.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Standing {
+    pub(super) offered: Option<Revision>,
+    pub(super) stage: Option<Stage>,
+    pub(super) bytes: u64,
+    pub(super) bytes_total: u64,
+    pub(super) trouble: Option<String>,
+    pub(super) at: Option<UnixMillis>,
 }
 
 /// A mutex whose holder never panics while it holds it; should one have done so, what it guards is whole all the same.
@@ -73,10 +108,10 @@ impl State {
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
         let depot = LocalDepot::open(data.path())?;
+        security.trust()?;
         Ok(Self {
             name,
             instance: InstanceId::from_bytes(instance),
-            keystore: Mutex::new(security.load_keystore()?),
             floors: Floors::open(&security)?,
             security,
             records,
@@ -88,7 +123,10 @@ impl State {
             last_sequence: Mutex::new(clock.now().millis()),
             receipts: Notify::new(),
             links: Links::new(),
+            run: Mutex::default(),
             network: Mutex::default(),
+            standing: Mutex::default(),
+            troubles: Mutex::default(),
             events: EventBus::new(),
             data,
             settings,
@@ -110,8 +148,7 @@ impl State {
 
     /// The Distributors that are trusted: those in the keystore, and those whose certificate lies in `security/`.
     pub(super) fn trusted_roots(&self) -> Result<Vec<DistributorRoot>, Error> {
-        let (trusted, _) = self.security.trusted_roots()?;
-        Ok(trusted.into_iter().map(|trusted| trusted.root).collect())
+        Ok(self.security.trust()?.roots.iter().map(|trusted| trusted.root.clone()).collect())
     }
 
     pub(super) fn trusted_root(&self, fleet: &KeyHash) -> Result<DistributorRoot, Error> {
@@ -138,19 +175,43 @@ impl State {
 
     /// This node's identity in a Distributor's fleet.
     pub(super) fn identity(&self, fleet: &KeyHash) -> Result<Identity, Error> {
-        let identity = lock(&self.keystore).identity(fleet, Usage::SubscriberIdentity);
+        let identity = self.security.trust()?.keystore.identity(fleet, Usage::SubscriberIdentity);
         Ok(identity.ok_or_else(|| SubscriberError::NotEnrolled(self.distributor_name(fleet)))?)
     }
 
-    /// Hands a job to its Distribution's queue, whose task is started with the first one.
+    /// Notes how far a Distribution is, for whoever asks.
+    pub(super) fn note(&self, key: Key, change: impl FnOnce(&mut Standing)) {
+        let mut standings = lock(&self.standing);
+        let standing = standings.entry(key).or_default();
+        change(standing);
+        standing.at = Some(self.clock.now());
+    }
+
+    /// The run that goes on now, or the last one.
+    pub(super) fn run(&self) -> Run {
+        lock(&self.run).clone()
+    }
+
+    /// Hands a job to its Distribution's queue, whose task is started with the first one. A Subscriber that stops
+    /// begins nothing more: the next start finds what is left to do.
     pub(super) fn start_job(self: &Arc<Self>, job: Job) {
         let key = job.key();
         let mut queues = lock(&self.queues);
+        let run = self.run();
+        if run.is_over() {
+            return;
+        }
         let queue = queues.entry(key).or_insert_with(|| {
             let (queue, mut jobs) = mpsc::unbounded_channel();
             let state = self.clone();
             self.links.spawn(async move {
-                while let Some(job) = jobs.recv().await {
+                loop {
+                    let job = tokio::select! {
+                        biased;
+                        () = run.stop.cancelled() => return,
+                        job = jobs.recv() => job,
+                    };
+                    let Some(job) = job else { return };
                     state.do_job(job).await;
                 }
             });

@@ -79,7 +79,7 @@ pub(super) fn options(
     identity: Option<&Identity>,
     now: UnixMillis,
 ) -> EndpointOptions {
-    let fleets = vec![FleetIdentity { root: root.clone(), identity: identity.cloned() }];
+    let fleets = vec![FleetIdentity { fleet: root.key_hash(), identity: identity.cloned() }];
     EndpointOptions::new(policy, fleets).clock(move || now).timing(QUICK)
 }
 

@@ -160,7 +160,7 @@ async fn trust_and_certificates_that_change_count_from_the_next_handshake_on() {
     let (address, fleet) = (listener.local_addr().unwrap(), a.key());
     let connect = || async { tokio::join!(client.dial(address, &fleet, Alpn::Ted1), judge_next(&listener)) };
 
-    let shown = |identity: &Identity| [FleetIdentity { root: a.root().clone(), identity: Some(identity.clone()) }];
+    let shown = |identity: &Identity| [FleetIdentity { fleet: a.key(), identity: Some(identity.clone()) }];
     client.set_identities(&shown(&a.subscriber)).unwrap();
     let (dialled, _) = connect().await;
     assert_eq!(dialled.map(drop).unwrap_err().code(), "TED-1314", "the listener has no certificate yet");

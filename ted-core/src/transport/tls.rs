@@ -21,15 +21,15 @@ use rustls::{
 };
 
 use crate::id::KeyHash;
-use crate::security::{Alpn, DistributorRoot, Identity, fleet_sni};
+use crate::security::{Alpn, Identity, fleet_sni};
 use crate::transport::TransportError;
 use crate::transport::connection::readable;
 
 /// As whom this node appears in a fleet.
 #[derive(Debug, Clone)]
 pub struct FleetIdentity {
-    /// The fleet's Distributor.
-    pub root: DistributorRoot,
+    /// The fleet: its Distributor's key.
+    pub fleet: KeyHash,
     /// The certificate and key that are shown: a Distributor's TLS certificate or a Subscriber's identity; none
     /// before the node has enrolled.
     pub identity: Option<Identity>,
@@ -123,7 +123,7 @@ fn certified(fleets: &[FleetIdentity]) -> Result<HashMap<String, Arc<CertifiedKe
     let mut keys = HashMap::new();
     for fleet in fleets {
         let Some(identity) = &fleet.identity else { continue };
-        keys.insert(fleet_sni(&fleet.root.key_hash()), certified_key(identity)?);
+        keys.insert(fleet_sni(&fleet.fleet), certified_key(identity)?);
     }
     Ok(keys)
 }
