@@ -149,6 +149,9 @@ impl World {
     }
 
     pub async fn with(change: impl FnOnce(DistributorBuilder) -> DistributorBuilder) -> Self {
+        let filter = tracing_subscriber::EnvFilter::try_from_env("TED_LOG").unwrap_or_else(|_| "off".into());
+        // Another test of the program may have been first.
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let folder = tempfile::Builder::new().prefix("ted-test-").tempdir().expect("a folder");
         let source = folder.path().join("source");
         small_tree(&source);

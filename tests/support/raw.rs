@@ -55,6 +55,15 @@ pub async fn dial(data: &Path, address: SocketAddr) -> (Endpoint, QuicConnection
     (endpoint, connection)
 }
 
+/// A connection as somebody who is nobody yet, on which only an enrolment is answered.
+pub async fn dial_to_enrol(root: DistributorRoot, address: SocketAddr) -> (Endpoint, QuicConnection) {
+    let fleet = root.key_hash();
+    let options = EndpointOptions::new(Arc::new(Trusts(root.clone())), vec![FleetIdentity { root, identity: None }]);
+    let endpoint = Endpoint::dial_only(options).expect("an endpoint");
+    let connection = endpoint.dial(address, &fleet, Alpn::Enrol1).await.expect("it is accepted");
+    (endpoint, connection)
+}
+
 /// What came back for one request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reply {

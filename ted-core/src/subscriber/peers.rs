@@ -29,6 +29,8 @@ const GOODBYE: Duration = Duration::from_secs(10);
 
 /// How long a node that waits for approval pauses before it asks again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// How long receipts wait that a connected Distributor did not take.
+const RECEIPTS_AGAIN: Duration = Duration::from_secs(10);
 
 /// What runs while a Subscriber does.
 pub(super) struct Network {
@@ -322,16 +324,21 @@ impl State {
         }
     }
 
-    /// Sends receipts whenever there are new ones, or a connection over which old ones can go.
+    /// Sends receipts whenever there are new ones, or a connection over which old ones can go; and again after a pause
+    /// while a Distributor that is connected does not take them.
     async fn send_all_receipts(self: Arc<Self>, stop: CancellationToken) {
+        let mut waiting = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.receipts.notified() => {}
+                () = tokio::time::sleep(RECEIPTS_AGAIN), if waiting => {}
             }
+            waiting = false;
             for (fleet, connection) in self.links.all() {
                 if let Err(error) = self.send_receipts(fleet, &connection).await {
-                    tracing::debug!(%error, "receipts wait for a better connection");
+                    tracing::debug!(%error, "receipts wait for a better moment");
+                    waiting = true;
                 }
             }
         }
