@@ -105,7 +105,7 @@ async fn a_distributor_dials_a_subscriber_that_listens() {
     // It does not know where the Distributor is any more, so the Distributor has to come.
     let pem = world.distributor.certificate_pem();
     let name = subscriber.trust(&pem).await.expect("trusted");
-    let refused = subscriber.enrol(&name, &[], None).await;
+    let refused = subscriber.enrol(Some(&name), &[], None).await;
     assert!(refused.is_err(), "{refused:?}");
     let mut events = world.distributor.events();
     let address = subscriber.start().await.expect("it starts").expect("it listens");
@@ -215,8 +215,8 @@ async fn a_node_without_a_token_waits_until_it_is_approved() {
     let subscriber = world.builder("new.example").name(node("new.example")).open().await.expect("opened");
     let name = subscriber.trust(&world.distributor.certificate_pem()).await.expect("trusted");
     let endpoints = [world.address.to_string().parse().expect("an endpoint")];
-    let asked = within("an answer", subscriber.enrol(&name, &endpoints, None)).await.expect("answered");
-    let Enrolment::Pending { fingerprint } = asked else { panic!("{asked:?}") };
+    let asked = within("an answer", subscriber.enrol(Some(&name), &endpoints, None)).await.expect("answered");
+    let (_, Enrolment::Pending { fingerprint }) = asked else { panic!("{asked:?}") };
     let pending = world.distributor.pending().await.expect("readable");
     assert_eq!((pending.len(), &pending[0].fingerprint), (1, &fingerprint));
     let other = world.distributor.approve(&node("other.example"), None, &[]).await;
@@ -224,8 +224,8 @@ async fn a_node_without_a_token_waits_until_it_is_approved() {
 
     world.distributor.approve(&node("new.example"), Some(&fingerprint), &[label(CHANNEL)]).await.expect("approved");
     assert!(world.distributor.pending().await.expect("readable").is_empty());
-    let asked = within("an answer", subscriber.enrol(&name, &endpoints, None)).await.expect("answered");
-    assert_eq!(asked, Enrolment::Enrolled);
+    let asked = within("an answer", subscriber.enrol(Some(&name), &endpoints, None)).await.expect("answered");
+    assert_eq!(asked.1, Enrolment::Enrolled);
     world.start(&subscriber).await;
     world.deliver().await;
     world.assert_equal("new.example");
@@ -240,7 +240,9 @@ async fn a_token_is_good_for_its_uses_its_time_and_its_node_alone() {
     let enrol = async |name: &str, token: &str| {
         let subscriber = world.builder(name).name(node(name)).open().await.expect("opened");
         let distributor = subscriber.trust(&world.distributor.certificate_pem()).await.expect("trusted");
-        within("an answer", subscriber.enrol(&distributor, &endpoints, Some(token))).await
+        within("an answer", subscriber.enrol(Some(&distributor), &endpoints, Some(token)))
+            .await
+            .map(|(_, enrolment)| enrolment)
     };
     let hour = Duration::from_secs(3600);
 
@@ -285,7 +287,8 @@ async fn a_node_that_joins_anew_takes_the_place_of_the_one_that_had_its_name() {
     fs::write(world.source.join("file-05"), "for the new one\n").expect("written");
 
     let invite = world.invite("one.example").await;
-    let again = Subscriber::builder(world.data_of("again")).target(label(DISTRIBUTION), world.target_of("again"));
+    let again = Subscriber::builder(world.data_of("again"))
+        .target(DISTRIBUTION.parse().expect("valid"), world.target_of("again"));
     let after = within("the enrolment", again.join(&invite)).await.expect("it joins");
     disconnected(&mut events, "one.example").await;
     let code = event("the old key to be refused", &mut refusals, |event| match event {
@@ -309,7 +312,8 @@ async fn what_was_open_for_a_lost_node_is_delivered_to_the_one_that_joins_in_its
     drop(world.joined("one.example").await);
     let firing = world.send().await;
     let invite = world.invite("one.example").await;
-    let again = Subscriber::builder(world.data_of("again")).target(label(DISTRIBUTION), world.target_of("again"));
+    let again = Subscriber::builder(world.data_of("again"))
+        .target(DISTRIBUTION.parse().expect("valid"), world.target_of("again"));
     let after = within("the enrolment", again.join(&invite)).await.expect("it joins");
     world.start(&after).await;
     let report = world.wait(firing).await;

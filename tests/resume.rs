@@ -115,7 +115,8 @@ async fn a_subscriber_that_crashed_in_the_middle_goes_on_from_what_was_synced() 
     drop(subscriber);
     proxy.mend_link();
     let before = sent.load(Ordering::SeqCst);
-    let builder = Subscriber::builder(copy).target(label(DISTRIBUTION), world.target_of("one.example"));
+    let builder =
+        Subscriber::builder(copy).target(DISTRIBUTION.parse().expect("valid"), world.target_of("one.example"));
     let subscriber = builder.open().await.expect("what a crash left can be opened");
     world.start(&subscriber).await;
     let report = world.wait(firing).await;

@@ -318,10 +318,19 @@ pub(crate) struct SendArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Until {
-    /// The packages are on the Subscribers' disks, verified.
+    /// The packages are on the Subscribers' disks.
     Received,
     /// The files are in their places.
     Extracted,
+}
+
+impl From<Until> for ted_core::Until {
+    fn from(until: Until) -> Self {
+        match until {
+            Until::Received => Self::Received,
+            Until::Extracted => Self::Extracted,
+        }
+    }
 }
 
 #[cfg(test)]

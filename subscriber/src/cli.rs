@@ -11,7 +11,7 @@ use ted_cli::package::PackageCommand;
 use ted_core::model::Endpoint;
 use ted_core::name::NodeName;
 
-use crate::reference::DistributionRef;
+use ted_core::DistributionRef;
 
 /// Receives, verifies and extracts what Distributors send.
 #[derive(Debug, Parser)]

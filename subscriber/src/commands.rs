@@ -7,20 +7,21 @@ use serde::Serialize;
 use ted_cli::api::{Done, Operation};
 use ted_cli::common::absolute;
 use ted_cli::control::ControlSocket;
-use ted_cli::error::{ApiError, code};
+use ted_cli::error::{ApiError, code, from_library};
 use ted_cli::output::{self, Format, Render};
 use ted_cli::progress::Progress;
 use ted_cli::session::Session;
 use ted_cli::{files, generate, package, shutdown, watch};
+use ted_core::security::Invite;
 use ted_core::store::NodeRole;
 
 use crate::api::{
     DistributionExtract, DistributionVerify, DistributorEnrol, DistributorLeave, DistributorTrust, KeystoreList,
-    KeystoreShow, NodeDoctor, NodeInit, NodeJoin, NodeStatus, TargetList, TargetSet, TargetUnset,
+    KeystoreShow, NodeDoctor, NodeJoin, NodeStatus, TargetList, TargetSet, TargetUnset,
 };
 use crate::cli::{Cli, Command, JoinArgs, KeystoreCommand, TargetCommand};
-use crate::reference::DistributionRef;
-use crate::service::{Presence, Service, Settings};
+use crate::service::{Service, Settings};
+use ted_core::DistributionRef;
 
 /// Invites and certificates are a few KiB; anything beyond this is another file.
 const TEXT_FILE_BYTES_MAX: u64 = 256 * 1024;
@@ -42,8 +43,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
     match command {
         Command::Join(args) => join(&context, args).await,
         Command::Init(args) => {
-            let request = NodeInit { name: args.name, listen: args.listen };
-            context.answer_from(context.made().await?, &request).await
+            let node = Service::init(&context.settings, args.name, args.listen).await?;
+            output::print(context.format, &node)
         }
         Command::Trust { file } => trust(&context, &file).await,
         Command::Enrol(args) => {
@@ -78,12 +79,7 @@ struct Context {
 impl Context {
     /// The daemon, or the state itself where none runs.
     async fn session(&self) -> Result<Session<Service>, ApiError> {
-        Session::open(&self.settings.data_dir, async || Service::open(&self.settings, Presence::Existing)).await
-    }
-
-    /// The same, with a data directory that is made where it is missing.
-    async fn made(&self) -> Result<Session<Service>, ApiError> {
-        Session::open(&self.settings.data_dir, async || Service::open(&self.settings, Presence::MadeIfMissing)).await
+        Session::open(&self.settings.data_dir, async || Service::open(&self.settings).await).await
     }
 
     /// The daemon; the command makes no sense without it.
@@ -97,15 +93,7 @@ impl Context {
         O: Operation,
         O::Answer: Serialize + Render,
     {
-        self.answer_from(self.session().await?, request).await
-    }
-
-    async fn answer_from<O>(&self, session: Session<Service>, request: &O) -> Result<(), ApiError>
-    where
-        O: Operation,
-        O::Answer: Serialize + Render,
-    {
-        output::print(self.format, &session.call(request).await?)
+        output::print(self.format, &self.session().await?.call(request).await?)
     }
 
     /// Carries out what takes long, and shows its progress meanwhile.
@@ -129,8 +117,11 @@ impl Context {
 async fn join(context: &Context, args: JoinArgs) -> Result<(), ApiError> {
     let invite = files::read_text(&args.file, TEXT_FILE_BYTES_MAX)?;
     let targets = args.target.into_iter().map(|(name, folder)| Ok((name, absolute(&folder)?)));
-    let request = NodeJoin { invite, targets: targets.collect::<Result<_, ApiError>>()? };
-    context.answer_from(context.made().await?, &request).await
+    let targets = targets.collect::<Result<_, ApiError>>()?;
+    let name = Invite::from_text(&invite).map_err(from_library)?.node;
+    let settings = &context.settings;
+    let session = Session::open(&settings.data_dir, async || Service::open_or_make(settings, name).await).await?;
+    output::print(context.format, &session.call(&NodeJoin { invite, targets }).await?)
 }
 
 async fn trust(context: &Context, file: &Path) -> Result<(), ApiError> {
@@ -141,11 +132,15 @@ async fn trust(context: &Context, file: &Path) -> Result<(), ApiError> {
 async fn run_daemon(context: &Context) -> Result<(), ApiError> {
     let ending = shutdown::requested()
         .map_err(|error| ApiError::new(code::STATE, format!("signals cannot be listened to: {error}")))?;
-    let service = Service::open(&context.settings, Presence::Existing)?;
-    let socket = ControlSocket::bind(service.data().path()).await?;
-    let settings = service.settings();
-    tracing::info!(data = %settings.data_dir.display(), listen = ?settings.config.listen, "the Subscriber runs");
-    socket.serve(service, ending).await
+    let service = Service::open_daemon(&context.settings).await?;
+    let data = &context.settings.data_dir;
+    let socket = ControlSocket::bind(data).await?;
+    let subscriber = service.subscriber().clone();
+    let listen = subscriber.start().await?.map_or("nothing: it only dials".to_owned(), |address| address.to_string());
+    tracing::info!(name = %subscriber.name(), listen, data = %data.display(), "the Subscriber runs");
+    let served = socket.serve(service, ending).await;
+    subscriber.shutdown().await;
+    served
 }
 
 async fn target(context: &Context, command: TargetCommand) -> Result<(), ApiError> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use ted_cli::config::{ConnectionTimeout, Kind};
 use ted_core::name::NodeName;
 
-use crate::reference::DistributionRef;
+use ted_core::DistributionRef;
 
 /// The Subscriber's configuration file; every key can be given in the environment as `TED_<KEY>` too.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

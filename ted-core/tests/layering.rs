@@ -15,6 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["extract"],
     &["store"],
     &["transport"],
+    &["node"],
     &["distributor", "subscriber"],
     &["lib"],
 ];

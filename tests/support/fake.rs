@@ -115,7 +115,7 @@ impl Fake {
     pub async fn meet(data: &Path, address: SocketAddr, package: &Package, alter: Alter) -> Self {
         let (authority, signing, tls) = keys(data);
         let distributor = authority.root().key_hash();
-        let fleet = FleetIdentity { root: authority.root().clone(), identity: Some(tls) };
+        let fleet = FleetIdentity { fleet: authority.root().key_hash(), identity: Some(tls) };
         let options = EndpointOptions::new(Arc::new(Everybody(authority)), vec![fleet]);
         let endpoint = Endpoint::bind_with(address, options).expect("the address is free");
         let incoming = within("a Subscriber", endpoint.accept()).await.expect("open");

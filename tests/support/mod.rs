@@ -172,7 +172,7 @@ impl World {
     }
 
     pub fn builder(&self, name: &str) -> SubscriberBuilder {
-        Subscriber::builder(self.data_of(name)).target(label(DISTRIBUTION), self.target_of(name))
+        Subscriber::builder(self.data_of(name)).target(DISTRIBUTION.parse().expect("valid"), self.target_of(name))
     }
 
     pub async fn invite(&self, name: &str) -> String {

@@ -46,8 +46,10 @@ pub fn identity(data: &Path) -> (DistributorRoot, Identity) {
 pub async fn dial(data: &Path, address: SocketAddr) -> (Endpoint, QuicConnection) {
     let (root, identity) = identity(data);
     let fleet = root.key_hash();
-    let options =
-        EndpointOptions::new(Arc::new(Trusts(root.clone())), vec![FleetIdentity { root, identity: Some(identity) }]);
+    let options = EndpointOptions::new(
+        Arc::new(Trusts(root.clone())),
+        vec![FleetIdentity { fleet: root.key_hash(), identity: Some(identity) }],
+    );
     let endpoint = Endpoint::dial_only(options).expect("an endpoint");
     let connection = endpoint.dial(address, &fleet, Alpn::Ted1).await.expect("it is accepted");
     (endpoint, connection)

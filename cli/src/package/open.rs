@@ -77,7 +77,7 @@ impl PackageFile {
             return Err(fail(&"this is a folder, not a package"));
         }
         let mut judged = None;
-        let index = read_index(&file, &Limits::DEFAULT, &mut |root, bytes, signature| {
+        let index = read_index(&file, &Limits::DEFAULT, &mut |root: &Root, bytes: &[u8], signature: &Signature| {
             judged = Some(judge(trust, root, bytes, signature)?);
             Ok::<(), ApiError>(())
         });

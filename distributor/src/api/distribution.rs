@@ -95,8 +95,8 @@ pub(crate) struct RevisionView {
     pub(crate) package_bytes: u64,
     /// The baseline's id.
     pub(crate) package: String,
-    /// The baseline's file.
-    pub(crate) file: PathBuf,
+    /// The baseline's file; `None` where it is gone.
+    pub(crate) file: Option<PathBuf>,
 }
 
 impl Render for DistributionView {
@@ -116,7 +116,7 @@ impl Render for DistributionView {
             ("entries", newest.map(|newest| newest.entries.to_string())),
             ("content", newest.map(|newest| units::bytes(newest.content_bytes))),
             ("package", newest.map(|newest| format!("{}, {}", units::bytes(newest.package_bytes), newest.package))),
-            ("file", newest.map(|newest| newest.file.display().to_string())),
+            ("file", newest.and_then(|newest| newest.file.as_ref()).map(|file| file.display().to_string())),
         ]);
     }
 }
@@ -166,20 +166,14 @@ pub(crate) struct BuildView {
     /// False where the source has not changed and nothing was built.
     pub(crate) built: bool,
     pub(crate) milliseconds: u64,
-    pub(crate) skipped: Vec<SkippedView>,
-}
-
-/// Something in the source that is not distributed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct SkippedView {
-    pub(crate) path: String,
-    pub(crate) reason: String,
+    /// What is in the source and not in the revision, `path: reason`.
+    pub(crate) skipped: Vec<String>,
 }
 
 impl Render for BuildView {
     fn render(&self, out: &mut Text) {
         for skipped in &self.skipped {
-            out.line(format_args!("left out: {}: {}", skipped.path, skipped.reason));
+            out.line(format_args!("left out: {skipped}"));
         }
         let (name, at) = (&self.distribution, &self.revision);
         if !self.built {

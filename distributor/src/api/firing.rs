@@ -125,7 +125,7 @@ impl DeliveryStage {
     /// Whether `until` is reached.
     pub(crate) fn has_reached(self, until: Until) -> bool {
         match until {
-            Until::Received => matches!(self, Self::Verified | Self::Extracted),
+            Until::Received => matches!(self, Self::Received | Self::Verified | Self::Extracted),
             Until::Extracted => self == Self::Extracted,
         }
     }
@@ -276,7 +276,8 @@ mod tests {
         for (state, stages, until, settled, exit) in [
             (Open, vec![Extracted, Extracted], Files, true, fine),
             (Open, vec![Verified, Extracted], Packages, true, fine),
-            (Open, vec![Received], Packages, false, none),
+            (Open, vec![Received], Packages, true, fine),
+            (Open, vec![Sending], Packages, false, none),
             (Open, vec![Verified, Extracted], Files, false, partly),
             (Open, vec![Waiting], Files, false, none),
             (Open, vec![Sending, Failed], Files, false, none),

@@ -7,15 +7,22 @@ mod node;
 mod security;
 mod subscriber;
 
-pub(crate) use channel::{ChannelCreate, ChannelDelete, ChannelList, ChannelShow, ChannelUpdate};
+pub(crate) use channel::{
+    ChannelCreate, ChannelDelete, ChannelList, ChannelShow, ChannelUpdate, ChannelView, Channels,
+};
 pub(crate) use distribution::{
     BuildView, DistributionBuild, DistributionCreate, DistributionDelete, DistributionList, DistributionShow,
-    DistributionUpdate, DistributionView,
+    DistributionUpdate, DistributionView, Distributions, RevisionView,
 };
-pub(crate) use firing::{ChannelSend, DeliveryView, FiringCancel, FiringView, FiringWait};
-pub(crate) use node::{NodeDoctor, NodeInit, NodeStatus};
-pub(crate) use security::{CertificateExport, CertificateList, CertificateShow, InviteCreate, TokenCreate};
+pub(crate) use firing::{
+    ChannelSend, DeliveryStage, DeliveryView, FiringCancel, FiringState, FiringView, FiringWait, PlannedView, SendView,
+};
+pub(crate) use node::{DaemonView, NodeDoctor, NodeStatus, NodeView, StatusView};
+pub(crate) use security::{
+    CertificateExport, CertificateList, CertificateShow, CertificateView, Certificates, InviteCreate, InviteFile,
+    RootFile, TokenCreate, TokenView,
+};
 pub(crate) use subscriber::{
-    SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList, SubscriberPending, SubscriberShow,
-    SubscriberUpdate, SubscriberView,
+    EnrolledView, Pending, PendingView, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList,
+    SubscriberPending, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers,
 };

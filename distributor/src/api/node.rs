@@ -1,4 +1,4 @@
-//! The node itself: `init`, `status`, `doctor`.
+//! The node itself: `status` and `doctor`, and what `init` answers.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,26 +12,15 @@ use ted_core::name::NodeName;
 
 use super::{DistributionView, FiringView, SubscriberView, distribution, subscriber};
 
-/// Makes the data directory's node: CA key and certificate, what it issues for itself, the configuration file.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NodeInit {
-    pub(crate) name: NodeName,
-    /// `None` means the configuration's, which is the default unless a file or the environment says otherwise.
-    pub(crate) listen: Option<SocketAddr>,
-    pub(crate) advertise: Vec<Endpoint>,
-}
-
 /// Everything at a glance. Without a daemon nobody is connected and nothing is sent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct NodeStatus {}
 
-/// Looks for what is wrong: permissions, certificates near their end, clock, disk, port, sources that cannot be read.
+/// Looks for what is wrong: permissions, certificates near their end, the port, sources that cannot be read.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct NodeDoctor {}
 
 ted_cli::operations! {
-    NodeInit => "node/init" -> NodeView,
     NodeStatus => "node/status" -> StatusView,
     NodeDoctor => "node/doctor" -> Diagnosis,
 }

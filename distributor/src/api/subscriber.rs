@@ -72,8 +72,8 @@ pub(crate) struct SubscriberView {
     pub(crate) channels: Vec<Label>,
     /// `None` until it has enrolled.
     pub(crate) enrolled: Option<EnrolledView>,
-    /// `None` where it is not connected.
-    pub(crate) connection: Option<ConnectionView>,
+    /// The address at the other end of its connection; `None` where it is not connected.
+    pub(crate) connected: Option<String>,
     /// The latest known state of each Distribution it receives.
     pub(crate) deliveries: Vec<DeliveryView>,
 }
@@ -85,23 +85,16 @@ pub(crate) struct EnrolledView {
     pub(crate) since: Time,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct ConnectionView {
-    pub(crate) address: String,
-    pub(crate) since: Time,
-}
-
 impl Render for SubscriberView {
     fn render(&self, out: &mut Text) {
         let enrolled = self.enrolled.as_ref();
-        let connection = self.connection.as_ref();
         out.fields([
             ("subscriber", Some(self.name.to_string())),
             ("channels", Some(list(&self.channels))),
             ("endpoints", Some(endpoints(&self.endpoints))),
             ("enrolled", Some(or_dash(enrolled.map(|enrolled| enrolled.since)))),
             ("fingerprint", enrolled.map(|enrolled| enrolled.fingerprint.clone())),
-            ("connected", Some(or_dash(connection.map(|open| format!("from {} since {}", open.address, open.since))))),
+            ("connected", Some(or_dash(self.connected.as_ref()))),
         ]);
         if !self.deliveries.is_empty() {
             out.gap();
@@ -135,7 +128,7 @@ pub(super) fn table(subscribers: &[SubscriberView], out: &mut Text) {
             list(&subscriber.channels),
             endpoints(&subscriber.endpoints),
             or_dash(subscriber.enrolled.as_ref().map(|enrolled| enrolled.since)),
-            or_dash(subscriber.connection.as_ref().map(|connection| &connection.address)),
+            or_dash(subscriber.connected.as_ref()),
         ]
     });
     out.table(&columns, rows, "no Subscribers yet: `invite NAME --output FILE` makes what one needs to join");
@@ -156,23 +149,17 @@ pub(crate) struct PendingView {
     pub(crate) name: NodeName,
     /// The short form of the key's hash; the node prints the same.
     pub(crate) fingerprint: String,
-    pub(crate) since: Time,
-    /// Where the request came from.
-    pub(crate) address: String,
+    /// When it last asked.
+    pub(crate) asked: Time,
 }
 
 impl Render for Pending {
     fn render(&self, out: &mut Text) {
-        let columns =
-            [Column::Left("NAME"), Column::Left("FINGERPRINT"), Column::Left("SINCE"), Column::Left("ADDRESS")];
-        let rows = self.pending.iter().map(|waiting| {
-            vec![
-                waiting.name.to_string(),
-                waiting.fingerprint.clone(),
-                waiting.since.to_string(),
-                waiting.address.clone(),
-            ]
-        });
+        let columns = [Column::Left("NAME"), Column::Left("FINGERPRINT"), Column::Left("ASKED")];
+        let rows = self
+            .pending
+            .iter()
+            .map(|waiting| vec![waiting.name.to_string(), waiting.fingerprint.clone(), waiting.asked.to_string()]);
         out.table(&columns, rows, "nobody waits to be approved");
     }
 }

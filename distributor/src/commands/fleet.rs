@@ -57,7 +57,11 @@ async fn list_files(context: &Context, name: Label) -> Result<(), ApiError> {
         return Err(ApiError::new(code::STATE, format!("{} has no revision yet", shown.name))
             .with_remedy(format!("build one: `distribution build {}`", shown.name)));
     };
-    package::print_listing(&newest.file, context.format)
+    let Some(file) = newest.file else {
+        return Err(ApiError::new(code::STATE, format!("the package of {} is gone", shown.name))
+            .with_remedy(format!("build it anew: `distribution build {}`", shown.name)));
+    };
+    package::print_listing(&file, context.format)
 }
 
 pub(super) async fn channel(context: &Context, command: ChannelCommand) -> Result<(), ApiError> {

@@ -16,7 +16,7 @@ use ted_cli::{generate, package};
 use ted_core::store::NodeRole;
 
 use crate::cli::{Cli, Command};
-use crate::service::{Presence, Service, Settings};
+use crate::service::{Service, Settings};
 
 /// Carries out the command line.
 ///
@@ -59,7 +59,7 @@ struct Context {
 impl Context {
     /// The daemon, or the state itself where none runs.
     async fn session(&self) -> Result<Session<Service>, ApiError> {
-        Session::open(&self.settings.data_dir, async || Service::open(&self.settings, Presence::Existing)).await
+        Session::open(&self.settings.data_dir, async || Service::open(&self.settings).await).await
     }
 
     /// The daemon; the command makes no sense without it.

@@ -2,30 +2,30 @@
 
 use ted_cli::control::ControlSocket;
 use ted_cli::error::{ApiError, code};
-use ted_cli::session::Session;
 use ted_cli::{output, shutdown, watch};
 
 use super::Context;
-use crate::api::{NodeDoctor, NodeInit, NodeStatus};
+use crate::api::{NodeDoctor, NodeStatus};
 use crate::cli::InitArgs;
-use crate::service::{Presence, Service};
+use crate::service::Service;
 
 pub(super) async fn init(context: &Context, args: InitArgs) -> Result<(), ApiError> {
-    let open = async || Service::open(&context.settings, Presence::MadeIfMissing);
-    let session = Session::open(&context.settings.data_dir, open).await?;
-    let request = NodeInit { name: args.name, listen: args.listen, advertise: args.advertise };
-    let node = session.call(&request).await?;
+    let node = Service::init(&context.settings, args).await?;
     output::print(context.format, &node)
 }
 
 pub(super) async fn run(context: &Context) -> Result<(), ApiError> {
     let ending = shutdown::requested()
         .map_err(|error| ApiError::new(code::STATE, format!("signals cannot be listened to: {error}")))?;
-    let service = Service::open(&context.settings, Presence::Existing)?;
-    let socket = ControlSocket::bind(service.data().path()).await?;
-    let settings = service.settings();
-    tracing::info!(data = %settings.data_dir.display(), listen = %settings.config.listen, "the Distributor runs");
-    socket.serve(service, ending).await
+    let service = Service::open(&context.settings).await?;
+    let data = &context.settings.data_dir;
+    let socket = ControlSocket::bind(data).await?;
+    let distributor = service.distributor().clone();
+    let listen = distributor.start().await?;
+    tracing::info!(name = %distributor.name(), %listen, data = %data.display(), "the Distributor runs");
+    let served = socket.serve(service, ending).await;
+    distributor.shutdown().await;
+    served
 }
 
 pub(super) async fn status(context: &Context, watch: bool) -> Result<(), ApiError> {

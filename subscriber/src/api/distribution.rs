@@ -9,7 +9,7 @@ use ted_cli::units::{self, Time};
 use ted_core::name::{Label, NodeName};
 use ted_core::security::Stage;
 
-use crate::reference::DistributionRef;
+use ted_core::DistributionRef;
 
 /// Extracts the newest verified revision of one Distribution, or of all.
 #[derive(Debug, Serialize, Deserialize)]
@@ -210,16 +210,24 @@ pub(crate) struct Targets {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PlaceView {
     pub(crate) distribution: DistributionRef,
-    pub(crate) target: PathBuf,
+    /// `None` where no place is allowed, and `trouble` says why.
+    pub(crate) target: Option<PathBuf>,
     /// `configuration`, `target set`, `proposed` or `default`.
     pub(crate) because: String,
+    pub(crate) trouble: Option<String>,
 }
 
 impl Render for Targets {
     fn render(&self, out: &mut Text) {
-        let columns = [Column::Left("DISTRIBUTION"), Column::Left("TARGET"), Column::Left("BECAUSE OF")];
+        let columns =
+            [Column::Left("DISTRIBUTION"), Column::Left("TARGET"), Column::Left("BECAUSE OF"), Column::Left("TROUBLE")];
         let rows = self.targets.iter().map(|place| {
-            vec![place.distribution.to_string(), place.target.display().to_string(), place.because.clone()]
+            vec![
+                place.distribution.to_string(),
+                or_dash(place.target.as_ref().map(|target| target.display())),
+                place.because.clone(),
+                place.trouble.clone().unwrap_or_default(),
+            ]
         });
         out.table(&columns, rows, "no targets are set");
     }

@@ -85,6 +85,8 @@ pub(crate) struct DistributorView {
     pub(crate) trust: TrustView,
     /// Until when its own certificate holds.
     pub(crate) certificate_until: Time,
+    /// The short form of this node's own key in its fleet; `None` before the first request for certificates.
+    pub(crate) own_fingerprint: Option<String>,
     /// Until when what it issued to this node holds; `None` where this node has not enrolled.
     pub(crate) enrolled_until: Option<Time>,
     /// Where it is dialled.
@@ -103,6 +105,7 @@ impl Render for DistributorView {
             ("trusted", Some(self.trust.to_string())),
             ("certificate", Some(format!("valid until {}", self.certificate_until))),
             ("enrolled", Some(self.enrolled_until.map_or("no".to_owned(), |until| format!("until {until}")))),
+            ("own key", self.own_fingerprint.clone()),
             ("dialled at", Some(list(&self.endpoints))),
             ("connected", Some(or_dash(self.connected.as_ref()))),
             ("trouble", self.trouble.clone()),

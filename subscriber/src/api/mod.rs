@@ -5,9 +5,11 @@ mod distributor;
 mod node;
 
 pub(crate) use distribution::{
-    DistributionExtract, DistributionVerify, DistributionView, TargetList, TargetSet, TargetUnset,
+    DistributionExtract, DistributionVerify, DistributionView, Extracted, ExtractedView, PlaceView, TargetList,
+    TargetSet, TargetUnset, Targets, Verified, VerifiedView,
 };
 pub(crate) use distributor::{
-    DistributorEnrol, DistributorLeave, DistributorTrust, DistributorView, EnrolmentView, KeystoreList, KeystoreShow,
+    DistributorEnrol, DistributorLeave, DistributorTrust, DistributorView, Distributors, EnrolmentView, KeystoreList,
+    KeystoreShow, TrustView,
 };
-pub(crate) use node::{NodeDoctor, NodeInit, NodeJoin, NodeStatus};
+pub(crate) use node::{DaemonView, NodeDoctor, NodeJoin, NodeStatus, NodeView, StatusView};

@@ -1,4 +1,4 @@
-//! The node itself: `init`, `join`, `status`, `doctor`.
+//! The node itself: `join`, `status`, `doctor`, and what `init` answers.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,16 +11,7 @@ use ted_cli::units::Time;
 use ted_core::name::NodeName;
 
 use super::{DistributionView, DistributorView, EnrolmentView, distribution, distributor};
-use crate::reference::DistributionRef;
-
-/// Makes the data directory's node and its keys.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NodeInit {
-    pub(crate) name: NodeName,
-    /// `None` means the configuration's.
-    pub(crate) listen: Option<SocketAddr>,
-}
+use ted_core::DistributionRef;
 
 /// Does what an invite says: makes the node where there is none yet, trusts the Distributor, enrols with the token.
 /// A node that exists has to have the name that the invite is for.
@@ -48,7 +39,6 @@ pub(crate) struct NodeStatus {}
 pub(crate) struct NodeDoctor {}
 
 ted_cli::operations! {
-    NodeInit => "node/init" -> NodeView,
     NodeJoin => "node/join" -> EnrolmentView,
     NodeStatus => "node/status" -> StatusView,
     NodeDoctor => "node/doctor" -> Diagnosis,
@@ -65,7 +55,7 @@ pub(crate) struct NodeView {
 
 impl NodeView {
     fn fields(&self) -> [(&'static str, Option<String>); 3] {
-        let listen = self.listen.map_or("nothing: it dials".to_owned(), |listen| listen.to_string());
+        let listen = self.listen.map_or("nothing: it only dials".to_owned(), |listen| listen.to_string());
         [
             ("subscriber", Some(self.name.to_string())),
             ("data", Some(self.data_dir.display().to_string())),

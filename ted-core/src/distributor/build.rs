@@ -67,19 +67,25 @@ impl State {
         }
     }
 
+    /// Whether the source differs from the newest revision, as far as it shows without reading files.
+    pub(super) fn has_changed(&self, name: &Label) -> Result<bool, Error> {
+        let distribution = lock(&self.fleet).distribution(name)?.clone();
+        let entries = source_of(&distribution)?.entries(&mut |_| {})?;
+        let newest = self.newest_package(&distribution)?;
+        Ok(newest.is_none_or(|(_, index)| !same_but_content(index.catalog(), &entries)))
+    }
+
     fn attempt(&self, distribution: &Distribution) -> Result<BuildOutcome, Error> {
-        let unreadable = if distribution.skip_unreadable { Unreadable::Skip } else { Unreadable::Refuse };
-        let source =
-            FolderSource::new(PathBuf::from(&distribution.source), Exclude::new(&distribution.exclude)?, unreadable);
+        let source = source_of(distribution)?;
         let mut skipped = vec![];
         let entries = source.entries(&mut |skip: Skipped| {
-            tracing::warn!(distribution = %distribution.name, path = skip.path, reason = %skip.reason, "left out");
+            tracing::info!(distribution = %distribution.name, path = skip.path, reason = %skip.reason, "left out");
             self.events.emit(DistributorEvent::Skipped {
                 distribution: distribution.name.clone(),
                 path: PathBuf::from(&skip.path),
                 reason: skip.reason.to_string(),
             });
-            skipped.push(skip.path);
+            skipped.push(format!("{}: {}", skip.path, skip.reason));
         })?;
         let newest = self.newest_package(distribution)?;
         if let Some((newest, index)) = &newest
@@ -188,6 +194,11 @@ impl State {
             }
         }
     }
+}
+
+fn source_of(distribution: &Distribution) -> Result<FolderSource, Error> {
+    let unreadable = if distribution.skip_unreadable { Unreadable::Skip } else { Unreadable::Refuse };
+    Ok(FolderSource::new(PathBuf::from(&distribution.source), Exclude::new(&distribution.exclude)?, unreadable))
 }
 
 fn newest_key(distribution: &Distribution) -> String {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
-use crate::distributor::report::{IssuedToken, PendingNode};
+use crate::distributor::report::{IssuedInvite, IssuedToken, PendingNode};
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{KeyHash, UnixMillis};
@@ -17,9 +17,6 @@ use crate::security::{
     CheckedEnrolment, EnrolAnswer, EnrolRequest, FleetRole, FleetTrust, Invite, Token, TokenProof, TrustPolicy, Usage,
 };
 use crate::store::Registration;
-
-/// How long the token of an invite holds.
-const INVITE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Nodes that may wait for approval at once: anybody can ask, so their number is bounded.
 const PENDING_MAX: usize = 1000;
@@ -51,10 +48,16 @@ impl State {
         Ok(IssuedToken { token: token.to_text(), uses, expires })
     }
 
-    pub(super) fn invite(&self, name: &NodeName, channels: &[Label], endpoints: &[Endpoint]) -> Result<String, Error> {
+    pub(super) fn invite(
+        &self,
+        name: &NodeName,
+        channels: &[Label],
+        endpoints: &[Endpoint],
+        life: Duration,
+    ) -> Result<IssuedInvite, Error> {
         let endpoints = if endpoints.is_empty() { self.reached_at()? } else { endpoints.to_vec() };
         self.ensure_subscriber(name, channels)?;
-        let issued = self.create_token(1, INVITE_LIFE, Some(name.clone()))?;
+        let issued = self.create_token(1, life, Some(name.clone()))?;
         let invite = Invite {
             distributor: self.authority.root().clone(),
             endpoints,
@@ -62,12 +65,12 @@ impl State {
             parents: vec![],
             token: issued.token.parse()?,
         };
-        Ok(invite.to_text()?)
+        Ok(IssuedInvite { text: invite.to_text()?, expires: issued.expires })
     }
 
     /// Where Subscribers reach this Distributor: what it was told to advertise; else the address it listens on, where
     /// that is one; else its name.
-    fn reached_at(&self) -> Result<Vec<Endpoint>, Error> {
+    pub(super) fn reached_at(&self) -> Result<Vec<Endpoint>, Error> {
         if !self.settings.advertise.is_empty() {
             return Ok(self.settings.advertise.clone());
         }

@@ -37,7 +37,8 @@ pub enum DistributorEvent {
         distribution: Label,
         /// The new revision.
         revision: Revision,
-        /// Its package.
+        /// Its package, as hex.
+        #[serde(with = "crate::node::as_text")]
         package: PackageId,
         /// The package's length in bytes.
         bytes: u64,
@@ -79,7 +80,8 @@ pub enum DistributorEvent {
     },
     /// A firing began.
     FiringStarted {
-        /// Its id.
+        /// Its id, as hex.
+        #[serde(with = "crate::node::as_text")]
         firing: FiringId,
         /// The Channel.
         channel: Label,
@@ -90,14 +92,15 @@ pub enum DistributorEvent {
         subscriber: NodeName,
         /// Which Distribution.
         distribution: Label,
-        /// Bytes served over this connection so far.
+        /// Bytes served to it so far, over however many fetches.
         bytes: u64,
         /// The package's length.
         bytes_total: u64,
     },
     /// A Subscriber's receipt arrived.
     Receipt {
-        /// The firing it answers.
+        /// The firing it answers, as hex.
+        #[serde(serialize_with = "crate::node::as_text::serialize_option")]
         firing: Option<FiringId>,
         /// Whose it is.
         subscriber: NodeName,
@@ -114,7 +117,8 @@ pub enum DistributorEvent {
     },
     /// A firing is over: every Subscriber is done, or it was cancelled or followed by another.
     FiringEnded {
-        /// Its id.
+        /// Its id, as hex.
+        #[serde(with = "crate::node::as_text")]
         firing: FiringId,
     },
 }

@@ -1,7 +1,7 @@
 //! Changes of the fleet, and how everything stands.
 
 use crate::distributor::DistributorError;
-use crate::distributor::report::{BuiltRevision, DistributionSpec, DistributorStatus, SubscriberStatus};
+use crate::distributor::report::{DistributionSpec, DistributionStatus, DistributorStatus, SubscriberStatus};
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
@@ -28,13 +28,20 @@ impl State {
         self.forget_built(&distribution)
     }
 
-    pub(super) fn distributions(&self) -> Result<Vec<(DistributionSpec, Option<BuiltRevision>)>, Error> {
+    pub(super) fn distributions(&self) -> Result<Vec<DistributionStatus>, Error> {
         let distributions: Vec<Distribution> = lock(&self.fleet).distributions().cloned().collect();
-        let rows = distributions.into_iter().map(|distribution| {
-            let newest = self.newest(&distribution)?;
-            Ok((DistributionSpec::of(distribution), newest))
-        });
-        rows.collect()
+        distributions.into_iter().map(|distribution| self.status_of(distribution)).collect()
+    }
+
+    pub(super) fn distribution(&self, name: &Label) -> Result<DistributionStatus, Error> {
+        let distribution = lock(&self.fleet).distribution(name)?.clone();
+        self.status_of(distribution)
+    }
+
+    fn status_of(&self, distribution: Distribution) -> Result<DistributionStatus, Error> {
+        let newest = self.newest(&distribution)?;
+        let file = newest.as_ref().and_then(|newest| self.depot.path_of(newest.package));
+        Ok(DistributionStatus { id: distribution.id, spec: DistributionSpec::of(distribution), newest, file })
     }
 
     pub(super) fn entries(&self, name: &Label) -> Result<Vec<Entry>, Error> {
@@ -134,19 +141,17 @@ impl State {
         });
         let subscribers = fleet.subscribers().map(|subscriber| {
             let key = self.key_of_name(&subscriber.name);
+            let connection = key.and_then(|key| self.links.get(&key));
             SubscriberStatus {
                 name: subscriber.name.clone(),
                 endpoints: subscriber.endpoints.clone(),
                 channels: fleet.channels_of(&subscriber.name).map(|channel| channel.name.clone()).collect(),
                 fingerprint: key.map(|key| key.fingerprint()),
-                connected: key.is_some_and(|key| self.links.is_connected(&key)),
+                enrolled: key.and_then(|key| self.registrations.get(&key)).map(|known| known.registered),
+                connected: connection.is_some(),
+                address: connection.map(|connection| connection.remote_address().to_string()),
             }
         });
-        let mut firings: Vec<_> = {
-            let firings = lock(&self.firings);
-            firings.values().filter(|firing| !firing.is_over()).map(|firing| self.report_of(firing)).collect()
-        };
-        firings.sort_by_key(|firing| std::cmp::Reverse(firing.started));
         Ok(DistributorStatus {
             name: self.name().clone(),
             fingerprint: self.authority.root().key_hash().fingerprint(),
@@ -154,7 +159,7 @@ impl State {
             distributions,
             channels: channels.collect(),
             subscribers: subscribers.collect(),
-            firings,
+            firings: self.reports(|firing| !firing.is_over()),
         })
     }
 }

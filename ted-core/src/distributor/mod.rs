@@ -20,17 +20,17 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::id::FiringId;
-use crate::model::Endpoint;
+use crate::model::{Endpoint, Fleet};
 use crate::name::{Label, NodeName};
 use crate::node::{Clock, Events, SystemClock};
 use crate::protocol::{Silence, Until};
-use crate::security::{AwsLc, Crypto};
+use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
 pub use error::DistributorError;
 pub use events::DistributorEvent;
 pub use report::{
-    BuildOutcome, BuiltRevision, DeliveryRow, DistributionSpec, DistributorStatus, FiringReport, IssuedToken,
-    PendingNode, PlannedDelivery, SendOptions, SendPlan, SubscriberStatus,
+    BuildOutcome, BuiltRevision, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus, FiringReport,
+    IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, SendOptions, SendPlan, SubscriberStatus,
 };
 pub use source::{Exclude, FolderSource, Unreadable};
 
@@ -38,6 +38,9 @@ use state::State;
 
 /// Where a Distributor listens unless told otherwise: every address, UDP port 1229 (IANA's `zented`).
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 1229);
+
+/// How long the token of an invite holds unless told otherwise.
+const INVITE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What a Distributor is told when it is opened.
 #[derive(Debug, Clone)]
@@ -128,6 +131,40 @@ impl Distributor {
         self.state.name()
     }
 
+    /// Its CA certificate: what makes it this Distributor and no other.
+    #[must_use]
+    pub fn root(&self) -> &DistributorRoot {
+        self.state.authority.root()
+    }
+
+    /// Its own certificates: that of its CA key first, then the one it signs with and the one it is known by on
+    /// connections.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<Certificate> {
+        let root = self.state.authority.root().certificate().clone();
+        vec![root, self.state.signing.certificate.clone(), self.state.tls.certificate.clone()]
+    }
+
+    /// The address it listens on, while it serves.
+    #[must_use]
+    pub fn listening(&self) -> Option<SocketAddr> {
+        self.state.listening()
+    }
+
+    /// Where Subscribers reach it, as invites say.
+    ///
+    /// # Errors
+    /// When its name and port make no endpoint.
+    pub fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
+        self.state.reached_at()
+    }
+
+    /// Its Distributions, Channels and Subscribers as they are declared now.
+    #[must_use]
+    pub fn fleet(&self) -> Fleet {
+        state::lock(&self.state.fleet).clone()
+    }
+
     /// Its certificate as PEM: what Subscribers have to be brought, as `<name>.cer`.
     #[must_use]
     pub fn certificate_pem(&self) -> String {
@@ -189,8 +226,26 @@ impl Distributor {
     ///
     /// # Errors
     /// When the catalog cannot be read.
-    pub async fn distributions(&self) -> Result<Vec<(DistributionSpec, Option<BuiltRevision>)>, Error> {
+    pub async fn distributions(&self) -> Result<Vec<DistributionStatus>, Error> {
         self.blocking(State::distributions).await
+    }
+
+    /// One Distribution with its newest revision.
+    ///
+    /// # Errors
+    /// When there is none of that name, or the catalog cannot be read.
+    pub async fn distribution(&self, name: &Label) -> Result<DistributionStatus, Error> {
+        let name = name.clone();
+        self.blocking(move |state| state.distribution(&name)).await
+    }
+
+    /// Whether a build would make a new revision, judged by names, kinds, sizes, modes and times as a build does.
+    ///
+    /// # Errors
+    /// As [`Distributor::build`], but for what only reading files shows.
+    pub async fn has_changed(&self, name: &Label) -> Result<bool, Error> {
+        let name = name.clone();
+        self.blocking(move |state| state.has_changed(&name)).await
     }
 
     /// The entries of a Distribution's newest revision.
@@ -285,7 +340,22 @@ impl Distributor {
     /// When a Channel does not exist, or no endpoint is known at which this Distributor is reached.
     pub async fn invite(&self, name: &NodeName, channels: &[Label], endpoints: &[Endpoint]) -> Result<String, Error> {
         let (name, channels, endpoints) = (name.clone(), channels.to_vec(), endpoints.to_vec());
-        self.blocking(move |state| state.invite(&name, &channels, &endpoints)).await
+        self.blocking(move |state| Ok(state.invite(&name, &channels, &endpoints, INVITE_LIFE)?.text)).await
+    }
+
+    /// The same for an invite that holds for `life`.
+    ///
+    /// # Errors
+    /// As [`Distributor::invite`].
+    pub async fn invite_for(
+        &self,
+        life: Duration,
+        name: &NodeName,
+        channels: &[Label],
+        endpoints: &[Endpoint],
+    ) -> Result<IssuedInvite, Error> {
+        let (name, channels, endpoints) = (name.clone(), channels.to_vec(), endpoints.to_vec());
+        self.blocking(move |state| state.invite(&name, &channels, &endpoints, life)).await
     }
 
     /// Makes a token with which `uses` nodes may enrol within `life`, without being approved.
@@ -351,6 +421,14 @@ impl Distributor {
     /// When there is no such firing.
     pub fn report(&self, firing: FiringId) -> Result<FiringReport, Error> {
         self.state.report(&firing)
+    }
+
+    /// All firings on record, newest first: those that are open, and the last hundred that are over.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub async fn firings(&self) -> Result<Vec<FiringReport>, Error> {
+        self.blocking(|state| Ok(state.reports(|_| true))).await
     }
 
     /// Ends a firing: what is not delivered yet is not offered any more.

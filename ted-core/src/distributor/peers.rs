@@ -14,7 +14,7 @@ use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
 use crate::distributor::release::StoredEnvelope;
 use crate::distributor::send::{Due, due_of};
-use crate::distributor::state::{State, lock};
+use crate::distributor::state::{Sent, State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
 use crate::limits::Limits;
@@ -79,7 +79,7 @@ impl State {
     }
 
     fn endpoint_options(self: &Arc<Self>) -> EndpointOptions {
-        let fleet = FleetIdentity { root: self.authority.root().clone(), identity: Some(self.tls.clone()) };
+        let fleet = FleetIdentity { fleet: self.authority.root().key_hash(), identity: Some(self.tls.clone()) };
         let clock = self.clock.clone();
         EndpointOptions::new(self.clone(), vec![fleet]).clock(move || clock.now())
     }
@@ -297,7 +297,9 @@ impl State {
         }
         match self.depot.open_file(*id) {
             Ok(file) => {
-                let sent = self.sending_progress(key, &info.root.distribution, info.bytes);
+                let revision = info.root.revision;
+                let about = Sent { package: *id, revision, bytes: 0, bytes_total: info.bytes };
+                let sent = self.sending_progress(key, &info.root.distribution, about);
                 Reply::Content(Content::File { file, bytes: info.bytes, sent })
             }
             Err(error) => {
@@ -312,13 +314,21 @@ impl State {
         self: &Arc<Self>,
         key: &KeyHash,
         distribution: &DistributionId,
-        bytes_total: u64,
+        about: Sent,
     ) -> Box<dyn FnMut(u64) + Send> {
         let (state, key, distribution) = (self.clone(), *key, *distribution);
         let (subscriber, label) = (self.name_of_key(&key), self.name_of_distribution(&distribution));
-        let mut total = 0;
         Box::new(move |bytes| {
-            total += bytes;
+            let served = {
+                let mut sent = lock(&state.sent);
+                let entry = sent.entry((key, distribution)).or_insert(about);
+                if entry.package != about.package {
+                    *entry = about;
+                }
+                // What had to be fetched twice does not count twice.
+                entry.bytes = entry.bytes.saturating_add(bytes).min(entry.bytes_total);
+                *entry
+            };
             let now = state.now();
             for firing in lock(&state.firings).values_mut() {
                 firing.heard(&key, &distribution, now);
@@ -326,8 +336,8 @@ impl State {
             state.events.emit(DistributorEvent::Sending {
                 subscriber: subscriber.clone(),
                 distribution: label.clone(),
-                bytes: total,
-                bytes_total,
+                bytes: served.bytes,
+                bytes_total: served.bytes_total,
             });
         })
     }

@@ -1,6 +1,7 @@
 //! What a Distributor answers when it is asked how things stand.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +83,19 @@ impl DistributionSpec {
     }
 }
 
+/// A Distribution and its newest revision.
+#[derive(Debug, Clone)]
+pub struct DistributionStatus {
+    /// Its identifier.
+    pub id: DistributionId,
+    /// What it is made of.
+    pub spec: DistributionSpec,
+    /// The newest revision, once something was built.
+    pub newest: Option<BuiltRevision>,
+    /// The file of its baseline.
+    pub file: Option<PathBuf>,
+}
+
 /// A built revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuiltRevision {
@@ -98,7 +112,7 @@ pub struct BuiltRevision {
     pub content_bytes: u64,
     /// Entries: files, folders, links.
     pub entries: u64,
-    /// What was left out because it could not be read.
+    /// What was left out because it could not be read or is nothing to distribute: `path: reason`.
     pub skipped: Vec<String>,
 }
 
@@ -190,6 +204,10 @@ pub struct DeliveryRow {
     pub code: Option<String>,
     /// What happened, for people.
     pub detail: String,
+    /// Bytes of the package that were served to this Subscriber since this process started.
+    pub sent_bytes: u64,
+    /// That package's length in bytes; 0 where nothing was served yet.
+    pub package_bytes: u64,
 }
 
 impl FiringReport {
@@ -243,8 +261,12 @@ pub struct SubscriberStatus {
     pub channels: Vec<Label>,
     /// The fingerprint of its registered key; none before it is enrolled.
     pub fingerprint: Option<String>,
+    /// When that key was registered.
+    pub enrolled: Option<UnixMillis>,
     /// Whether it is connected now.
     pub connected: bool,
+    /// The address it is connected from, or at.
+    pub address: Option<String>,
 }
 
 /// A node that waits for approval.
@@ -256,6 +278,21 @@ pub struct PendingNode {
     pub fingerprint: String,
     /// When it last asked.
     pub asked: UnixMillis,
+}
+
+/// An invite and until when it can be used. It holds a token, so it prints nothing of itself.
+#[derive(Clone)]
+pub struct IssuedInvite {
+    /// The text of the file that `join` reads.
+    pub text: String,
+    /// Until when.
+    pub expires: UnixMillis,
+}
+
+impl fmt::Debug for IssuedInvite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuedInvite").field("expires", &self.expires).finish_non_exhaustive()
+    }
 }
 
 /// A one-time token and what it allows.

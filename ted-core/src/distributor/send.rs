@@ -178,15 +178,30 @@ impl State {
         Ok(self.report_of(firing))
     }
 
-    pub(super) fn report_of(&self, firing: &Firing) -> FiringReport {
-        let rows = firing.parts().iter().map(|part| DeliveryRow {
-            subscriber: self.name_of_key(&part.subscriber),
-            distribution: self.name_of_distribution(&part.distribution),
-            revision: part.revision,
-            state: part.state,
-            since: part.since,
-            code: part.code.clone(),
-            detail: part.detail.clone(),
+    /// The firings that `wanted` chooses, newest first.
+    pub(super) fn reports(&self, wanted: impl Fn(&Firing) -> bool) -> Vec<FiringReport> {
+        let firings = lock(&self.firings);
+        let mut reports: Vec<_> =
+            firings.values().filter(|firing| wanted(firing)).map(|firing| self.report_of(firing)).collect();
+        reports.sort_by_key(|report| std::cmp::Reverse(report.started));
+        reports
+    }
+
+    fn report_of(&self, firing: &Firing) -> FiringReport {
+        let sent = lock(&self.sent);
+        let rows = firing.parts().iter().map(|part| {
+            let sent = sent.get(&(part.subscriber, part.distribution)).filter(|sent| sent.revision >= part.revision);
+            DeliveryRow {
+                subscriber: self.name_of_key(&part.subscriber),
+                distribution: self.name_of_distribution(&part.distribution),
+                revision: part.revision,
+                state: part.state,
+                since: part.since,
+                code: part.code.clone(),
+                detail: part.detail.clone(),
+                sent_bytes: sent.map_or(0, |sent| sent.bytes),
+                package_bytes: sent.map_or(0, |sent| sent.bytes_total),
+            }
         });
         FiringReport {
             firing: firing.id(),

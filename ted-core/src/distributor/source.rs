@@ -281,7 +281,8 @@ mod tests {
     fn a_file_that_changed_since_it_was_listed_is_found_out() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let place = folder.path().join("f");
-        let changes: [(&str, fn(&Path)); 6] = [
+        type Change = fn(&Path);
+        let changes: [(&str, Change); 6] = [
             ("longer", |place| fs::write(place, b"hello world").expect("written")),
             ("another inode of the same length", |place| {
                 fs::write(place.with_extension("new"), b"HELLO").expect("written");

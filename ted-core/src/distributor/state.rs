@@ -1,6 +1,6 @@
 //! A Distributor's state: what it keeps, and how it is opened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -9,7 +9,7 @@ use crate::distributor::events::DistributorEvent;
 use crate::distributor::peers::Network;
 use crate::distributor::{DistributorError, Settings};
 use crate::error::Error;
-use crate::id::{FiringId, InstanceId, UnixMillis};
+use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
 use crate::limits::Limits;
 use crate::model::{Channel, Distribution, Fleet, Subscriber};
 use crate::name::NodeName;
@@ -34,6 +34,8 @@ pub(super) struct State {
     pub(super) depot: LocalDepot,
     pub(super) fleet: Mutex<Fleet>,
     pub(super) firings: Mutex<BTreeMap<FiringId, Firing>>,
+    /// What was served to whom since this process started, for those who watch.
+    pub(super) sent: Mutex<HashMap<(KeyHash, DistributionId), Sent>>,
     /// Counts changes of firings, for those who wait for one.
     pub(super) firing_changes: watch::Sender<u64>,
     /// One build at a time: two would only share the same disk and cores.
@@ -43,6 +45,15 @@ pub(super) struct State {
     pub(super) enrolling: Mutex<()>,
     pub(super) stating: Mutex<()>,
     pub(super) network: Mutex<Option<Network>>,
+}
+
+/// How much of a package one Subscriber was served, over however many fetches.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    pub(super) package: PackageId,
+    pub(super) revision: Revision,
+    pub(super) bytes: u64,
+    pub(super) bytes_total: u64,
 }
 
 /// A mutex whose holder never panics while it holds it; should one have done so, what it guards is whole all the same.
@@ -86,6 +97,7 @@ impl State {
             depot,
             fleet: Mutex::new(fleet),
             firings: Mutex::new(firings),
+            sent: Mutex::default(),
             firing_changes: watch::Sender::new(0),
             building: tokio::sync::Mutex::new(()),
             links: Links::new(),

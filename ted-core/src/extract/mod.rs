@@ -15,6 +15,7 @@
 //! that somebody planted in the target is something in the way, never a way.
 
 mod apply;
+mod compare;
 mod disk;
 mod error;
 mod fold;
@@ -35,6 +36,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+pub use compare::{Difference, compare};
 pub use error::{ExtractError, Refusal};
 pub use job::{ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, ExtractSummary, Links, Privilege, Recovery};
 pub use judge::judge_entries;

@@ -47,7 +47,7 @@ pub struct BuildOptions {
     pub level: i32,
     /// A digest over the body, if the operator wants one.
     pub digest: DigestKind,
-    /// Threads that compress, eight at most. The package does not depend on it.
+    /// Threads that compress, six at most. The package does not depend on it.
     pub threads: usize,
     /// Raw bytes of a large file's frames: a power of two from 64 KiB to 4 MiB.
     pub frame_bytes: u32,

@@ -22,15 +22,15 @@ use super::tar_stream::{append_header, padding};
 
 /// Raw bytes of the frames in flight, for each compressor: the frame it has, the next one, and one being written.
 const IN_FLIGHT_BYTES_EACH: u64 = 12 * 1024 * 1024;
-/// Raw bytes of the frames in flight at most. Noise stays as long when it is compressed, and has both lengths
-/// meanwhile; a zstd context of level 3 takes about 3 MiB. So a build's buffers stay at about 100 MiB even with eight
-/// compressors.
+/// Raw bytes of the frames in flight at most.
 const IN_FLIGHT_BYTES_MAX: u64 = 48 * 1024 * 1024;
-/// More compressors would not fit [`IN_FLIGHT_BYTES_MAX`].
-const COMPRESSORS_MAX: usize = 8;
-
-/// Readers wait for disks and networks, so there are more of them than processors, within reason.
-const READERS_MIN: usize = 4;
+/// Threads that compress at most. Each has a raw frame, room for its worst case and a zstd context, together about
+/// 12 MiB; with what waits for them and for the writer a build stays at about 100 MiB, and at half of that with two.
+const COMPRESSORS_MAX: usize = 6;
+/// Readers wait for disks and networks, so there are more of them than compressors.
+const READERS_EXTRA: usize = 2;
+/// Raw frames beyond one for each compressor: those that are being read, and those that wait for a compressor.
+const RAW_FRAMES_EXTRA: usize = 4;
 
 /// A frame that is ready to be written.
 pub(super) struct MadeFrame {
@@ -63,20 +63,23 @@ pub(super) fn run(
     write: &mut dyn FnMut(&PlannedFrame, MadeFrame) -> Result<(), BuildError>,
 ) -> Result<(), BuildError> {
     let threads = job.threads.clamp(1, COMPRESSORS_MAX);
-    let gate = Gate::new((threads as u64 * IN_FLIGHT_BYTES_EACH).min(IN_FLIGHT_BYTES_MAX));
-    let (to_compress, raw_frames) = sync_channel::<(usize, Vec<u8>)>(threads);
+    let gate = Gate::new(Budget {
+        bytes: (threads as u64 * IN_FLIGHT_BYTES_EACH).min(IN_FLIGHT_BYTES_MAX),
+        raw_frames: threads + RAW_FRAMES_EXTRA,
+    });
+    let (to_compress, raw_frames) = sync_channel::<(usize, Vec<u8>)>(RAW_FRAMES_EXTRA);
     let (to_write, made_frames) = sync_channel::<(usize, MadeFrame)>(threads);
     // Owned by the compressors together: when the last one ends, readers find the other end closed.
     let raw_frames = Arc::new(Mutex::new(raw_frames));
     let written = std::thread::scope(|scope| {
         let _stop = StopOnPanic(&gate);
-        for _ in 0..(2 * threads).max(READERS_MIN) {
+        for _ in 0..threads + READERS_EXTRA {
             let (gate, to_compress) = (&gate, to_compress.clone());
             scope.spawn(move || gate.guard(|| read_frames(job, gate, &to_compress)));
         }
         for _ in 0..threads {
             let (gate, raw_frames, to_write) = (&gate, Arc::clone(&raw_frames), to_write.clone());
-            scope.spawn(move || gate.guard(|| compress_frames(job, &raw_frames, &to_write)));
+            scope.spawn(move || gate.guard(|| compress_frames(job, gate, &raw_frames, &to_write)));
         }
         drop((raw_frames, to_compress, to_write));
         let written = write_frames(job, &gate, made_frames, write);
@@ -93,12 +96,12 @@ pub(super) fn run(
 
 /// Reader thread: claims the next frame while the budget allows, reads its files, passes it on.
 fn read_frames(job: &Job<'_>, gate: &Gate, to_compress: &SyncSender<(usize, Vec<u8>)>) -> Result<(), BuildError> {
-    while let Some(number) = gate.claim(&job.plan.frames) {
+    while let Some((number, mut raw)) = gate.claim(&job.plan.frames) {
         if job.cancel.load(Ordering::Relaxed) {
             return Err(BuildError::Cancelled);
         }
         let frame = &job.plan.frames[number];
-        let raw = read_frame(job, frame)?;
+        read_frame(job, frame, &mut raw)?;
         if to_compress.send((number, raw)).is_err() {
             break;
         }
@@ -106,9 +109,10 @@ fn read_frames(job: &Job<'_>, gate: &Gate, to_compress: &SyncSender<(usize, Vec<
     Ok(())
 }
 
-fn read_frame(job: &Job<'_>, frame: &PlannedFrame) -> Result<Vec<u8>, BuildError> {
-    let mut raw = vec![0; frame.raw_bytes as usize];
-    let mut room = Room { raw: &mut raw, filled: 0 };
+fn read_frame(job: &Job<'_>, frame: &PlannedFrame, raw: &mut Vec<u8>) -> Result<(), BuildError> {
+    // The buffer's old bytes need no clearing: every byte of the frame is written below.
+    raw.resize(frame.raw_bytes as usize, 0);
+    let mut room = Room { raw, filled: 0 };
     match &frame.content {
         FrameContent::End => {}
         FrameContent::Piece { entry, from, content_bytes, .. } => {
@@ -121,7 +125,7 @@ fn read_frame(job: &Job<'_>, frame: &PlannedFrame) -> Result<Vec<u8>, BuildError
                 room.put_header(entry, &mut header);
                 if entry.size > 0 {
                     read_content(job.source, entry, 0, room.take(entry.size))?;
-                    room.take(padding(entry.size));
+                    room.take(padding(entry.size)).fill(0);
                 }
             }
             if let Some(index) = large_header {
@@ -129,10 +133,11 @@ fn read_frame(job: &Job<'_>, frame: &PlannedFrame) -> Result<Vec<u8>, BuildError
             }
         }
     }
-    Ok(raw)
+    room.rest().fill(0);
+    Ok(())
 }
 
-/// A frame's raw bytes, zero at first, while they are filled from the front.
+/// A frame's raw bytes while they are filled from the front.
 struct Room<'a> {
     raw: &'a mut [u8],
     filled: usize,
@@ -143,6 +148,10 @@ impl Room<'_> {
         let from = self.filled;
         self.filled += bytes as usize;
         &mut self.raw[from..self.filled]
+    }
+
+    fn rest(&mut self) -> &mut [u8] {
+        &mut self.raw[self.filled..]
     }
 
     fn put_header(&mut self, entry: &Entry, header: &mut Vec<u8>) {
@@ -164,19 +173,21 @@ fn read_content(source: &dyn Source, entry: &Entry, from: u64, room: &mut [u8]) 
 /// Compressor thread: hashes the files of a frame, compresses it, passes it on.
 fn compress_frames(
     job: &Job<'_>,
+    gate: &Gate,
     raw_frames: &Mutex<Receiver<(usize, Vec<u8>)>>,
     to_write: &SyncSender<(usize, MadeFrame)>,
 ) -> Result<(), BuildError> {
     let mut encoder = FrameEncoder::new(job.level).map_err(BuildError::Compress)?;
+    let mut worst_case = Vec::new();
     loop {
         // The lock is held while waiting; whoever gets a frame lets the next one wait.
         let received = lock(raw_frames).recv();
         let Ok((number, raw)) = received else { return Ok(()) };
         let hashes = hash_contents(job, &job.plan.frames[number], &raw);
-        let mut stored = Vec::new();
-        let row = encoder.encode(&raw, &mut stored).map_err(BuildError::Compress)?;
-        drop(raw);
-        stored.shrink_to_fit();
+        let row = encoder.encode(&raw, &mut worst_case).map_err(BuildError::Compress)?;
+        gate.give_back(raw);
+        // What waits to be written takes no more room than it has bytes.
+        let stored = worst_case.as_slice().to_vec();
         if to_write.send((number, MadeFrame { stored, row, hashes })).is_err() {
             return Ok(());
         }
@@ -227,9 +238,15 @@ fn write_frames(
     if next == job.plan.frames.len() { Ok(()) } else { Err(BuildError::Cancelled) }
 }
 
-/// Hands out frames in order, as long as there is room in the budget.
+/// What may be in flight at once.
+struct Budget {
+    bytes: u64,
+    raw_frames: usize,
+}
+
+/// Hands out frames in order, each with a buffer, as long as there is room in the budget.
 struct Gate {
-    budget_bytes: u64,
+    budget: Budget,
     state: Mutex<GateState>,
     changed: Condvar,
 }
@@ -238,30 +255,46 @@ struct Gate {
 struct GateState {
     next: usize,
     in_flight_bytes: u64,
+    raw_frames: usize,
+    /// Buffers go round: the allocator would keep those that one thread takes and another gives back.
+    buffers: Vec<Vec<u8>>,
     stopped: bool,
     error: Option<BuildError>,
 }
 
 impl Gate {
-    fn new(budget_bytes: u64) -> Self {
-        Self { budget_bytes, state: Mutex::default(), changed: Condvar::new() }
+    fn new(budget: Budget) -> Self {
+        Self { budget, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// The next frame to be made; waits for room. `None` when all are handed out, or the build has stopped.
-    fn claim(&self, frames: &[PlannedFrame]) -> Option<usize> {
+    /// The next frame to be made, and a buffer for it; waits for room. `None` when all are handed out, or the build
+    /// has stopped.
+    fn claim(&self, frames: &[PlannedFrame]) -> Option<(usize, Vec<u8>)> {
         let mut state = lock(&self.state);
         loop {
             let frame = frames.get(state.next).filter(|_| !state.stopped)?;
             let bytes = u64::from(frame.raw_bytes);
-            if state.in_flight_bytes == 0 || state.in_flight_bytes + bytes <= self.budget_bytes {
+            let room = state.in_flight_bytes == 0 || state.in_flight_bytes + bytes <= self.budget.bytes;
+            if room && state.raw_frames < self.budget.raw_frames {
                 state.in_flight_bytes += bytes;
+                state.raw_frames += 1;
                 state.next += 1;
-                return Some(state.next - 1);
+                return Some((state.next - 1, state.buffers.pop().unwrap_or_default()));
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
+    /// A raw frame is compressed, and its buffer free for another.
+    fn give_back(&self, raw: Vec<u8>) {
+        let mut state = lock(&self.state);
+        state.raw_frames -= 1;
+        state.buffers.push(raw);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// A frame is written.
     fn release(&self, bytes: u64) {
         lock(&self.state).in_flight_bytes -= bytes;
         self.changed.notify_all();

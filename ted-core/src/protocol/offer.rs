@@ -1,5 +1,7 @@
 //! Judging what is offered: floors, the time a statement holds, and what a package's root must say.
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::{DistributionId, KeyHash, Revision, UnixMillis};
 use crate::limits::Limits;
 use crate::package::{PackageKind, Root};
@@ -9,7 +11,7 @@ use crate::security::{Carried, PackageRef, ReleaseStatement};
 /// Below what a Subscriber does not go for one Distribution of one Distributor, unless its operator rolls back.
 ///
 /// `issued` rises when a statement is accepted, `revision` when one is verified. Both are kept fsynced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Floor {
     /// The newest revision that was verified.
     pub revision: Revision,

@@ -129,7 +129,24 @@ pub struct SecurityDir {
     steps: Arc<dyn Steps>,
     /// Held while the keystore is read, changed and written, so that no change is lost to another.
     changing: Arc<Mutex<()>>,
+    /// What was read last, and of which files.
+    read: Arc<Mutex<Option<(Stamp, Arc<Trust>)>>>,
 }
+
+/// The keystore and the trusted Distributors, read together.
+#[derive(Debug)]
+pub struct Trust {
+    /// The keystore.
+    pub keystore: Keystore,
+    /// The Distributors that are trusted: those of the keystore and the valid `.cer` files together.
+    pub roots: Vec<TrustedRoot>,
+    /// What else lies in the folder.
+    pub ignored: Vec<IgnoredFile>,
+}
+
+/// What tells whether the folder is as it was: each file's name, inode, length and time of change. A file that is
+/// replaced has another inode, and one that is written to another time.
+type Stamp = Vec<(PathBuf, u64, u64, i64, i64)>;
 
 impl SecurityDir {
     /// Makes the folder with what belongs in it, or opens the one that is there.
@@ -149,7 +166,13 @@ impl SecurityDir {
     /// [`SecurityDirError::Unsafe`] when owner or modes are not as they must be, with the command that mends it;
     /// [`SecurityDirError::KeystoreGone`] when a keystore was made once and is not there.
     pub fn open(path: &Path, role: NodeRole) -> Result<Self, SecurityDirError> {
-        let this = Self { path: path.to_owned(), role, steps: Arc::new(AllSteps), changing: Arc::default() };
+        let this = Self {
+            path: path.to_owned(),
+            role,
+            steps: Arc::new(AllSteps),
+            changing: Arc::default(),
+            read: Arc::default(),
+        };
         this.check_permissions()?;
         this.load_keystore()?;
         Ok(this)
@@ -227,7 +250,9 @@ impl SecurityDir {
         let bytes = keystore
             .encode()
             .map_err(|source| SecurityDirError::Keystore { path: file.path().to_owned(), source: Box::new(source) })?;
-        file.replace(&bytes)?;
+        let replaced = file.replace(&bytes);
+        self.forget_read();
+        replaced?;
         let marker = self.path.join(MARKER);
         if !marker.exists() {
             DurableFile::new(marker).replace(b"")?;
@@ -242,6 +267,7 @@ impl SecurityDir {
     pub fn drop_certificate(&self, root: &DistributorRoot) -> Result<PathBuf, SecurityDirError> {
         let path = self.path.join(root.file_name());
         DurableFile::new(path.clone()).replace(root.certificate().pem().as_bytes())?;
+        self.forget_read();
         Ok(path)
     }
 
@@ -251,30 +277,67 @@ impl SecurityDir {
     /// [`SecurityDirError::File`].
     pub fn remove_certificate(&self, root: &DistributorRoot) -> Result<(), SecurityDirError> {
         remove_if_there(&self.path.join(root.file_name()))?;
+        self.forget_read();
         Ok(sync_folder(&self.path)?)
     }
 
-    /// The Distributors that are trusted: those of the keystore and the valid `.cer` files together. What else lies
-    /// in the folder is named in a warning and answered beside.
+    /// The keystore and whom this node trusts, as it is now: read anew whenever a file of it has changed, whoever
+    /// changed it. What lies in the folder and is not trusted is named in a warning when it is first seen.
     ///
     /// # Errors
     /// [`SecurityDirError`] when the folder or the keystore cannot be read.
-    pub fn trusted_roots(&self) -> Result<(Vec<TrustedRoot>, Vec<IgnoredFile>), SecurityDirError> {
+    pub fn trust(&self) -> Result<Arc<Trust>, SecurityDirError> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken before the files are read: what changes meanwhile is read again the next time.
+        let stamp = self.stamp()?;
+        if let Some((_, trust)) = read.as_ref().filter(|(of, _)| *of == stamp) {
+            return Ok(Arc::clone(trust));
+        }
         let keystore = self.load_keystore()?;
         let in_keystore = |root: &DistributorRoot| TrustedRoot { root: root.clone(), lies_in: TrustedIn::Keystore };
-        let mut trusted: Vec<_> = keystore.trusted().iter().map(in_keystore).collect();
+        let mut roots: Vec<_> = keystore.trusted().iter().map(in_keystore).collect();
         let mut ignored = Vec::new();
         for path in self.dropped_files()? {
             match read_root(&path) {
-                Ok(root) if trusted.iter().any(|known| known.root == root) => {}
-                Ok(root) => trusted.push(TrustedRoot { root, lies_in: TrustedIn::File(path) }),
+                Ok(root) if roots.iter().any(|known| known.root == root) => {}
+                Ok(root) => roots.push(TrustedRoot { root, lies_in: TrustedIn::File(path) }),
                 Err(reason) => {
                     tracing::warn!(path = %path.display(), %reason, "ignored in the security folder");
                     ignored.push(IgnoredFile { path, reason });
                 }
             }
         }
-        Ok((trusted, ignored))
+        let trust = Arc::new(Trust { keystore, roots, ignored });
+        *read = Some((stamp, Arc::clone(&trust)));
+        Ok(trust)
+    }
+
+    /// The Distributors that are trusted, and what else lies in the folder: see [`SecurityDir::trust`].
+    ///
+    /// # Errors
+    /// As [`SecurityDir::trust`].
+    pub fn trusted_roots(&self) -> Result<(Vec<TrustedRoot>, Vec<IgnoredFile>), SecurityDirError> {
+        let trust = self.trust()?;
+        Ok((trust.roots.clone(), trust.ignored.clone()))
+    }
+
+    fn stamp(&self) -> Result<Stamp, FileError> {
+        let mut files = self.dropped_files()?;
+        files.push(self.path.join(PRIVATE).join(KEYSTORE));
+        let mut stamp = Vec::with_capacity(files.len());
+        for path in files {
+            match path.symlink_metadata() {
+                Ok(found) => stamp.push((path, found.ino(), found.len(), found.ctime(), found.ctime_nsec())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(FileError::new("look at", &path, error)),
+            }
+        }
+        Ok(stamp)
+    }
+
+    /// Two changes may come within one tick of the file system's clock; those of this process are never missed.
+    fn forget_read(&self) {
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Moves the certificate of the Distributor with this key into the keystore, where it takes over from one of the
@@ -304,6 +367,7 @@ impl SecurityDir {
             self.steps.before(Step::RemoveCertificate).map_err(FileError::at("remove", &path))?;
             remove_if_there(&path)?;
         }
+        self.forget_read();
         Ok(())
     }
 
@@ -355,7 +419,7 @@ impl SecurityDir {
     }
 
     /// What lies in the folder and does not belong to it otherwise, in the order of names.
-    fn dropped_files(&self) -> Result<Vec<PathBuf>, SecurityDirError> {
+    fn dropped_files(&self) -> Result<Vec<PathBuf>, FileError> {
         let own = [PRIVATE, REQUESTS, ISSUED, MARKER].map(|name| self.path.join(name));
         let mut files = list(&self.path)?;
         files.retain(|path| !own.contains(path));

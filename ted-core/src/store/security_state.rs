@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{DistributionId, KeyHash, Revision, UnixMillis, next_number};
 use crate::name::NodeName;
+use crate::protocol::Floor;
 use crate::store::durable::{StateError, StateFile};
 use crate::store::security_dir::SecurityDir;
 
@@ -13,21 +14,8 @@ const FLOORS: (&str, u16) = ("floors", 1);
 const REGISTERED: (&str, u16) = ("registered", 2);
 const SEQUENCES: (&str, u16) = ("sequences", 3);
 
-/// Below what a Subscriber does not go for one Distribution.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredFloor {
-    /// The newest revision that was verified; 0 before the first one.
-    pub revision: Revision,
-    /// When the newest statement that was accepted was issued.
-    pub issued: UnixMillis,
-}
-
-impl StoredFloor {
-    const NONE: Self = Self { revision: Revision::from_number(0), issued: UnixMillis::from_millis(0) };
-}
-
 /// A Subscriber's floors, by the Distributor's CA key and the Distribution. Every change is durable when it returns.
-pub struct Floors(StateFile<BTreeMap<(KeyHash, DistributionId), StoredFloor>>);
+pub struct Floors(StateFile<BTreeMap<(KeyHash, DistributionId), Floor>>);
 
 impl Floors {
     /// Opens `private/floors`.
@@ -41,13 +29,13 @@ impl Floors {
 
     /// The floor of a Distribution, all zero before anything came of it.
     #[must_use]
-    pub fn get(&self, distributor: &KeyHash, distribution: &DistributionId) -> StoredFloor {
-        self.0.state().get(&(*distributor, *distribution)).copied().unwrap_or(StoredFloor::NONE)
+    pub fn get(&self, distributor: &KeyHash, distribution: &DistributionId) -> Floor {
+        self.0.state().get(&(*distributor, *distribution)).copied().unwrap_or(Floor::NONE)
     }
 
     /// Every floor.
     #[must_use]
-    pub fn all(&self) -> Vec<((KeyHash, DistributionId), StoredFloor)> {
+    pub fn all(&self) -> Vec<((KeyHash, DistributionId), Floor)> {
         self.0.state().iter().map(|(key, floor)| (*key, *floor)).collect()
     }
 
@@ -55,14 +43,9 @@ impl Floors {
     ///
     /// # Errors
     /// [`StateError`]; then the floor is as it was.
-    pub fn raise(
-        &self,
-        distributor: &KeyHash,
-        distribution: &DistributionId,
-        to: StoredFloor,
-    ) -> Result<StoredFloor, StateError> {
+    pub fn raise(&self, distributor: &KeyHash, distribution: &DistributionId, to: Floor) -> Result<Floor, StateError> {
         let now = self.get(distributor, distribution);
-        let raised = StoredFloor { revision: now.revision.max(to.revision), issued: now.issued.max(to.issued) };
+        let raised = now.raised_to(to);
         if raised != now {
             self.0.change(|floors| floors.insert((*distributor, *distribution), raised))?;
         }
@@ -73,7 +56,7 @@ impl Floors {
     ///
     /// # Errors
     /// [`StateError`].
-    pub fn set(&self, distributor: &KeyHash, distribution: &DistributionId, to: StoredFloor) -> Result<(), StateError> {
+    pub fn set(&self, distributor: &KeyHash, distribution: &DistributionId, to: Floor) -> Result<(), StateError> {
         self.0.change(|floors| {
             floors.insert((*distributor, *distribution), to);
         })
@@ -248,8 +231,8 @@ mod tests {
         (temp, security)
     }
 
-    fn floor(revision: u64, issued: u64) -> StoredFloor {
-        StoredFloor { revision: Revision::from_number(revision), issued: UnixMillis::from_millis(issued) }
+    fn floor(revision: u64, issued: u64) -> Floor {
+        Floor { revision: Revision::from_number(revision), issued: UnixMillis::from_millis(issued) }
     }
 
     #[test]

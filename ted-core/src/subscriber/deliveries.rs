@@ -1,5 +1,6 @@
 //! What follows an accepted offer: receive, verify, keep, extract, and say so in receipts.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -8,17 +9,18 @@ use crate::error::{Coded as _, Error};
 use crate::extract::{Create, ExtractJob, ExtractOptions, Target, extract, recover};
 use crate::id::{DistributionId, FiringId, KeyHash, PackageId, Revision};
 use crate::limits::Limits;
-use crate::name::Label;
+use crate::name::{Label, NodeName};
 use crate::node::{judge_signature, keep_newest, open_package, wait};
-use crate::package::{BodyReader, Entry, PackageError, PackageIndex, verify_digest};
-use crate::protocol::{DeliveryEnd, FrameMap, Progress, ReceiverOptions, judge_root};
+use crate::package::{BodyReader, Entry, PackageError, PackageIndex, Root, verify_digest};
+use crate::protocol::{DeliveryEnd, Floor, FrameMap, Progress, ReceiverOptions, judge_root};
 use crate::security::{PackageRef, Receipt, ReleaseStatement, Stage};
-use crate::store::{Depot, FinishedFile, PackagePlace, PartFile, StoredFloor};
+use crate::store::{Depot, FinishedFile, PackagePlace, PartFile};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::receive::{Piece, Reception, ReceptionError, Search};
-use crate::subscriber::state::{State, lock};
-use crate::subscriber::targets::Variables;
+use crate::subscriber::report::ExtractionRow;
+use crate::subscriber::state::{Key, State, lock};
+use crate::subscriber::targets::{TargetRule, Variables};
 
 /// One thing to do for one Distribution. Those of one Distribution are done one after the other.
 pub(super) enum Job {
@@ -59,7 +61,7 @@ pub(super) struct Extracted {
     pub(super) revision: Revision,
     #[serde(with = "crate::node::as_text")]
     pub(super) package: PackageId,
-    pub(super) target: std::path::PathBuf,
+    pub(super) target: PathBuf,
     pub(super) at: crate::id::UnixMillis,
 }
 
@@ -84,6 +86,8 @@ impl State {
         package: PackageRef,
     ) {
         let distribution = statement.distribution;
+        let key = (fleet, distribution);
+        self.note(key, |standing| (standing.stage, standing.bytes, standing.bytes_total) = (None, 0, package.bytes));
         let receipt = |stage, error: Option<&Error>, detail: String| Receipt {
             firing: Some(firing),
             distribution,
@@ -96,6 +100,11 @@ impl State {
         };
         let end = match self.receive_package(fleet, statement, package).await {
             Ok(name) => {
+                self.note(key, |standing| {
+                    standing.stage = Some(Stage::Verified);
+                    standing.trouble = None;
+                    (standing.bytes, standing.bytes_total) = (package.bytes, package.bytes);
+                });
                 self.say(fleet, receipt(Stage::Received, None, String::new())).await;
                 self.say(fleet, receipt(Stage::Verified, None, String::new())).await;
                 self.events.emit(SubscriberEvent::Received {
@@ -111,6 +120,10 @@ impl State {
                     code: Some(crate::protocol::code::CORRUPT.to_owned()),
                     ..receipt(Stage::Corrupt, None, detail.clone())
                 };
+                self.note(key, |standing| {
+                    standing.stage = Some(Stage::Corrupt);
+                    standing.trouble = Some(format!("{}: {detail} stayed damaged", crate::protocol::code::CORRUPT));
+                });
                 self.say(fleet, receipt).await;
                 let distribution = self.known_label(&fleet, &distribution);
                 self.events.emit(SubscriberEvent::Corrupt { distribution, revision: statement.revision, detail });
@@ -120,6 +133,7 @@ impl State {
             Err(error) => {
                 let error = Error::from(error);
                 tracing::warn!(code = error.code(), %error, "receiving stopped");
+                self.failed(key, &error);
                 self.say(fleet, receipt(Stage::Failed, Some(&error), error.to_string())).await;
                 self.events.emit(SubscriberEvent::Failed {
                     distribution: self.known_label(&fleet, &distribution),
@@ -181,7 +195,7 @@ impl State {
             return Err(Error::from(SubscriberError::Statement("the package is sealed".to_owned())).into());
         };
         let name = disclosure.distribution_name;
-        reception.progress = self.receiving_progress(&name, statement.revision, package.bytes);
+        reception.progress = self.receiving_progress((fleet, distribution), &name, statement.revision, package.bytes);
         self.events.emit(SubscriberEvent::Accepted { distribution: name.clone(), revision: statement.revision });
         let place = PackagePlace::of_root(root.name(), index.root());
         let (part, map, search) = self.open_part(&index, &place).await?;
@@ -202,17 +216,19 @@ impl State {
     }
 
     fn receiving_progress(
-        &self,
+        self: &Arc<Self>,
+        key: Key,
         name: &Label,
         revision: Revision,
         bytes_total: u64,
     ) -> Box<dyn Fn(Progress) + Send + Sync> {
-        let (events, name) = (self.events.clone(), name.clone());
+        let (state, name) = (self.clone(), name.clone());
         let said = std::sync::atomic::AtomicU64::new(u64::MAX);
         Box::new(move |progress| {
             // The machine tells it after every event; what has not changed is not worth a word.
             if said.swap(progress.bytes_written, std::sync::atomic::Ordering::Relaxed) != progress.bytes_written {
-                events.emit(SubscriberEvent::Receiving {
+                state.note(key, |standing| standing.bytes = progress.bytes_written);
+                state.events.emit(SubscriberEvent::Receiving {
                     distribution: name.clone(),
                     revision,
                     bytes: progress.bytes_written,
@@ -229,7 +245,10 @@ impl State {
         place: &PackagePlace,
     ) -> Result<(PartFile, FrameMap, Search), ReceptionError> {
         let (index, folder) = (index.clone(), self.depot.folder(place));
+        let trusted = self.trusted_root(&index.root().distributor);
         let opening = move || -> Result<(PartFile, FrameMap, Search), Error> {
+            // Trust may have been taken back while the index was fetched; then nothing is written.
+            trusted?;
             let (part, map, search) = match PartFile::salvage(&folder, index.bytes())? {
                 Some(part) => (part, None, Search::Everywhere),
                 None => {
@@ -257,6 +276,7 @@ impl State {
         place: PackagePlace,
         part: PartFile,
     ) -> Result<(), ReceptionError> {
+        self.trusted_root(&fleet)?;
         for piece in pieces {
             part.write_at(&piece.bytes, piece.offset)?;
         }
@@ -283,10 +303,10 @@ impl State {
         let name = disclosure.map(|disclosure| disclosure.distribution_name.clone());
         let name = name.ok_or_else(|| SubscriberError::Statement("the package is sealed".to_owned()))?;
         wait(self.depot.put(FinishedFile { path: part.finish()?, place }))?;
-        self.promote(&fleet)?;
+        self.security.promote(&fleet).map_err(Error::from)?;
         let issued = self.floors.get(&fleet, &statement.distribution).issued;
-        let floor = StoredFloor { revision: statement.revision, issued };
-        self.floors.raise(&fleet, &statement.distribution, floor)?;
+        let floor = Floor { revision: statement.revision, issued };
+        self.floors.raise(&fleet, &statement.distribution, floor).map_err(Error::from)?;
         let held = Held {
             name,
             revision: statement.revision,
@@ -329,7 +349,7 @@ impl State {
             self.records.put(&held_key(fleet, &statement.distribution), &held)?;
         }
         let (lies, belongs) = (self.extracted(fleet, &statement.distribution)?, self.target_of(fleet, &held)?);
-        Ok(lies.is_some_and(|lies| lies.target == belongs))
+        Ok(lies.is_some_and(|lies| lies.target == belongs.0))
     }
 
     fn extracted_receipt(
@@ -362,9 +382,16 @@ impl State {
         let work = move || state.extract_held(fleet, distribution);
         let result = tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(SubscriberError::Worker.into()));
         match result {
-            Ok(detail) => self.say(fleet, self.extracted_receipt(distribution, firing, revision, &detail)).await,
+            Ok(done) => {
+                self.note((fleet, distribution), |standing| {
+                    standing.stage = Some(Stage::Extracted);
+                    standing.trouble = None;
+                });
+                self.say(fleet, self.extracted_receipt(distribution, firing, revision, &done.to_string())).await;
+            }
             Err(_) if self.run().is_over() => {}
             Err(error) => {
+                self.failed((fleet, distribution), &error);
                 tracing::error!(code = error.code(), %error, "the extraction failed");
                 let receipt = Receipt {
                     stage: Stage::Failed,
@@ -382,27 +409,27 @@ impl State {
         }
     }
 
-    /// Where a Distribution is extracted.
-    pub(super) fn target_of(&self, fleet: &KeyHash, held: &Held) -> Result<std::path::PathBuf, Error> {
+    fn failed(&self, key: Key, error: &Error) {
+        self.note(key, |standing| {
+            standing.stage = Some(Stage::Failed);
+            standing.trouble = Some(format!("{}: {error}", error.code()));
+        });
+    }
+
+    /// Where a Distribution is extracted, and why there.
+    pub(super) fn target_of(&self, fleet: &KeyHash, held: &Held) -> Result<(PathBuf, TargetRule), Error> {
         let distributor = self.distributor_name(fleet);
         let variables = Variables { node: self.name(), distribution: &held.name, distributor: &distributor };
         let files = self.data.path().join("files");
-        Ok(self.settings.targets.resolve(held.proposed_target.as_deref(), &variables, &files)?)
-    }
-
-    /// Takes a Distributor's certificate into the keystore, once a package of it was verified whole.
-    fn promote(&self, fleet: &KeyHash) -> Result<(), Error> {
-        let mut keystore = lock(&self.keystore);
-        self.security.promote(fleet)?;
-        *keystore = self.security.load_keystore()?;
-        Ok(())
+        let set = self.set_targets()?;
+        Ok(self.settings.targets.resolve(&set, held.proposed_target.as_deref(), &variables, &files)?)
     }
 
     /// Extracts the newest verified revision. Blocks; says what it did.
-    pub(super) fn extract_held(&self, fleet: KeyHash, distribution: DistributionId) -> Result<String, Error> {
+    pub(super) fn extract_held(&self, fleet: KeyHash, distribution: DistributionId) -> Result<ExtractionRow, Error> {
         let held = self.held(&fleet, &distribution)?;
         let held = held.ok_or_else(|| SubscriberError::NothingToExtract(distribution.to_string()))?;
-        let path = self.target_of(&fleet, &held)?;
+        let (path, _) = self.target_of(&fleet, &held)?;
         let root = self.trusted_root(&fleet)?;
         let _one_at_a_time = lock(&self.extracting);
         let previous = self.extracted(&fleet, &distribution)?.filter(|previous| previous.target == path);
@@ -413,7 +440,8 @@ impl State {
         let (index, file) = open_package(&self.depot, held.package, &root)?;
         let target = Target::open(&path, Create::Missing)?;
         recover(&target, &distribution)?;
-        let options = ExtractOptions { links: self.settings.links, ..ExtractOptions::default() };
+        let threads = self.settings.threads.map_or(0, usize::from);
+        let options = ExtractOptions { links: self.settings.links, threads, ..ExtractOptions::default() };
         let frames = BodyReader::new(index.clone(), &*file);
         let job = ExtractJob {
             rows: index.catalog(),
@@ -436,16 +464,40 @@ impl State {
             Extracted { revision: held.revision, package: held.package, target: path.clone(), at: self.clock.now() };
         self.records.put(&extracted_key(&fleet, &distribution), &extracted)?;
         keep_newest(&self.depot, &distribution, 1)?;
+        self.clear_superseded(index.root(), root.name());
         if let Some(disclosure) = &index.root().disclosure {
             self.events.emit(SubscriberEvent::Extracted {
                 distribution: held.name.clone(),
                 revision: held.revision,
                 content: disclosure.content,
-                target: path,
+                target: path.clone(),
                 files_written: summary.files_written,
             });
         }
-        Ok(format!("{} files written, {} unchanged", summary.files_written, summary.unchanged))
+        Ok(ExtractionRow {
+            distributor: root.name().clone(),
+            distribution: held.name,
+            revision: held.revision,
+            target: path,
+            summary,
+        })
+    }
+
+    /// Removes what is left of revisions that will never be finished, because this newer one is here. What cannot be
+    /// removed now is removed after the next one.
+    fn clear_superseded(&self, root: &Root, distributor: &NodeName) {
+        let newest = PackagePlace::of_root(distributor, root);
+        let Some(folder) = self.depot.folder(&newest).parent().and_then(Path::parent).map(Path::to_owned) else {
+            return;
+        };
+        let revisions = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        let revisions = revisions.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
+        for revision in revisions.map(Revision::from_number).filter(|revision| *revision < root.revision) {
+            let place = PackagePlace::of_root(distributor, &Root { revision, ..root.clone() });
+            if let Err(error) = wait(self.depot.clear(&place)) {
+                tracing::warn!(%revision, %error, "what is left of an older revision cannot be removed");
+            }
+        }
     }
 
     /// A Distribution's name, once a package of it was seen; its id in hex before.

@@ -31,6 +31,19 @@ pub enum SubscriberError {
     /// Several Distributors are trusted, and none was named.
     #[error("{0} Distributors are trusted here, and none was named")]
     WhichDistributor(usize),
+    /// No Distributor is trusted yet.
+    #[error("no Distributor is trusted here yet: neither security/ nor the keystore has a certificate of one")]
+    NobodyTrusted,
+    /// The connection with the Distributor was refused, by this side or by the other.
+    #[error("the connection with the Distributor {name} was refused: {reason}")]
+    ConnectionRefused {
+        /// Its name.
+        name: NodeName,
+        /// The code of the refusal.
+        code: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// The Distributor could not be reached at any of its endpoints.
     #[error("the Distributor {name} was not reached at {tried}: {reason}")]
     Unreachable {
@@ -99,6 +112,8 @@ impl Coded for SubscriberError {
             Self::UnknownDistributor(_) => "TED-1853",
             Self::WhichDistributor(_) => "TED-1854",
             Self::Unreachable { .. } => "TED-1855",
+            Self::NobodyTrusted => "TED-1867",
+            Self::ConnectionRefused { code, .. } => code,
             Self::EnrolmentRefused { .. } => "TED-1856",
             Self::UnfitCertificate { .. } => "TED-1857",
             Self::TargetNotAllowed { .. } => "TED-1858",

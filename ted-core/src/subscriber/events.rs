@@ -99,8 +99,10 @@ pub enum SubscriberEvent {
         /// Which revision.
         revision: Revision,
         /// The revision's content id.
+        #[serde(with = "crate::node::as_text")]
         content: ContentId,
         /// Where it lies.
+        #[serde(serialize_with = "crate::node::as_text::serialize_path")]
         target: PathBuf,
         /// Files that were written; the rest was there already.
         files_written: u64,

@@ -7,6 +7,7 @@ mod offers;
 mod outbox;
 mod peers;
 mod receive;
+mod reference;
 mod report;
 mod state;
 mod status;
@@ -14,21 +15,23 @@ mod targets;
 mod trust;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Error;
 use crate::extract::Links;
 use crate::model::Endpoint;
-use crate::name::{Label, NodeName};
+use crate::name::NodeName;
 use crate::node::{Clock, Events, SystemClock};
 use crate::protocol::Silence;
 use crate::security::{AwsLc, Crypto, Invite, Token};
 
 pub use error::SubscriberError;
 pub use events::SubscriberEvent;
-pub use report::{DistributionRow, DistributorRow, Enrolment, SubscriberStatus, VerifyRow};
-pub use targets::Targets;
+pub use reference::DistributionRef;
+pub use report::{DistributionRow, DistributorRow, Enrolment, ExtractionRow, SubscriberStatus, TargetRow, VerifyRow};
+pub use targets::{TargetRule, Targets};
 
 use state::State;
 
@@ -40,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) targets: Targets,
     pub(crate) links: Links,
+    pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) silence: Silence,
 }
 
@@ -68,7 +72,7 @@ impl SubscriberBuilder {
 
     /// Extracts a Distribution into this directory, whatever target it proposes.
     #[must_use]
-    pub fn target(mut self, distribution: Label, directory: impl Into<PathBuf>) -> Self {
+    pub fn target(mut self, distribution: DistributionRef, directory: impl Into<PathBuf>) -> Self {
         self.settings.targets.map.insert(distribution, directory.into());
         self
     }
@@ -84,6 +88,13 @@ impl SubscriberBuilder {
     #[must_use]
     pub fn links(mut self, links: Links) -> Self {
         self.settings.links = links;
+        self
+    }
+
+    /// How many threads extract and verify; one for each processor by default.
+    #[must_use]
+    pub fn threads(mut self, threads: NonZeroUsize) -> Self {
+        self.settings.threads = Some(threads);
         self
     }
 
@@ -120,15 +131,9 @@ impl SubscriberBuilder {
     /// As [`SubscriberBuilder::open`], and when the invite is none, or the Distributor cannot be reached or refuses.
     /// What was done before the error stays, so that the same call may be tried again.
     pub async fn join(self, invite: &str) -> Result<Subscriber, Error> {
-        let invite = Invite::from_text(invite)?;
-        let subscriber = self.name(invite.node.clone()).open().await?;
-        let state = subscriber.state.clone();
-        let token = invite.token.clone();
-        let accepting = move || state.accept_invite(&invite);
-        let fleet = tokio::task::spawn_blocking(accepting).await.map_err(|_| SubscriberError::Worker)??;
-        if !subscriber.state.is_enrolled(&fleet) {
-            subscriber.state.enrol(&fleet, Some(&token)).await?;
-        }
+        let name = Invite::from_text(invite)?.node;
+        let subscriber = self.name(name).open().await?;
+        subscriber.join(invite).await?;
         Ok(subscriber)
     }
 }
@@ -150,6 +155,7 @@ impl Subscriber {
             listen: None,
             targets: Targets::default(),
             links: Links::default(),
+            threads: None,
             silence: Silence::default(),
         };
         SubscriberBuilder { settings, clock: Arc::new(SystemClock), crypto: Arc::new(AwsLc) }
@@ -177,27 +183,32 @@ impl Subscriber {
         self.blocking(move |state| state.trust(&pem)).await
     }
 
+    /// Does all that an invite is for: trusts the Distributor and enrols with it. `invite` is the text of the invite's
+    /// file. Returns the Distributor's name.
+    ///
+    /// # Errors
+    /// When the invite is none or for another node, or the Distributor cannot be reached or refuses. What was done
+    /// before the error stays, so that the same call may be tried again.
+    pub async fn join(&self, invite: &str) -> Result<(NodeName, Enrolment), Error> {
+        self.state.accept_invite(invite).await
+    }
+
     /// Asks a trusted Distributor for certificates, at these endpoints. With a token they come at once; without one its
-    /// operator has to approve, and a running Subscriber goes on asking.
+    /// operator has to approve, and a running Subscriber goes on asking. No name means the only one that is trusted.
     ///
     /// # Errors
     /// When no such Distributor is trusted, or it cannot be reached or refuses.
     pub async fn enrol(
         &self,
-        distributor: &NodeName,
+        distributor: Option<&NodeName>,
         endpoints: &[Endpoint],
         token: Option<&str>,
-    ) -> Result<Enrolment, Error> {
+    ) -> Result<(NodeName, Enrolment), Error> {
         let token: Option<Token> = token.map(str::parse).transpose()?;
-        let (name, endpoints) = (distributor.clone(), endpoints.to_vec());
-        let fleet = self
-            .blocking(move |state| {
-                let root = state.root_named(&name)?;
-                state.know(&root.key_hash(), root.name(), &endpoints)?;
-                Ok(root.key_hash())
-            })
-            .await?;
-        self.state.enrol(&fleet, token.as_ref()).await
+        let name = distributor.cloned();
+        let root = self.blocking(move |state| state.root_meant(name.as_ref())).await?;
+        let enrolment = self.state.enrol(&root.key_hash(), endpoints, token.as_ref()).await?;
+        Ok((root.name().clone(), enrolment))
     }
 
     /// Dials the Distributors it knows, listens where it was told to, and goes on with what was interrupted. Returns
@@ -222,21 +233,50 @@ impl Subscriber {
         self.blocking(State::status).await
     }
 
+    /// The Distributors that are trusted.
+    ///
+    /// # Errors
+    /// When `security/` or the catalog cannot be read.
+    pub async fn distributors(&self) -> Result<Vec<DistributorRow>, Error> {
+        self.blocking(|state| state.distributors()).await
+    }
+
     /// Extracts the newest verified revision of a Distribution once more, or of all.
     ///
     /// # Errors
     /// When there is none, or the extraction fails.
-    pub async fn extract(&self, distribution: Option<&Label>) -> Result<Vec<DistributionRow>, Error> {
+    pub async fn extract(&self, distribution: Option<&DistributionRef>) -> Result<Vec<ExtractionRow>, Error> {
         let distribution = distribution.cloned();
         self.blocking(move |state| state.extract_named(distribution.as_ref())).await
     }
 
-    /// Verifies every package that is kept, whole.
+    /// Verifies the packages that are kept and what was extracted from them, of one Distribution or of all. Nothing is
+    /// changed.
     ///
     /// # Errors
-    /// When the catalog cannot be read. What is wrong with a package stands in its row.
-    pub async fn verify(&self) -> Result<Vec<VerifyRow>, Error> {
-        self.blocking(State::verify).await
+    /// When there is no such Distribution, or a target or the catalog cannot be read. What is wrong with a package or a
+    /// target stands in its row.
+    pub async fn verify(&self, distribution: Option<&DistributionRef>) -> Result<Vec<VerifyRow>, Error> {
+        let distribution = distribution.cloned();
+        self.blocking(move |state| state.verify(distribution.as_ref())).await
+    }
+
+    /// Has a Distribution extracted to this directory from now on, or to its usual place again; files at another place
+    /// stay there. What the builder was told wins over it.
+    ///
+    /// # Errors
+    /// When the directory is not absolute or holds `..`, or the catalog cannot be written.
+    pub async fn set_target(&self, distribution: &DistributionRef, target: Option<&Path>) -> Result<(), Error> {
+        let (distribution, target) = (distribution.clone(), target.map(Path::to_owned));
+        self.blocking(move |state| state.set_target(&distribution, target.as_deref())).await
+    }
+
+    /// Where everything goes that is here or was told a directory.
+    ///
+    /// # Errors
+    /// When the catalog cannot be read.
+    pub async fn targets(&self) -> Result<Vec<TargetRow>, Error> {
+        self.blocking(|state| state.targets()).await
     }
 
     /// Leaves a Distributor: its certificate, this node's keys in its fleet and its packages go. Targets stay.

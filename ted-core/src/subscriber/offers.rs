@@ -10,9 +10,8 @@ use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
 use crate::limits::Limits;
 use crate::node::fetch;
-use crate::protocol::{Delivery, DeliveryAction, Fetch, FetchTarget, Floor, Offer, OfferAnswer, Refused, Statement};
+use crate::protocol::{Delivery, DeliveryAction, Fetch, FetchTarget, Offer, OfferAnswer, Refused, Statement};
 use crate::security::{DistributorRoot, Envelope, EnvelopeKind, ReleaseStatement, Usage};
-use crate::store::StoredFloor;
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
@@ -21,6 +20,9 @@ use crate::transport::{Connection, QuicConnection};
 
 /// How long the sender may take to hand out a statement it has just offered.
 const STATEMENT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// When an offer is to be made again whose statement could not be fetched.
+const AGAIN_LATER: Duration = Duration::from_secs(5);
 
 impl State {
     /// Answers an offer that came over `connection`.
@@ -32,6 +34,10 @@ impl State {
                     self.refused_offer(&fleet, refused.code(), refused.reason());
                 }
                 answer
+            }
+            Err(error) if error.is_retryable() => {
+                tracing::info!(code = error.code(), %error, "an offer is to be made again a little later");
+                OfferAnswer::Later { until: self.now(&fleet).plus(AGAIN_LATER) }
             }
             Err(error) => {
                 self.refused_offer(&fleet, error.code(), &error.to_string());
@@ -108,6 +114,13 @@ impl State {
             };
             delivery.offer(offer.firing, statement, now)
         };
+        self.note(key, |standing| {
+            standing.offered = Some(statement.release.revision);
+            standing.trouble = match &answer {
+                OfferAnswer::Refused(refused) => Some(refused.to_string()),
+                _ => None,
+            };
+        });
         if !matches!(answer, OfferAnswer::Refused(_)) {
             lock(&self.statements).insert(key, statement.release.clone());
         }
@@ -119,8 +132,7 @@ impl State {
     }
 
     fn new_delivery(&self, fleet: KeyHash, distribution: DistributionId) -> Result<Delivery, Error> {
-        let stored = self.floors.get(&fleet, &distribution);
-        let floor = Floor { revision: stored.revision, issued: stored.issued };
+        let floor = self.floors.get(&fleet, &distribution);
         let verified = self.held(&fleet, &distribution)?.map(|held| held.revision);
         Ok(Delivery::new(floor, verified, Limits::DEFAULT))
     }
@@ -135,8 +147,7 @@ impl State {
         for action in actions {
             match action {
                 DeliveryAction::RaiseFloor(floor) => {
-                    let to = StoredFloor { revision: floor.revision, issued: floor.issued };
-                    self.floors.raise(&fleet, &distribution, to)?;
+                    self.floors.raise(&fleet, &distribution, floor)?;
                 }
                 DeliveryAction::Receive { firing, package } => {
                     let statement = lock(&self.statements).get(&(fleet, distribution)).cloned();

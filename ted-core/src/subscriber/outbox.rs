@@ -73,6 +73,14 @@ impl State {
         Ok(self.records.put(&format!("{prefix}{sequence:020}"), &waiting)?)
     }
 
+    /// Drops what waits for a Distributor that this node has left.
+    pub(super) fn forget_receipts(&self, fleet: &KeyHash) -> Result<(), Error> {
+        for (key, _) in self.records.list::<Waiting>(&format!("outbox/{fleet}/"))? {
+            self.records.delete(&key)?;
+        }
+        Ok(())
+    }
+
     /// Sends what waits for one Distributor, oldest first; gives up at the first that is not acknowledged.
     pub(super) async fn send_receipts(
         self: &Arc<Self>,

@@ -1,9 +1,11 @@
 //! The network side: dialling Distributors, listening where told to, greeting, taking offers, sending receipts.
 
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,7 +17,8 @@ use crate::protocol::{Answer, Hello, PROTOCOL_VERSION, Request, code};
 use crate::security::{Alpn, FleetRole, FleetTrust, TrustPolicy, Usage};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
-use crate::subscriber::state::{KnownDistributor, Run, State, lock};
+use crate::subscriber::report::Enrolment;
+use crate::subscriber::state::{KnownDistributor, Run, State, known_key, lock};
 use crate::transport::{Connection, Endpoint, EndpointOptions, FleetIdentity, QuicConnection};
 
 /// How long the other side may take to greet.
@@ -27,6 +30,9 @@ const GOODBYE: Duration = Duration::from_secs(10);
 /// How long receipts wait that a connected Distributor did not take.
 const RECEIPTS_AGAIN: Duration = Duration::from_secs(10);
 
+/// How long a node that waits for approval pauses before it asks again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
 /// What runs while a Subscriber does.
 pub(super) struct Network {
     endpoint: Arc<Endpoint>,
@@ -36,6 +42,14 @@ pub(super) struct Network {
 struct Running {
     address: Option<SocketAddr>,
     tasks: TaskTracker,
+    /// The Distributors that are dialled.
+    following: HashMap<KeyHash, Following>,
+}
+
+struct Following {
+    stop: CancellationToken,
+    /// Ends a pause: something about the Distributor has changed.
+    hasten: Arc<Notify>,
 }
 
 impl State {
@@ -45,11 +59,7 @@ impl State {
         if let Some(network) = &*network {
             return Ok(network.endpoint.clone());
         }
-        let options = self.endpoint_options()?;
-        let endpoint = Arc::new(match self.settings.listen {
-            Some(listen) => Endpoint::bind_with(listen, options)?,
-            None => Endpoint::dial_only(options)?,
-        });
+        let endpoint = Arc::new(Endpoint::dial_only(self.endpoint_options()?)?);
         *network = Some(Network { endpoint: endpoint.clone(), running: None });
         Ok(endpoint)
     }
@@ -60,42 +70,57 @@ impl State {
             .clock(move || clock.now()))
     }
 
-    /// What this node shows in each fleet it takes part in.
-    pub(super) fn fleet_identities(&self) -> Result<Vec<FleetIdentity>, Error> {
-        let keystore = lock(&self.keystore);
-        let roots = self.trusted_roots()?.into_iter();
-        Ok(roots
-            .map(|root| FleetIdentity {
-                identity: keystore.identity(&root.key_hash(), Usage::SubscriberIdentity),
-                root,
-            })
-            .collect())
+    /// What this node shows in each fleet that it has certificates of. A Distributor that is not trusted any more is
+    /// shown them all the same, so that it can be told why it is refused.
+    fn fleet_identities(&self) -> Result<Vec<FleetIdentity>, Error> {
+        let trust = self.security.trust()?;
+        let fleets: BTreeSet<KeyHash> = trust.keystore.held().iter().map(|held| held.distributor).collect();
+        let identity = |fleet| trust.keystore.identity(&fleet, Usage::SubscriberIdentity);
+        Ok(fleets.into_iter().map(|fleet| FleetIdentity { fleet, identity: identity(fleet) }).collect())
+    }
+
+    /// Shows what the keystore holds now, from the next handshake on.
+    pub(super) fn show_identities(&self) -> Result<(), Error> {
+        let endpoint = lock(&self.network).as_ref().map(|network| network.endpoint.clone());
+        if let Some(endpoint) = endpoint {
+            endpoint.set_identities(&self.fleet_identities()?)?;
+        }
+        Ok(())
     }
 
     pub(super) async fn start(self: &Arc<Self>) -> Result<Option<SocketAddr>, Error> {
-        let endpoint = self.endpoint()?;
-        let address = self.settings.listen.map(|_| endpoint.local_addr()).transpose()?;
         let (run, tasks) = (Run::default(), TaskTracker::new());
         let stop = run.stop.clone();
-        {
+        let (endpoint, address) = {
             let mut network = lock(&self.network);
-            let Some(network) = network.as_mut().filter(|network| network.running.is_none()) else {
+            if network.as_ref().is_some_and(|network| network.running.is_some()) {
                 return Err(SubscriberError::Started.into());
+            }
+            // One that was made for a single question only dials.
+            let endpoint = match self.settings.listen {
+                Some(listen) => Endpoint::bind_with(listen, self.endpoint_options()?)?,
+                None => Endpoint::dial_only(self.endpoint_options()?)?,
             };
-            network.running = Some(Running { address, tasks: tasks.clone() });
+            let endpoint = Arc::new(endpoint);
+            let address = self.settings.listen.map(|_| endpoint.local_addr()).transpose()?;
+            let following = HashMap::new();
+            let running = Some(Running { address, tasks: tasks.clone(), following });
+            *network = Some(Network { endpoint: endpoint.clone(), running });
             *lock(&self.run) = run;
-        }
+            (endpoint, address)
+        };
         let state = self.clone();
         tokio::task::spawn_blocking(move || state.finish_interrupted())
             .await
             .map_err(|_| SubscriberError::Worker)??;
         if address.is_some() {
-            tasks.spawn(self.clone().accept_all(endpoint.clone(), stop.clone(), tasks.clone()));
+            tasks.spawn(self.clone().accept_all(endpoint, stop.clone(), tasks.clone()));
         }
-        for (fleet, known) in self.known_distributors()? {
-            if !known.endpoints.is_empty() {
-                tasks.spawn(self.clone().keep_connected(endpoint.clone(), fleet, known, stop.clone()));
-            }
+        for (fleet, _) in self.known_distributors()? {
+            self.follow(&fleet);
+        }
+        for row in self.distributors()?.into_iter().filter(|row| row.endpoints.is_empty() && address.is_none()) {
+            tracing::warn!(distributor = %row.name, "trusted, but nothing comes from it before this node has enrolled");
         }
         tasks.spawn(self.clone().send_all_receipts(stop));
         Ok(address)
@@ -116,9 +141,41 @@ impl State {
         if tokio::time::timeout(GOODBYE, ending).await.is_err() {
             tracing::warn!("tasks were still running when the Subscriber stopped");
         }
-        // What was being received is offered again after the next start; its floor is on disk.
+        // What was in flight is offered again, and goes on from what is on disk.
         lock(&self.deliveries).clear();
         lock(&self.statements).clear();
+    }
+
+    /// Dials a Distributor from now on, if this node runs; what was waiting to dial it does so at once.
+    pub(super) fn follow(self: &Arc<Self>, fleet: &KeyHash) {
+        let mut network = lock(&self.network);
+        let Some(Network { endpoint, running: Some(running) }) = network.as_mut() else { return };
+        if let Some(following) = running.following.get(fleet) {
+            following.hasten.notify_one();
+            return;
+        }
+        let (stop, hasten) = (lock(&self.run).stop.child_token(), Arc::new(Notify::new()));
+        let following = self.clone().keep_connected(endpoint.clone(), *fleet, stop.clone(), hasten.clone());
+        running.tasks.spawn(following);
+        running.following.insert(*fleet, Following { stop, hasten });
+    }
+
+    /// Ends a pause before a Distributor is dialled again, because something has changed.
+    pub(super) fn hasten(&self, fleet: &KeyHash) {
+        let network = lock(&self.network);
+        let running = network.as_ref().and_then(|network| network.running.as_ref());
+        if let Some(following) = running.and_then(|running| running.following.get(fleet)) {
+            following.hasten.notify_one();
+        }
+    }
+
+    /// Dials a Distributor no more.
+    pub(super) fn unfollow(&self, fleet: &KeyHash) {
+        let mut network = lock(&self.network);
+        let running = network.as_mut().and_then(|network| network.running.as_mut());
+        if let Some(following) = running.and_then(|running| running.following.remove(fleet)) {
+            following.stop.cancel();
+        }
     }
 
     pub(super) fn listening(&self) -> Option<SocketAddr> {
@@ -148,59 +205,96 @@ impl State {
         }
     }
 
-    /// Dials a Distributor again and again, and lives with the connection while there is one.
+    /// Dials a Distributor again and again, and lives with the connection while there is one. A node without
+    /// certificates asks for them instead.
     async fn keep_connected(
         self: Arc<Self>,
         endpoint: Arc<Endpoint>,
         fleet: KeyHash,
-        known: KnownDistributor,
         stop: CancellationToken,
+        hasten: Arc<Notify>,
     ) {
         let mut backoff = Backoff::default();
-        if !self.is_enrolled(&fleet) && !self.enrol_until_done(&fleet, &stop).await {
-            return;
-        }
-        let mut said = String::new();
         loop {
-            let dialled = tokio::select! {
+            let pause = tokio::select! {
                 () = stop.cancelled() => return,
-                dialled = dial(&endpoint, &known.endpoints, &fleet, Alpn::Ted1) => dialled,
+                outcome = self.attempt(&endpoint, fleet) => match outcome {
+                    Attempt::Met => {
+                        backoff.reset();
+                        backoff.next()
+                    }
+                    Attempt::Pending => ASK_AGAIN,
+                    Attempt::Enrolled => Duration::ZERO,
+                    Attempt::Failed => backoff.next(),
+                },
             };
-            match dialled {
-                Ok(connection) => {
-                    said.clear();
-                    match ask(&connection, &Request::Hello(self.hello()), &Limits::DEFAULT, GREETING_PATIENCE).await {
-                        Ok(_) => {
-                            backoff.reset();
-                            self.meet(connection).await;
-                        }
-                        Err(error) => {
-                            self.refused_by(&known, &Error::from(error).to_string());
-                        }
-                    }
-                }
-                Err(error) => {
-                    if said != error.reason {
-                        tracing::warn!(distributor = %known.name, code = error.code, reason = error.reason, "not reached");
-                        said.clone_from(&error.reason);
-                    }
-                }
-            }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(backoff.next()) => {}
+                () = hasten.notified() => backoff.reset(),
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
 
-    fn refused_by(&self, known: &KnownDistributor, reason: &str) {
-        tracing::warn!(distributor = %known.name, reason, "the connection was refused");
-        let code = reason.split([':', ' ']).find(|word| word.starts_with("TED-")).unwrap_or("TED-1310");
-        self.events.emit(SubscriberEvent::Refused {
-            peer: known.name.to_string(),
-            code: code.to_owned(),
-            reason: reason.to_owned(),
-        });
+    /// Dials a Distributor once, and stays with it until the connection ends.
+    async fn attempt(self: &Arc<Self>, endpoint: &Arc<Endpoint>, fleet: KeyHash) -> Attempt {
+        let state = self.clone();
+        let finding = move || -> Result<_, Error> {
+            let known: Option<KnownDistributor> = state.records.get(&known_key(&fleet))?;
+            state.show_identities()?;
+            Ok((known, state.is_enrolled(&fleet)))
+        };
+        let found = tokio::task::spawn_blocking(finding).await.unwrap_or_else(|_| Err(SubscriberError::Worker.into()));
+        let (known, enrolled) = match found {
+            Ok((Some(known), enrolled)) => (known, enrolled),
+            Ok((None, _)) => return Attempt::Failed,
+            Err(error) => return self.trouble(&fleet, error.code(), &error.to_string()),
+        };
+        if !enrolled {
+            return match self.enrol(&fleet, &known.endpoints, None).await {
+                Ok(Enrolment::Enrolled) => Attempt::Enrolled,
+                Ok(Enrolment::Pending { fingerprint }) => {
+                    let waits = format!("waits for approval; fingerprint {fingerprint}");
+                    if lock(&self.troubles).insert(fleet, waits.clone()).as_ref() != Some(&waits) {
+                        tracing::info!(distributor = %known.name, fingerprint, "waiting for the Distributor's approval");
+                    }
+                    Attempt::Pending
+                }
+                Err(error) => self.trouble(&fleet, error.code(), &error.to_string()),
+            };
+        }
+        let connection = match dial(endpoint, &known.endpoints, &fleet, Alpn::Ted1).await {
+            Ok(connection) => connection,
+            Err(error) => return self.trouble(&fleet, error.code, &error.reason),
+        };
+        match ask(&connection, &Request::Hello(self.hello()), &Limits::DEFAULT, GREETING_PATIENCE).await {
+            Ok(_) => {
+                self.meet(connection).await;
+                Attempt::Met
+            }
+            Err(error) => {
+                let error = Error::from(error);
+                // The other side judges after this one; its word is the reason for which the connection ended.
+                let reason = error.to_string();
+                let code = reason.split([':', ' ']).find(|word| word.starts_with("TED-")).unwrap_or(error.code());
+                self.trouble(&fleet, code, &reason)
+            }
+        }
+    }
+
+    /// Tells what is wrong between this node and a Distributor, once for as long as it is the same.
+    fn trouble(&self, fleet: &KeyHash, code: &str, reason: &str) -> Attempt {
+        let text = if reason.contains(code) { reason.to_owned() } else { format!("{code}: {reason}") };
+        if lock(&self.troubles).insert(*fleet, text.clone()) != Some(text) {
+            let distributor = self.distributor_name(fleet);
+            tracing::warn!(%distributor, code, reason, "no connection");
+            self.events.emit(SubscriberEvent::Refused {
+                peer: distributor.to_string(),
+                code: code.to_owned(),
+                reason: reason.to_owned(),
+            });
+        }
+        Attempt::Failed
     }
 
     /// Lives with one judged connection until it ends.
@@ -209,6 +303,7 @@ impl State {
         let distributor = self.distributor_name(&fleet);
         let generation = self.links.insert(fleet, connection.clone());
         tracing::info!(%distributor, address = %connection.remote_address(), "connected");
+        lock(&self.troubles).remove(&fleet);
         self.events.emit(SubscriberEvent::Connected { distributor: distributor.clone() });
         self.receipts.notify_one();
         let serving = Arc::new(Serving { state: self.clone(), connection: connection.clone() });
@@ -249,6 +344,18 @@ impl State {
             }
         }
     }
+}
+
+/// How one attempt to meet a Distributor ended.
+enum Attempt {
+    /// There was a connection.
+    Met,
+    /// Its operator has to approve first.
+    Pending,
+    /// The certificates have come.
+    Enrolled,
+    /// It failed; why is told.
+    Failed,
 }
 
 /// Answers what a Distributor asks.

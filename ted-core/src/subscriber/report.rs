@@ -1,12 +1,17 @@
 //! What a Subscriber answers when it is asked how things stand.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::extract::{Difference, ExtractSummary};
 use crate::id::{Revision, UnixMillis};
 use crate::model::Endpoint;
 use crate::name::{Label, NodeName};
+use crate::security::Stage;
+use crate::subscriber::reference::DistributionRef;
+use crate::subscriber::targets::TargetRule;
 
 /// What became of an enrolment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,14 +48,18 @@ pub struct DistributorRow {
     pub fingerprint: String,
     /// Whether its certificate is in the keystore; else it lies in `security/` and awaits the first package.
     pub in_keystore: bool,
+    /// Until when its certificate holds.
+    pub certificate_until: UnixMillis,
     /// Where it is dialled.
     pub endpoints: Vec<Endpoint>,
     /// The fingerprint of this node's key in its fleet; none before the first request.
     pub own_fingerprint: Option<String>,
     /// Until when this node's certificate holds; none before it is enrolled.
     pub enrolled_until: Option<UnixMillis>,
-    /// Whether it is connected now.
-    pub connected: bool,
+    /// The address it is connected with; none while it is not.
+    pub connected: Option<String>,
+    /// What is wrong, with its code; none while all is well.
+    pub trouble: Option<String>,
 }
 
 /// A Distribution, seen from a Subscriber.
@@ -60,25 +69,69 @@ pub struct DistributionRow {
     pub distributor: NodeName,
     /// Its name.
     pub distribution: Label,
+    /// The newest revision that was offered since this process began; before, the newest verified one.
+    pub offered: Option<Revision>,
     /// The newest verified revision.
-    pub revision: Revision,
-    /// Bytes of its package.
-    pub bytes: u64,
+    pub verified: Option<Revision>,
     /// The revision that the target holds.
     pub extracted: Option<Revision>,
-    /// Where it lies.
+    /// The latest stage that the offered revision has reached.
+    pub stage: Option<Stage>,
+    /// Bytes of its package that are here.
+    pub bytes: u64,
+    /// Bytes of its package.
+    pub bytes_total: u64,
+    /// Where it goes; none where no place is allowed, or its name is not known yet.
     pub target: Option<PathBuf>,
-    /// When it was extracted.
-    pub extracted_at: Option<UnixMillis>,
+    /// What is wrong, with its code; none while all is well.
+    pub trouble: Option<String>,
+    /// When something last happened to it.
+    pub at: Option<UnixMillis>,
+}
+
+/// What an extraction did.
+#[derive(Debug, Clone)]
+pub struct ExtractionRow {
+    /// Whose the Distribution is.
+    pub distributor: NodeName,
+    /// Its name.
+    pub distribution: Label,
+    /// The revision that the target holds now.
+    pub revision: Revision,
+    /// Where it lies.
+    pub target: PathBuf,
+    /// What was done for it.
+    pub summary: ExtractSummary,
+}
+
+impl fmt::Display for ExtractionRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} files written, {} unchanged", self.summary.files_written, self.summary.unchanged)
+    }
+}
+
+/// Where a Distribution goes.
+#[derive(Debug, Clone)]
+pub struct TargetRow {
+    /// The Distribution.
+    pub distribution: DistributionRef,
+    /// The directory; an error where none is allowed.
+    pub target: Result<PathBuf, String>,
+    /// Why there.
+    pub rule: TargetRule,
 }
 
 /// What `verify` found about one Distribution.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct VerifyRow {
+    /// Whose it is.
+    pub distributor: NodeName,
     /// Its name.
     pub distribution: Label,
     /// The revision that was verified.
     pub revision: Revision,
-    /// What is wrong; none if everything is as it was signed.
+    /// What is wrong with its package; none if that is as it was signed.
     pub fault: Option<String>,
+    /// Entries of the target that are not as the package says; empty as well while nothing is extracted.
+    pub different: Vec<Difference>,
 }

@@ -9,12 +9,12 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
-use crate::id::{DistributionId, InstanceId, KeyHash, UnixMillis};
+use crate::id::{DistributionId, InstanceId, KeyHash, Revision, UnixMillis};
 use crate::model::Endpoint;
 use crate::name::NodeName;
 use crate::node::{Clock, EventBus, Links, Records};
 use crate::protocol::Delivery;
-use crate::security::{Crypto, DistributorRoot, Identity, Keystore, ReleaseStatement, Usage};
+use crate::security::{Crypto, DistributorRoot, Identity, ReleaseStatement, Stage, Usage};
 use crate::store::{DataDir, Floors, LocalDepot, NodeRole, SecurityDir, SledCatalog};
 use crate::subscriber::Settings;
 use crate::subscriber::deliveries::Job;
@@ -34,7 +34,6 @@ pub(super) struct State {
     pub(super) crypto: Arc<dyn Crypto>,
     pub(super) instance: InstanceId,
     pub(super) security: SecurityDir,
-    pub(super) keystore: Mutex<Keystore>,
     pub(super) floors: Floors,
     pub(super) records: Records,
     pub(super) depot: LocalDepot,
@@ -50,6 +49,10 @@ pub(super) struct State {
     pub(super) links: Links,
     pub(super) run: Mutex<Run>,
     pub(super) network: Mutex<Option<Network>>,
+    /// How far the newest offered revision of each Distribution is.
+    pub(super) standing: Mutex<HashMap<Key, Standing>>,
+    /// What is wrong with the connection to a Distributor.
+    pub(super) troubles: Mutex<HashMap<KeyHash, String>>,
     pub(super) events: EventBus<SubscriberEvent>,
 }
 
@@ -78,6 +81,17 @@ pub(super) struct KnownDistributor {
     pub(super) endpoints: Vec<Endpoint>,
 }
 
+/// How far the newest offered revision of a Distribution is, as people are told.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Standing {
+    pub(super) offered: Option<Revision>,
+    pub(super) stage: Option<Stage>,
+    pub(super) bytes: u64,
+    pub(super) bytes_total: u64,
+    pub(super) trouble: Option<String>,
+    pub(super) at: Option<UnixMillis>,
+}
+
 /// A mutex whose holder never panics while it holds it; should one have done so, what it guards is whole all the same.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -94,10 +108,10 @@ impl State {
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
         let depot = LocalDepot::open(data.path())?;
+        security.trust()?;
         Ok(Self {
             name,
             instance: InstanceId::from_bytes(instance),
-            keystore: Mutex::new(security.load_keystore()?),
             floors: Floors::open(&security)?,
             security,
             records,
@@ -111,6 +125,8 @@ impl State {
             links: Links::new(),
             run: Mutex::default(),
             network: Mutex::default(),
+            standing: Mutex::default(),
+            troubles: Mutex::default(),
             events: EventBus::new(),
             data,
             settings,
@@ -132,8 +148,7 @@ impl State {
 
     /// The Distributors that are trusted: those in the keystore, and those whose certificate lies in `security/`.
     pub(super) fn trusted_roots(&self) -> Result<Vec<DistributorRoot>, Error> {
-        let (trusted, _) = self.security.trusted_roots()?;
-        Ok(trusted.into_iter().map(|trusted| trusted.root).collect())
+        Ok(self.security.trust()?.roots.iter().map(|trusted| trusted.root.clone()).collect())
     }
 
     pub(super) fn trusted_root(&self, fleet: &KeyHash) -> Result<DistributorRoot, Error> {
@@ -160,8 +175,16 @@ impl State {
 
     /// This node's identity in a Distributor's fleet.
     pub(super) fn identity(&self, fleet: &KeyHash) -> Result<Identity, Error> {
-        let identity = lock(&self.keystore).identity(fleet, Usage::SubscriberIdentity);
+        let identity = self.security.trust()?.keystore.identity(fleet, Usage::SubscriberIdentity);
         Ok(identity.ok_or_else(|| SubscriberError::NotEnrolled(self.distributor_name(fleet)))?)
+    }
+
+    /// Notes how far a Distribution is, for whoever asks.
+    pub(super) fn note(&self, key: Key, change: impl FnOnce(&mut Standing)) {
+        let mut standings = lock(&self.standing);
+        let standing = standings.entry(key).or_default();
+        change(standing);
+        standing.at = Some(self.clock.now());
     }
 
     /// The run that goes on now, or the last one.

@@ -1,67 +1,106 @@
-//! How a Subscriber stands, and what its operator does by hand: extract, verify, leave.
+//! How a Subscriber stands, and what its operator does by hand: extract, verify, set targets, leave.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::name::{Label, NodeName};
+use crate::extract::{Create, Difference, ExtractOptions, Target, compare};
+use crate::id::{DistributionId, KeyHash};
+use crate::name::NodeName;
 use crate::node::{keep_newest, open_package};
 use crate::package::verify_body;
-use crate::security::{DistributorRoot, Usage};
+use crate::security::{DistributorRoot, Stage, Usage};
+use crate::store::TrustedIn;
 use crate::subscriber::deliveries::{Extracted, Held, Job, extracted_key, held_key};
 use crate::subscriber::error::SubscriberError;
-use crate::subscriber::report::{DistributionRow, DistributorRow, SubscriberStatus, VerifyRow};
+use crate::subscriber::reference::DistributionRef;
+use crate::subscriber::report::{
+    DistributionRow, DistributorRow, ExtractionRow, SubscriberStatus, TargetRow, VerifyRow,
+};
 use crate::subscriber::state::{Key, KnownDistributor, State, known_key, lock};
+use crate::subscriber::targets::{TargetRule, check_target};
+use crate::transport::QuicConnection;
 
 impl State {
     pub(super) fn status(self: &Arc<Self>) -> Result<SubscriberStatus, Error> {
-        let mut distributors = vec![];
-        for root in self.trusted_roots()? {
-            let fleet = root.key_hash();
-            let known: Option<KnownDistributor> = self.records.get(&known_key(&fleet))?;
-            let keystore = lock(&self.keystore);
-            let own = keystore
-                .held()
-                .iter()
-                .rev()
-                .find(|held| held.distributor == fleet && held.usage == Usage::SubscriberIdentity);
-            let identity = keystore.identity(&fleet, Usage::SubscriberIdentity);
-            distributors.push(DistributorRow {
-                name: root.name().clone(),
-                fingerprint: fleet.fingerprint(),
-                in_keystore: keystore.trusted().iter().any(|trusted| trusted.key_hash() == fleet),
-                endpoints: known.map_or_else(Vec::new, |known| known.endpoints),
-                own_fingerprint: own.map(|held| held.key.key_hash().fingerprint()),
-                enrolled_until: identity.map(|identity| identity.certificate.not_after()),
-                connected: self.links.is_connected(&fleet),
-            });
-        }
         Ok(SubscriberStatus {
             name: self.name().clone(),
             listening: self.listening().map(|address| address.to_string()),
-            distributors,
-            distributions: self.rows()?.into_iter().map(|(_, row)| row).collect(),
+            distributors: self.distributors()?,
+            distributions: self.rows()?,
         })
     }
 
-    fn rows(&self) -> Result<Vec<(Key, DistributionRow)>, Error> {
+    pub(super) fn distributors(&self) -> Result<Vec<DistributorRow>, Error> {
+        let trust = self.security.trust()?;
+        let mut distributors = vec![];
+        for trusted in &trust.roots {
+            let fleet = trusted.root.key_hash();
+            let known: Option<KnownDistributor> = self.records.get(&known_key(&fleet))?;
+            let of_fleet =
+                |held: &&crate::security::HeldKey| held.distributor == fleet && held.usage == Usage::SubscriberIdentity;
+            let own = trust.keystore.held().iter().rev().find(of_fleet);
+            let identity = trust.keystore.identity(&fleet, Usage::SubscriberIdentity);
+            let connection = self.links.get(&fleet);
+            distributors.push(DistributorRow {
+                name: trusted.root.name().clone(),
+                fingerprint: fleet.fingerprint(),
+                in_keystore: trusted.lies_in == TrustedIn::Keystore,
+                certificate_until: trusted.root.certificate().not_after(),
+                endpoints: known.map_or_else(Vec::new, |known| known.endpoints),
+                own_fingerprint: own.map(|held| held.key.key_hash().fingerprint()),
+                enrolled_until: identity.map(|identity| identity.certificate.not_after()),
+                connected: connection.as_ref().map(|connection| QuicConnection::remote_address(connection).to_string()),
+                trouble: lock(&self.troubles).get(&fleet).cloned(),
+            });
+        }
+        Ok(distributors)
+    }
+
+    fn rows(&self) -> Result<Vec<DistributionRow>, Error> {
+        let held: BTreeMap<Key, Held> = self.all_held()?.into_iter().collect();
+        let standings = lock(&self.standing).clone();
+        let keys: BTreeSet<Key> = held.keys().chain(standings.keys()).copied().collect();
         let mut rows = vec![];
-        for ((fleet, distribution), held) in self.all_held()? {
+        for key in keys {
+            let (fleet, distribution) = key;
+            let held = held.get(&key);
+            let standing = standings.get(&key).cloned().unwrap_or_default();
             let extracted = self.extracted(&fleet, &distribution)?;
-            let row = DistributionRow {
-                distributor: self.distributor_name(&fleet),
-                distribution: held.name,
-                revision: held.revision,
-                bytes: held.bytes,
-                extracted: extracted.as_ref().map(|extracted| extracted.revision),
-                target: extracted.as_ref().map(|extracted| extracted.target.clone()),
-                extracted_at: extracted.map(|extracted| extracted.at),
+            let target = held.map(|held| self.target_of(&fleet, held));
+            let refused = match &target {
+                Some(Err(error)) => Some(format!("{}: {error}", error.code())),
+                _ => None,
             };
-            rows.push(((fleet, distribution), row));
+            let verified = held.map(|held| held.revision);
+            // What this process has not seen itself can be told from what is kept.
+            let known_bytes = held.filter(|_| standing.offered.is_none()).map_or(0, |held| held.bytes);
+            let known_stage = match (&extracted, held) {
+                (Some(extracted), Some(held)) if extracted.revision == held.revision => Some(Stage::Extracted),
+                (_, Some(_)) => Some(Stage::Verified),
+                _ => None,
+            };
+            rows.push(DistributionRow {
+                distributor: self.distributor_name(&fleet),
+                distribution: self.known_label(&fleet, &distribution),
+                offered: standing.offered.or(verified),
+                verified,
+                extracted: extracted.as_ref().map(|extracted| extracted.revision),
+                stage: standing.stage.or_else(|| {
+                    known_stage.filter(|_| standing.offered.is_none_or(|offered| Some(offered) == verified))
+                }),
+                bytes: standing.bytes.max(known_bytes),
+                bytes_total: standing.bytes_total.max(known_bytes),
+                target: target.and_then(Result::ok).map(|(target, _)| target),
+                trouble: standing.trouble.or(refused),
+                at: standing.at.or_else(|| extracted.map(|extracted| extracted.at)),
+            });
         }
         Ok(rows)
     }
 
-    fn all_held(&self) -> Result<Vec<(Key, Held)>, Error> {
+    fn all_held(&self) -> Result<Vec<((KeyHash, DistributionId), Held)>, Error> {
         let rows = self.records.list::<Held>("held/")?.into_iter();
         Ok(rows.filter_map(|(key, held)| Some((parse_key(&key)?, held))).collect())
     }
@@ -77,31 +116,100 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn extract_named(self: &Arc<Self>, name: Option<&Label>) -> Result<Vec<DistributionRow>, Error> {
+    /// What is held and meant by `name`; all of it without one.
+    fn meant(&self, name: Option<&DistributionRef>) -> Result<Vec<(Key, Held)>, Error> {
         let mut found = self.all_held()?;
-        found.retain(|(_, held)| name.is_none_or(|name| held.name == *name));
-        if let (Some(name), true) = (name, found.is_empty()) {
-            return Err(SubscriberError::NothingToExtract(name.to_string()).into());
+        found
+            .retain(|((fleet, _), held)| name.is_none_or(|name| name.means(&self.distributor_name(fleet), &held.name)));
+        match name {
+            Some(name) if found.is_empty() => Err(SubscriberError::NothingToExtract(name.to_string()).into()),
+            _ => Ok(found),
         }
-        let mut keys = vec![];
-        for ((fleet, distribution), _) in found {
-            self.extract_held(fleet, distribution)?;
-            keys.push((fleet, distribution));
-        }
-        Ok(self.rows()?.into_iter().filter(|(key, _)| keys.contains(key)).map(|(_, row)| row).collect())
     }
 
-    pub(super) fn verify(self: &Arc<Self>) -> Result<Vec<VerifyRow>, Error> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let rows = self.all_held()?.into_iter().map(|((fleet, _), held)| {
-            let verified = self.trusted_root(&fleet).and_then(|root| {
-                let (index, file) = open_package(&self.depot, held.package, &root)?;
-                Ok(verify_body(&index, &*file, threads, &|_| {})?)
-            });
-            let fault = verified.err().map(|error| format!("{}: {error}", error.code()));
-            VerifyRow { distribution: held.name, revision: held.revision, fault }
+    pub(super) fn extract_named(&self, name: Option<&DistributionRef>) -> Result<Vec<ExtractionRow>, Error> {
+        let rows = self.meant(name)?.into_iter();
+        rows.map(|((fleet, distribution), _)| self.extract_held(fleet, distribution)).collect()
+    }
+
+    pub(super) fn verify(&self, name: Option<&DistributionRef>) -> Result<Vec<VerifyRow>, Error> {
+        let threads =
+            self.settings.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from);
+        let rows = self.meant(name)?.into_iter().map(|((fleet, distribution), held)| {
+            let opened = self.trusted_root(&fleet).and_then(|root| open_package(&self.depot, held.package, &root));
+            let (fault, different) = match &opened {
+                Err(error) => (Some(said(error)), vec![]),
+                Ok((index, file)) => {
+                    let fault = verify_body(index, &**file, threads, &|_| {}).err().map(|error| said(&error.into()));
+                    let extracted = self.extracted(&fleet, &distribution)?;
+                    let extracted = extracted.filter(|extracted| extracted.package == held.package);
+                    let compare_with = |extracted: Extracted| -> Result<Vec<Difference>, Error> {
+                        let target = Target::open(&extracted.target, Create::Missing)?;
+                        Ok(compare(&target, index.catalog(), &ExtractOptions::default())?)
+                    };
+                    (fault, extracted.map(compare_with).transpose()?.unwrap_or_default())
+                }
+            };
+            Ok(VerifyRow {
+                distributor: self.distributor_name(&fleet),
+                distribution: held.name,
+                revision: held.revision,
+                fault,
+                different,
+            })
         });
-        Ok(rows.collect())
+        rows.collect()
+    }
+
+    /// The targets that the operator set, by Distribution.
+    pub(super) fn set_targets(&self) -> Result<BTreeMap<DistributionRef, PathBuf>, Error> {
+        let rows = self.records.list::<PathBuf>("target/")?.into_iter();
+        Ok(rows.filter_map(|(key, path)| Some((key.strip_prefix("target/")?.parse().ok()?, path))).collect())
+    }
+
+    pub(super) fn set_target(&self, distribution: &DistributionRef, target: Option<&Path>) -> Result<(), Error> {
+        let key = format!("target/{distribution}");
+        match target {
+            Some(target) => Ok(self.records.put(&key, &check_target(target)?)?),
+            None => Ok(self.records.delete(&key)?),
+        }
+    }
+
+    /// Where everything goes: what is here, and what is told for what has not come yet.
+    pub(super) fn targets(&self) -> Result<Vec<TargetRow>, Error> {
+        let mut rows: Vec<TargetRow> = vec![];
+        let held = self.all_held()?;
+        for ((fleet, _), held) in &held {
+            let distribution = DistributionRef::new(Some(self.distributor_name(fleet)), held.name.clone());
+            let (target, rule) = match self.target_of(fleet, held) {
+                Ok((target, rule)) => (Ok(target), rule),
+                Err(error) => (Err(said(&error)), TargetRule::Proposed),
+            };
+            rows.push(TargetRow { distribution, target, rule });
+        }
+        let set = self.set_targets()?;
+        let told = self.settings.targets.map.iter().map(|told| (told, TargetRule::Configured));
+        for ((distribution, target), rule) in told.chain(set.iter().map(|told| (told, TargetRule::Set))) {
+            let meant =
+                |((fleet, _), held): &(Key, Held)| distribution.means(&self.distributor_name(fleet), &held.name);
+            if !held.iter().any(meant) && !rows.iter().any(|row| row.distribution == *distribution) {
+                rows.push(TargetRow { distribution: distribution.clone(), target: Ok(target.clone()), rule });
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The Distributor of this name, or the only one that is trusted.
+    pub(super) fn root_meant(&self, name: Option<&NodeName>) -> Result<DistributorRoot, Error> {
+        if let Some(name) = name {
+            return self.root_named(name);
+        }
+        let mut roots = self.trusted_roots()?;
+        match (roots.pop(), roots.len()) {
+            (Some(root), 0) => Ok(root),
+            (None, _) => Err(SubscriberError::NobodyTrusted.into()),
+            (Some(_), others) => Err(SubscriberError::WhichDistributor(others + 1).into()),
+        }
     }
 
     pub(super) fn root_named(&self, name: &NodeName) -> Result<DistributorRoot, Error> {
@@ -112,24 +220,20 @@ impl State {
     pub(super) fn leave(self: &Arc<Self>, name: &NodeName) -> Result<(), Error> {
         let root = self.root_named(name)?;
         let fleet = root.key_hash();
-        self.links.close(&fleet, "the Subscriber leaves");
-        {
-            let mut keystore = lock(&self.keystore);
-            let mut changed = keystore.clone();
-            changed.distrust(&fleet);
-            let own: Vec<_> = changed
-                .held()
-                .iter()
-                .filter(|held| held.distributor == fleet)
-                .map(|held| held.key.key_hash())
-                .collect();
-            for key in own {
-                changed.forget(&key);
-            }
-            self.security.save_keystore(&changed)?;
-            *keystore = changed;
-        }
+        self.unfollow(&fleet);
+        self.records.delete(&known_key(&fleet))?;
         self.security.remove_certificate(&root)?;
+        self.security.change_keystore(|keystore| -> Result<(), Error> {
+            keystore.distrust(&fleet);
+            let own = keystore.held().iter().filter(|held| held.distributor == fleet);
+            let own: Vec<_> = own.map(|held| held.key.key_hash()).collect();
+            for key in own {
+                keystore.forget(&key);
+            }
+            Ok(())
+        })?;
+        self.show_identities()?;
+        self.links.close(&fleet, "the Subscriber leaves");
         for ((of, distribution), _) in self.all_held()? {
             if of == fleet {
                 keep_newest(&self.depot, &distribution, 0)?;
@@ -137,11 +241,19 @@ impl State {
                 self.records.delete(&extracted_key(&fleet, &distribution))?;
             }
         }
-        Ok(self.records.delete(&known_key(&fleet))?)
+        self.forget_receipts(&fleet)?;
+        lock(&self.standing).retain(|(of, _), _| *of != fleet);
+        lock(&self.deliveries).retain(|(of, _), _| *of != fleet);
+        lock(&self.troubles).remove(&fleet);
+        Ok(())
     }
 }
 
-fn parse_key(key: &str) -> Option<Key> {
+fn said(error: &Error) -> String {
+    format!("{}: {error}", error.code())
+}
+
+fn parse_key(key: &str) -> Option<(KeyHash, DistributionId)> {
     let (fleet, distribution) = key.strip_prefix("held/")?.split_once('/')?;
     Some((fleet.parse().ok()?, distribution.parse().ok()?))
 }

@@ -3,16 +3,33 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::name::{Label, NodeName};
 use crate::subscriber::error::SubscriberError;
+use crate::subscriber::reference::DistributionRef;
 
 /// The Subscriber's own rules about targets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Targets {
     /// Distribution to directory. It wins over everything.
-    pub map: BTreeMap<Label, PathBuf>,
+    pub map: BTreeMap<DistributionRef, PathBuf>,
     /// Directories below which a proposed target is accepted; none by default.
     pub allow: Vec<PathBuf>,
+}
+
+/// Why a Distribution goes where it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetRule {
+    /// The configuration says so.
+    Configured,
+    /// The operator said so, with [`Subscriber::set_target`](crate::Subscriber::set_target).
+    Set,
+    /// The Distribution proposes it, and it is allowed.
+    Proposed,
+    /// Nobody says anything: `<data>/files/<distribution>`.
+    Default,
 }
 
 /// What stands for the variables of a proposed target.
@@ -23,26 +40,61 @@ pub(super) struct Variables<'a> {
 }
 
 impl Targets {
-    /// The directory for `distribution`: the map's; else the proposed one where it is allowed; else
-    /// `<files>/<distribution>`.
+    /// The directory for a Distribution: that of the configured map; else that of `set`; else the proposed one where it
+    /// is allowed; else `<files>/<distribution>`. A reference with its Distributor goes before one without.
+    ///
+    /// Symbolic links above a directory that this node's operator named are resolved here; what a Distributor proposes
+    /// leads through none but those of the allowed directory's own path.
     pub(super) fn resolve(
         &self,
+        set: &BTreeMap<DistributionRef, PathBuf>,
         proposed: Option<&str>,
         variables: &Variables<'_>,
         files: &Path,
-    ) -> Result<PathBuf, SubscriberError> {
-        if let Some(target) = self.map.get(variables.distribution) {
-            return checked(target, &target.to_string_lossy());
+    ) -> Result<(PathBuf, TargetRule), SubscriberError> {
+        for (map, rule) in [(&self.map, TargetRule::Configured), (set, TargetRule::Set)] {
+            if let Some(target) = named(map, variables) {
+                let target = checked(target, &target.to_string_lossy())?;
+                return Ok((resolved_above(&target), rule));
+            }
         }
         let Some(proposed) = proposed else {
-            return Ok(files.join(variables.distribution.as_str()));
+            let files = files.canonicalize().unwrap_or_else(|_| resolved_above(files));
+            return Ok((files.join(variables.distribution.as_str()), TargetRule::Default));
         };
         let target = checked(Path::new(&expand(proposed, variables)?), proposed)?;
-        if self.allow.iter().any(|allowed| target.starts_with(allowed) && target != *allowed) {
-            return Ok(target);
+        for allowed in &self.allow {
+            match target.strip_prefix(allowed) {
+                Ok(below) if below != Path::new("") => {
+                    let allowed = allowed.canonicalize().unwrap_or_else(|_| resolved_above(allowed));
+                    return Ok((allowed.join(below), TargetRule::Proposed));
+                }
+                _ => {}
+            }
         }
         Err(SubscriberError::TargetNotAllowed { distribution: variables.distribution.to_string(), target })
     }
+}
+
+fn named<'a>(map: &'a BTreeMap<DistributionRef, PathBuf>, variables: &Variables<'_>) -> Option<&'a PathBuf> {
+    let full = DistributionRef::new(Some(variables.distributor.clone()), variables.distribution.clone());
+    map.get(&full).or_else(|| map.get(&DistributionRef::from(variables.distribution.clone())))
+}
+
+/// `path` with the symbolic links above its last component resolved, as far as there is anything to resolve.
+fn resolved_above(path: &Path) -> PathBuf {
+    let above = path.parent().into_iter().flat_map(Path::ancestors);
+    for above in above {
+        if let (Ok(real), Ok(below)) = (above.canonicalize(), path.strip_prefix(above)) {
+            return real.join(below);
+        }
+    }
+    path.to_owned()
+}
+
+/// Whether a target that the operator gives can be one at all.
+pub(super) fn check_target(target: &Path) -> Result<PathBuf, SubscriberError> {
+    checked(target, &target.to_string_lossy())
 }
 
 fn checked(target: &Path, given: &str) -> Result<PathBuf, SubscriberError> {
@@ -83,11 +135,20 @@ mod tests {
     use super::*;
     use crate::error::Coded;
 
-    fn resolve(targets: &Targets, proposed: Option<&str>) -> Result<PathBuf, &'static str> {
+    fn resolve_all(
+        targets: &Targets,
+        set: &[(&str, &str)],
+        proposed: Option<&str>,
+    ) -> Result<(PathBuf, TargetRule), &'static str> {
         let (node, distributor) = ("shop.example".parse().expect("valid"), "dist.example".parse().expect("valid"));
         let distribution = "site".parse().expect("valid");
         let variables = Variables { node: &node, distribution: &distribution, distributor: &distributor };
-        targets.resolve(proposed, &variables, Path::new("/data/files")).map_err(|error| error.code())
+        let set = set.iter().map(|(name, path)| (name.parse().expect("valid"), PathBuf::from(path))).collect();
+        targets.resolve(&set, proposed, &variables, Path::new("/nowhere/files")).map_err(|error| error.code())
+    }
+
+    fn resolve(targets: &Targets, proposed: Option<&str>) -> Result<PathBuf, &'static str> {
+        resolve_all(targets, &[], proposed).map(|(path, _)| path)
     }
 
     fn allowing(folder: &str) -> Targets {
@@ -95,28 +156,67 @@ mod tests {
     }
 
     #[test]
-    fn the_subscribers_own_map_wins() {
-        let map = [("site".parse().expect("valid"), "/srv/own".into())].into();
-        let targets = Targets { map, allow: vec!["/srv".into()] };
-        assert_eq!(resolve(&targets, Some("/srv/theirs")), Ok("/srv/own".into()));
-        assert_eq!(resolve(&Targets::default(), None), Ok("/data/files/site".into()));
+    fn the_subscribers_own_word_wins() {
+        let map = [("site".parse().expect("valid"), "/nowhere/own".into())].into();
+        let targets = Targets { map, allow: vec!["/nowhere".into()] };
+        let proposed = Some("/nowhere/theirs");
+        let site = [("site", "/nowhere/set")];
+        let both = [("site", "/nowhere/set"), ("dist.example/site", "/nowhere/full")];
+        let other = [("docs", "/nowhere/set"), ("b.example/site", "/nowhere/set")];
+        let plain = allowing("/nowhere");
+        for (targets, set, proposed, place, rule) in [
+            (&targets, &site[..], proposed, "/nowhere/own", TargetRule::Configured),
+            (&plain, &site, proposed, "/nowhere/set", TargetRule::Set),
+            (&plain, &both, proposed, "/nowhere/full", TargetRule::Set),
+            (&plain, &other, proposed, "/nowhere/theirs", TargetRule::Proposed),
+            (&plain, &[], None, "/nowhere/files/site", TargetRule::Default),
+        ] {
+            assert_eq!(resolve_all(targets, set, proposed), Ok((place.into(), rule)));
+        }
+    }
+
+    #[test]
+    fn links_above_an_operators_directory_are_resolved_and_others_are_not() {
+        let temp = tempfile::tempdir().expect("a folder");
+        let top = temp.path().canonicalize().expect("there");
+        std::fs::create_dir_all(top.join("disk/inner")).expect("made");
+        std::os::unix::fs::symlink(top.join("disk"), top.join("link")).expect("made");
+        std::os::unix::fs::symlink(top.join("disk"), top.join("disk/inner/out")).expect("made");
+        let own = |below: &str| {
+            let map = [("site".parse().expect("valid"), top.join(below))].into();
+            resolve(&Targets { map, allow: vec![] }, None)
+        };
+        assert_eq!(own("link/site"), Ok(top.join("disk/site")));
+        assert_eq!(own("link/new/site"), Ok(top.join("disk/new/site")));
+        assert_eq!(own("link"), Ok(top.join("link")), "the directory itself is never a link");
+        let allowed = Targets { allow: vec![top.join("link/inner")], ..Targets::default() };
+        let proposed = top.join("link/inner/out/site");
+        let found = resolve(&allowed, proposed.to_str());
+        assert_eq!(
+            found,
+            Ok(top.join("disk/inner/out/site")),
+            "the link inside stays, and is refused when it is opened"
+        );
     }
 
     #[test]
     fn a_proposed_target_counts_only_below_an_allowed_directory() {
-        assert_eq!(resolve(&Targets::default(), Some("/srv/www")), Err("TED-1858"));
-        assert_eq!(resolve(&allowing("/srv"), Some("/srv/www")), Ok("/srv/www".into()));
-        for outside in ["/srv", "/srvx/www", "/etc", "/srv/../etc", "srv/www", "/"] {
-            assert!(resolve(&allowing("/srv"), Some(outside)).is_err(), "{outside}");
+        assert_eq!(resolve(&Targets::default(), Some("/nowhere/www")), Err("TED-1858"));
+        assert_eq!(resolve(&allowing("/nowhere"), Some("/nowhere/www")), Ok("/nowhere/www".into()));
+        for outside in ["/nowhere", "/nowherex/www", "/etc", "/nowhere/../etc", "nowhere/www", "/"] {
+            assert!(resolve(&allowing("/nowhere"), Some(outside)).is_err(), "{outside}");
         }
     }
 
     #[test]
     fn variables_are_replaced_and_unknown_ones_refused() {
-        let allowed = allowing("/srv");
-        assert_eq!(resolve(&allowed, Some("/srv/%NODE_NAME%/%DISTRIBUTION%")), Ok("/srv/shop.example/site".into()));
-        assert_eq!(resolve(&allowed, Some("/srv/100%%")), Ok("/srv/100%".into()));
-        assert_eq!(resolve(&allowed, Some("/srv/%HOME%")), Err("TED-1859"));
-        assert_eq!(resolve(&allowed, Some("/srv/%HOME")), Err("TED-1859"));
+        let allowed = allowing("/nowhere");
+        assert_eq!(
+            resolve(&allowed, Some("/nowhere/%NODE_NAME%/%DISTRIBUTION%")),
+            Ok("/nowhere/shop.example/site".into())
+        );
+        assert_eq!(resolve(&allowed, Some("/nowhere/100%%")), Ok("/nowhere/100%".into()));
+        assert_eq!(resolve(&allowed, Some("/nowhere/%HOME%")), Err("TED-1859"));
+        assert_eq!(resolve(&allowed, Some("/nowhere/%HOME")), Err("TED-1859"));
     }
 }

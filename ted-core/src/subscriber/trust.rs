@@ -3,161 +3,218 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::error::Error;
 use crate::id::KeyHash;
 use crate::limits::Limits;
 use crate::model::Endpoint;
 use crate::name::NodeName;
-use crate::node::{ask, dial};
+use crate::node::{DialError, ExchangeError, ask, dial};
 use crate::protocol::{Answer, Request};
-use crate::security::{Alpn, Certificate, DistributorRoot, EnrolAnswer, EnrolRequest, HeldKey, Invite, Token, Usage};
+use crate::security::{
+    Alpn, Certificate, DistributorRoot, EnrolAnswer, EnrolRequest, HeldKey, Invite, Keystore, SecretKey, Token, Usage,
+};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::report::Enrolment;
-use crate::subscriber::state::{KnownDistributor, State, known_key, lock};
+use crate::subscriber::state::{KnownDistributor, State, known_key};
 use crate::transport::Connection;
 
 /// How long a Distributor may take to judge an enrolment request.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a node that waits for approval pauses before it asks again.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
-
 impl State {
     /// Puts a Distributor's certificate into `security/`, from where the first verified package takes it into the
-    /// keystore.
-    pub(super) fn trust(&self, pem: &str) -> Result<NodeName, Error> {
+    /// keystore. One that is in the keystore already changes nothing.
+    pub(super) fn trust(self: &Arc<Self>, pem: &str) -> Result<NodeName, Error> {
         let root = DistributorRoot::try_from(Certificate::from_pem(pem)?)?;
-        self.security.drop_certificate(&root)?;
+        self.trust_root(&root)?;
         Ok(root.name().clone())
     }
 
-    /// Does what an invite says, but for the network part: trusts, and notes where the Distributor is reached.
-    pub(super) fn accept_invite(&self, invite: &Invite) -> Result<KeyHash, Error> {
-        self.security.drop_certificate(&invite.distributor)?;
-        let key = invite.distributor.key_hash();
-        self.know(&key, invite.distributor.name(), &invite.endpoints)?;
-        Ok(key)
+    fn trust_root(self: &Arc<Self>, root: &DistributorRoot) -> Result<(), Error> {
+        if !self.security.trust()?.roots.iter().any(|trusted| trusted.root == *root) {
+            self.security.drop_certificate(root)?;
+        }
+        self.hasten(&root.key_hash());
+        Ok(())
     }
 
-    pub(super) fn know(&self, fleet: &KeyHash, name: &NodeName, endpoints: &[Endpoint]) -> Result<(), Error> {
+    /// Does what an invite says: trusts, and enrols with its token unless this node is enrolled already.
+    pub(super) async fn accept_invite(self: &Arc<Self>, text: &str) -> Result<(NodeName, Enrolment), Error> {
+        let invite = Invite::from_text(text)?;
+        if invite.node != *self.name() {
+            let there = self.name().clone();
+            return Err(
+                SubscriberError::OtherName { data: self.data.path().to_owned(), there, asked: invite.node }.into()
+            );
+        }
+        let (fleet, name) = (invite.distributor.key_hash(), invite.distributor.name().clone());
+        let (state, root, endpoints) = (self.clone(), invite.distributor.clone(), invite.endpoints.clone());
+        let trusting = move || -> Result<bool, Error> {
+            state.trust_root(&root)?;
+            let enrolled = state.is_enrolled(&fleet);
+            if enrolled {
+                state.know(&fleet, root.name(), &endpoints)?;
+            }
+            Ok(enrolled)
+        };
+        if tokio::task::spawn_blocking(trusting).await.map_err(|_| SubscriberError::Worker)?? {
+            self.follow(&fleet);
+            return Ok((name, Enrolment::Enrolled));
+        }
+        Ok((name, self.enrol(&fleet, &invite.endpoints, Some(&invite.token)).await?))
+    }
+
+    /// Notes where a Distributor is reached.
+    fn know(&self, fleet: &KeyHash, name: &NodeName, endpoints: &[Endpoint]) -> Result<(), Error> {
         let known = KnownDistributor { name: name.clone(), endpoints: endpoints.to_vec() };
         Ok(self.records.put(&known_key(fleet), &known)?)
     }
 
     /// Whether this node has its certificates from a Distributor, and they hold.
     pub(super) fn is_enrolled(&self, fleet: &KeyHash) -> bool {
-        let identity = lock(&self.keystore).identity(fleet, Usage::SubscriberIdentity);
+        let Ok(trust) = self.security.trust() else { return false };
+        let identity = trust.keystore.identity(fleet, Usage::SubscriberIdentity);
         identity.is_some_and(|identity| self.clock.now() < identity.certificate.not_after())
     }
 
-    /// Asks a Distributor for certificates, once.
-    pub(super) async fn enrol(self: &Arc<Self>, fleet: &KeyHash, token: Option<&Token>) -> Result<Enrolment, Error> {
+    /// Asks a Distributor for certificates, once. Nothing is written before the Distributor has proved who it is; what
+    /// it answers to is kept, and a Subscriber that runs goes on with it.
+    pub(super) async fn enrol(
+        self: &Arc<Self>,
+        fleet: &KeyHash,
+        endpoints: &[Endpoint],
+        token: Option<&Token>,
+    ) -> Result<Enrolment, Error> {
         let (state, fleet, token) = (self.clone(), *fleet, token.cloned());
-        let making = move || state.make_request(&fleet, token.as_ref());
-        let (request, known) = tokio::task::spawn_blocking(making).await.map_err(|_| SubscriberError::Worker)??;
+        let finding = move || state.trusted_root(&fleet);
+        let root = tokio::task::spawn_blocking(finding).await.map_err(|_| SubscriberError::Worker)??;
+        let name = root.name().clone();
         let endpoint = self.endpoint()?;
-        let connection = dial(&endpoint, &known.endpoints, &fleet, Alpn::Enrol1).await.map_err(|error| {
-            let tried = known.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            SubscriberError::Unreachable { name: known.name.clone(), tried, reason: error.reason }
-        })?;
+        let connection = dial(&endpoint, endpoints, &fleet, Alpn::Enrol1).await;
+        let connection = connection.map_err(|error| not_reached(&name, endpoints, error))?;
+        let state = self.clone();
+        let making = move || state.make_request(&fleet, token.as_ref());
+        let request = tokio::task::spawn_blocking(making).await.map_err(|_| SubscriberError::Worker)??;
         let answered = ask(&connection, &Request::Enrol(request.to_bytes()?), &Limits::DEFAULT, PATIENCE).await;
         connection.close(0, "the enrolment was answered");
-        let refused = |reason: String| SubscriberError::EnrolmentRefused { name: known.name.clone(), reason };
+        let refused = |reason: String| SubscriberError::EnrolmentRefused { name: name.clone(), reason };
         let answer = match answered {
             Ok(Answer::Enrol(bytes)) => EnrolAnswer::from_bytes(&bytes)?,
             Ok(_) => return Err(refused("the answer does not fit the question".to_owned()).into()),
-            Err(crate::node::ExchangeError::Refused(why)) => return Err(refused(why.to_string()).into()),
+            Err(ExchangeError::Refused(why)) => return Err(refused(why.to_string()).into()),
             Err(error) => return Err(error.into()),
         };
-        match answer {
-            EnrolAnswer::Issued { identity, encryption } => {
-                let (state, name) = (self.clone(), known.name.clone());
-                let keeping = move || state.keep_issued(&fleet, &name, &identity, &encryption);
-                tokio::task::spawn_blocking(keeping).await.map_err(|_| SubscriberError::Worker)??;
-                endpoint.set_identities(&self.fleet_identities()?)?;
-                self.events.emit(SubscriberEvent::Enrolled { distributor: known.name });
-                Ok(Enrolment::Enrolled)
-            }
-            EnrolAnswer::Pending { fingerprint } => {
-                self.events.emit(SubscriberEvent::EnrolmentPending {
-                    distributor: known.name,
-                    fingerprint: fingerprint.clone(),
-                });
-                Ok(Enrolment::Pending { fingerprint })
-            }
-            EnrolAnswer::Refused { code, reason } => Err(refused(format!("{code}: {reason}")).into()),
+        if let EnrolAnswer::Refused { code, reason } = answer {
+            return Err(refused(format!("{code}: {reason}")).into());
         }
+        let (state, endpoints) = (self.clone(), endpoints.to_vec());
+        let keeping = move || state.keep_answer(&root, &endpoints, answer);
+        let enrolment = tokio::task::spawn_blocking(keeping).await.map_err(|_| SubscriberError::Worker)??;
+        self.events.emit(match &enrolment {
+            Enrolment::Enrolled => SubscriberEvent::Enrolled { distributor: name },
+            Enrolment::Pending { fingerprint } => {
+                SubscriberEvent::EnrolmentPending { distributor: name, fingerprint: fingerprint.clone() }
+            }
+        });
+        self.follow(&fleet);
+        Ok(enrolment)
     }
 
-    /// Asks until it is enrolled or refused, or told to stop.
-    pub(super) async fn enrol_until_done(self: &Arc<Self>, fleet: &KeyHash, stop: &CancellationToken) -> bool {
-        loop {
-            match self.enrol(fleet, None).await {
-                Ok(Enrolment::Enrolled) => return true,
-                Ok(Enrolment::Pending { fingerprint }) => {
-                    tracing::info!(fingerprint, "waiting for the Distributor's approval");
-                }
-                Err(error) => tracing::warn!(code = error.code(), %error, "not enrolled yet"),
+    fn keep_answer(
+        &self,
+        root: &DistributorRoot,
+        endpoints: &[Endpoint],
+        answer: EnrolAnswer,
+    ) -> Result<Enrolment, Error> {
+        let enrolment = match answer {
+            EnrolAnswer::Issued { identity, encryption } => {
+                self.keep_issued(root, &identity, &encryption)?;
+                self.show_identities()?;
+                Enrolment::Enrolled
             }
-            tokio::select! {
-                () = stop.cancelled() => return false,
-                () = tokio::time::sleep(ASK_AGAIN) => {}
+            EnrolAnswer::Pending { fingerprint } => Enrolment::Pending { fingerprint },
+            EnrolAnswer::Refused { reason, .. } => {
+                return Err(SubscriberError::EnrolmentRefused { name: root.name().clone(), reason }.into());
             }
-        }
+        };
+        self.know(&root.key_hash(), root.name(), endpoints)?;
+        Ok(enrolment)
     }
 
     /// The request, made of this node's keys for that fleet; they are made and kept first where there are none yet.
-    fn make_request(&self, fleet: &KeyHash, token: Option<&Token>) -> Result<(EnrolRequest, KnownDistributor), Error> {
+    fn make_request(&self, fleet: &KeyHash, token: Option<&Token>) -> Result<EnrolRequest, Error> {
         let root = self.trusted_root(fleet)?;
-        let known: Option<KnownDistributor> = self.records.get(&known_key(fleet))?;
-        let known = known.unwrap_or_else(|| KnownDistributor { name: root.name().clone(), endpoints: vec![] });
-        let mut keystore = lock(&self.keystore);
-        let mut keys = vec![];
-        let mut made = false;
-        for usage in [Usage::SubscriberIdentity, Usage::SubscriberEncryption] {
-            let held = keystore.held().iter().rev().find(|held| held.distributor == *fleet && held.usage == usage);
-            if let Some(held) = held {
-                keys.push(held.key.clone());
-                continue;
-            }
-            let key = self.crypto.generate_key()?;
-            keys.push(key.clone());
-            let name = self.name().clone();
-            keystore.hold(HeldKey { usage, distributor: *fleet, name, key, certificate: None });
-            made = true;
+        let kept = own_keys(&self.security.trust()?.keystore, fleet);
+        let is_new = kept.is_none();
+        let (identity, encryption) = match kept {
+            Some(keys) => keys,
+            None => self.security.change_keystore(|keystore| self.make_keys(keystore, fleet))?,
+        };
+        let request = EnrolRequest::make(&*self.crypto, self.name(), &identity, &encryption, token)?;
+        if is_new {
+            let checked = request.check()?;
+            self.security.write_request(root.name(), &checked.identity, None)?;
+            self.security.write_request(root.name(), &checked.encryption, Some(&request.countersignature))?;
         }
-        if made {
-            self.security.save_keystore(&keystore)?;
-        }
-        let request = EnrolRequest::make(&*self.crypto, self.name(), &keys[0], &keys[1], token)?;
-        let checked = request.check()?;
-        self.security.write_request(root.name(), &checked.identity, None)?;
-        self.security.write_request(root.name(), &checked.encryption, Some(&request.countersignature))?;
-        Ok((request, known))
+        Ok(request)
     }
 
-    fn keep_issued(&self, fleet: &KeyHash, name: &NodeName, identity: &[u8], encryption: &[u8]) -> Result<(), Error> {
-        let root = self.trusted_root(fleet)?;
-        let unfit = |reason: &str| SubscriberError::UnfitCertificate { name: name.clone(), reason: reason.to_owned() };
-        let mut keystore = lock(&self.keystore);
-        let mut changed = keystore.clone();
-        let issued = [(identity, Usage::SubscriberIdentity), (encryption, Usage::SubscriberEncryption)];
-        for (der, usage) in issued {
+    fn make_keys(&self, keystore: &mut Keystore, fleet: &KeyHash) -> Result<(SecretKey, SecretKey), Error> {
+        let mut make = |usage| -> Result<SecretKey, Error> {
+            if let Some(kept) = own_key(keystore, fleet, usage) {
+                return Ok(kept);
+            }
+            let key = self.crypto.generate_key()?;
+            let name = self.name().clone();
+            keystore.hold(HeldKey { usage, distributor: *fleet, name, key: key.clone(), certificate: None });
+            Ok(key)
+        };
+        Ok((make(Usage::SubscriberIdentity)?, make(Usage::SubscriberEncryption)?))
+    }
+
+    fn keep_issued(&self, root: &DistributorRoot, identity: &[u8], encryption: &[u8]) -> Result<(), Error> {
+        let unfit = |reason: &str| {
+            Error::from(SubscriberError::UnfitCertificate { name: root.name().clone(), reason: reason.to_owned() })
+        };
+        let now = self.now(&root.key_hash());
+        let mut issued = vec![];
+        for (der, usage) in [(identity, Usage::SubscriberIdentity), (encryption, Usage::SubscriberEncryption)] {
             let certificate = Certificate::from_der(der)?;
-            root.judge(&certificate, usage, self.now(fleet))?;
+            root.judge(&certificate, usage, now)?;
             if certificate.name() != self.name() {
-                return Err(unfit("they are for another name").into());
+                return Err(unfit("they are for another name"));
             }
-            if !changed.certify(&certificate) {
-                return Err(unfit("they are for another key").into());
-            }
-            self.security.write_issued(root.name(), &certificate)?;
+            issued.push(certificate);
         }
-        self.security.save_keystore(&changed)?;
-        *keystore = changed;
+        self.security.change_keystore(|keystore| {
+            let fit = issued.iter().all(|certificate| keystore.certify(certificate));
+            if fit { Ok(()) } else { Err(unfit("they are for another key")) }
+        })?;
+        for certificate in &issued {
+            self.security.write_issued(root.name(), certificate)?;
+        }
         Ok(())
     }
+}
+
+/// Why no connection came about, in this node's words.
+fn not_reached(name: &NodeName, endpoints: &[Endpoint], error: DialError) -> SubscriberError {
+    let (name, DialError { reason, code }) = (name.clone(), error);
+    if code.starts_with("TED-130") || code.starts_with("TED-11") || code == "TED-1314" {
+        return SubscriberError::ConnectionRefused { name, code, reason };
+    }
+    let tried = endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    SubscriberError::Unreachable { name, tried, reason }
+}
+
+/// This node's two keys in a fleet, if it has both.
+fn own_keys(keystore: &Keystore, fleet: &KeyHash) -> Option<(SecretKey, SecretKey)> {
+    let identity = own_key(keystore, fleet, Usage::SubscriberIdentity)?;
+    Some((identity, own_key(keystore, fleet, Usage::SubscriberEncryption)?))
+}
+
+fn own_key(keystore: &Keystore, fleet: &KeyHash, usage: Usage) -> Option<SecretKey> {
+    let held = keystore.held().iter().rev().find(|held| held.distributor == *fleet && held.usage == usage);
+    held.map(|held| held.key.clone())
 }

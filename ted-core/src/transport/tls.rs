@@ -21,15 +21,15 @@ use rustls::{
 };
 
 use crate::id::KeyHash;
-use crate::security::{Alpn, DistributorRoot, Identity, fleet_sni};
+use crate::security::{Alpn, Identity, fleet_sni};
 use crate::transport::TransportError;
 use crate::transport::connection::readable;
 
 /// As whom this node appears in a fleet.
 #[derive(Debug, Clone)]
 pub struct FleetIdentity {
-    /// The fleet's Distributor.
-    pub root: DistributorRoot,
+    /// The fleet: its Distributor's key.
+    pub fleet: KeyHash,
     /// The certificate and key that are shown: a Distributor's TLS certificate or a Subscriber's identity; none
     /// before the node has enrolled.
     pub identity: Option<Identity>,
@@ -114,7 +114,7 @@ fn certified(fleets: &[FleetIdentity]) -> Result<HashMap<String, Arc<CertifiedKe
         let secret = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key.pkcs8()));
         let signer = aws_lc_rs::sign::any_ecdsa_type(&secret).map_err(refused)?;
         let chain = vec![CertificateDer::from(identity.certificate.der().to_vec())];
-        keys.insert(fleet_sni(&fleet.root.key_hash()), Arc::new(CertifiedKey::new(chain, signer)));
+        keys.insert(fleet_sni(&fleet.fleet), Arc::new(CertifiedKey::new(chain, signer)));
     }
     Ok(keys)
 }

@@ -165,7 +165,7 @@ fn tables_and_roots_that_lie_are_refused() {
         }),
     ];
     for (what, lie) in lies {
-        assert!(open(&Forge::of(&tree()).seal(|rows, root| lie(rows, root))).is_err(), "{what}");
+        assert!(open(&Forge::of(&tree()).seal(lie)).is_err(), "{what}");
     }
 }
 
@@ -180,7 +180,8 @@ fn catalogs_whose_bytes_lie_are_refused() {
         open(&forge.seal(|_, _| {})).map(|_| ())
     };
     assert!(with(|_| {}).is_ok());
-    let lies: &[(&str, fn(&mut Vec<u8>))] = &[
+    type Lie = fn(&mut Vec<u8>);
+    let lies: &[(&str, Lie)] = &[
         ("fewer rows than there are", |raw| raw[0] -= 1),
         ("more rows than there are", |raw| raw[0] += 1),
         ("rows without end", |raw| raw[..8].fill(0xff)),

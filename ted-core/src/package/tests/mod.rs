@@ -160,8 +160,8 @@ fn content(body: &BodyReader<'_>, index: &PackageIndex, row: &CatalogRow) -> Res
 }
 
 /// Reads an index whose signature must be the fixture's.
-fn read(bytes: &Vec<u8>) -> Result<PackageIndex, PackageError> {
-    read_index(bytes, &Limits::DEFAULT, |_: &Root, root_bytes: &[u8], signature: &Signature| {
+fn read(source: &dyn ReadAt) -> Result<PackageIndex, PackageError> {
+    read_index(source, &Limits::DEFAULT, |_: &Root, root_bytes: &[u8], signature: &Signature| {
         let good = *signature == fixture_signature(root_bytes);
         if good { Ok(()) } else { Err(PackageError::Structure { what: "the signature is not the fixture's" }) }
     })

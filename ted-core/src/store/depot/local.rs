@@ -134,6 +134,13 @@ impl LocalDepot {
         Ok(file)
     }
 
+    /// Where a package's file lies; `None` where it is not here.
+    #[must_use]
+    pub fn path_of(&self, id: PackageId) -> Option<PathBuf> {
+        let packages = self.inner.read();
+        packages.get(&id).map(|slot| self.inner.data.join(slot.info.place.folder()).join(PACKAGE_FILE))
+    }
+
     /// Renames a package that turned out to be damaged to `distfile.corrupt`; the depot has it no more.
     ///
     /// # Errors

@@ -3,15 +3,47 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::name::{Label, NameError, NodeName};
 use serde::{Deserialize, Serialize};
-use ted_core::name::{Label, NameError, NodeName};
 
-/// `NAME`, or `DISTRIBUTOR/NAME`.
+/// A Distribution as an operator names it: `NAME`, or `DISTRIBUTOR/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub(crate) struct DistributionRef {
+pub struct DistributionRef {
     distributor: Option<NodeName>,
     name: Label,
+}
+
+impl DistributionRef {
+    /// The Distribution `name` of any Distributor, or of the one that is named.
+    #[must_use]
+    pub fn new(distributor: Option<NodeName>, name: Label) -> Self {
+        Self { distributor, name }
+    }
+
+    /// Whose it is; `None` means whoever has one of that name.
+    #[must_use]
+    pub fn distributor(&self) -> Option<&NodeName> {
+        self.distributor.as_ref()
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Label {
+        &self.name
+    }
+
+    /// Whether the Distribution `name` of `distributor` is meant.
+    #[must_use]
+    pub fn means(&self, distributor: &NodeName, name: &Label) -> bool {
+        self.name == *name && self.distributor.as_ref().is_none_or(|named| named == distributor)
+    }
+}
+
+impl From<Label> for DistributionRef {
+    fn from(name: Label) -> Self {
+        Self { distributor: None, name }
+    }
 }
 
 impl FromStr for DistributionRef {
@@ -51,6 +83,16 @@ impl From<DistributionRef> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reference_without_a_distributor_means_the_name_at_all_of_them() {
+        let (a, b) = ("a.example".parse().expect("valid"), "b.example".parse().expect("valid"));
+        let (site, docs): (Label, Label) = ("site".parse().expect("valid"), "docs".parse().expect("valid"));
+        let plain = DistributionRef::from(site.clone());
+        let full: DistributionRef = "a.example/site".parse().expect("valid");
+        assert!(plain.means(&a, &site) && plain.means(&b, &site) && !plain.means(&a, &docs));
+        assert!(full.means(&a, &site) && !full.means(&b, &site) && !full.means(&a, &docs));
+    }
 
     #[test]
     fn references_are_a_name_with_or_without_its_distributor() {

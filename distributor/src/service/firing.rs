@@ -1,0 +1,113 @@
+//! Sending.
+
+use std::time::Duration;
+
+use ted_cli::error::{ApiError, code, from_library};
+use ted_core::distributor::DeliveryRow;
+use ted_core::protocol::{Outcome, PartState};
+use ted_core::{FiringReport, SendOptions};
+
+use super::Service;
+use crate::api::{
+    ChannelSend, DeliveryStage, DeliveryView, FiringCancel, FiringState, FiringView, FiringWait, PlannedView, SendView,
+};
+
+impl Service {
+    pub(super) async fn send(&self, request: ChannelSend) -> Result<SendView, ApiError> {
+        let distributor = self.distributor();
+        let fleet = distributor.fleet();
+        let channel = request.channel;
+        let of_channel = fleet.distributions_of(&channel).map_err(from_library)?;
+        let members = fleet.subscribers_of(&channel).map_err(from_library)?;
+        let mut view = SendView {
+            channel: channel.clone(),
+            firing: None,
+            builds: vec![],
+            distributions: vec![],
+            subscribers: members.iter().map(|subscriber| subscriber.name.clone()).collect(),
+        };
+        if request.dry_run {
+            for distribution in of_channel {
+                let newest = distributor.distribution(&distribution.name).await?.newest;
+                let changed = request.build && distributor.has_changed(&distribution.name).await?;
+                let newest = newest.filter(|_| !changed);
+                view.distributions.push(PlannedView {
+                    distribution: distribution.name.clone(),
+                    revision: newest.as_ref().map(|newest| newest.revision.number()),
+                    package_bytes: newest.map(|newest| newest.bytes),
+                });
+            }
+            return Ok(view);
+        }
+        if distributor.listening().is_none() {
+            return Err(ApiError::new(code::NO_DAEMON, "only a running daemon can send"));
+        }
+        // Without anybody to send to, the library refuses before anything is built.
+        if request.build && !members.is_empty() {
+            for distribution in &of_channel {
+                view.builds.push(self.build(distribution.name.clone()).await?);
+            }
+        }
+        let firing = distributor.send(&channel, SendOptions { build: false }).await?;
+        view.firing = Some(firing.to_string());
+        for distribution in of_channel {
+            let newest = distributor.distribution(&distribution.name).await?.newest;
+            view.distributions.push(PlannedView {
+                distribution: distribution.name.clone(),
+                revision: newest.as_ref().map(|newest| newest.revision.number()),
+                package_bytes: newest.map(|newest| newest.bytes),
+            });
+        }
+        Ok(view)
+    }
+
+    pub(super) async fn wait(&self, request: FiringWait) -> Result<FiringView, ApiError> {
+        let patience = Duration::from_millis(request.timeout_ms);
+        Ok(self.distributor().wait(request.firing, request.until.into(), Some(patience)).await?.into())
+    }
+
+    pub(super) async fn cancel(&self, request: FiringCancel) -> Result<FiringView, ApiError> {
+        self.distributor().cancel(request.firing).await?;
+        Ok(self.distributor().report(request.firing)?.into())
+    }
+}
+
+impl From<FiringReport> for FiringView {
+    fn from(report: FiringReport) -> Self {
+        Self {
+            firing: report.firing.to_string(),
+            channel: report.channel,
+            started: report.started.into(),
+            state: match report.outcome {
+                Outcome::Open => FiringState::Open,
+                Outcome::Complete | Outcome::Partial => FiringState::Done,
+                Outcome::Cancelled => FiringState::Cancelled,
+            },
+            deliveries: report.rows.into_iter().map(DeliveryView::from).collect(),
+        }
+    }
+}
+
+impl From<DeliveryRow> for DeliveryView {
+    fn from(row: DeliveryRow) -> Self {
+        Self {
+            subscriber: row.subscriber,
+            distribution: row.distribution,
+            revision: row.revision.number(),
+            stage: match row.state {
+                PartState::Pending | PartState::Offered => DeliveryStage::Waiting,
+                PartState::Receiving => DeliveryStage::Sending,
+                PartState::Received => DeliveryStage::Received,
+                PartState::Verified => DeliveryStage::Verified,
+                PartState::Extracted => DeliveryStage::Extracted,
+                PartState::Corrupt => DeliveryStage::Corrupt,
+                PartState::Failed | PartState::TimedOut => DeliveryStage::Failed,
+            },
+            done_bytes: row.sent_bytes,
+            total_bytes: row.package_bytes,
+            code: row.code,
+            detail: (!row.detail.is_empty()).then_some(row.detail),
+            at: Some(row.since.into()),
+        }
+    }
+}

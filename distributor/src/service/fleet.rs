@@ -1,0 +1,222 @@
+//! Distributions, Channels and Subscribers.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use ted_cli::api::Done;
+use ted_cli::error::{ApiError, code, from_library};
+use ted_core::distributor::{DistributionStatus, SubscriberStatus};
+use ted_core::name::{Label, NodeName};
+use ted_core::{BuildOutcome, BuiltRevision, DistributionSpec};
+
+use super::Service;
+use crate::api::{
+    BuildView, ChannelCreate, ChannelDelete, ChannelUpdate, ChannelView, Channels, DeliveryView, DistributionCreate,
+    DistributionDelete, DistributionUpdate, DistributionView, Distributions, EnrolledView, FiringView, Pending,
+    PendingView, RevisionView, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberUpdate, SubscriberView,
+    Subscribers,
+};
+
+impl Service {
+    pub(super) async fn create_distribution(&self, request: DistributionCreate) -> Result<DistributionView, ApiError> {
+        let source = source_text(&request.source)?;
+        let spec = DistributionSpec {
+            name: request.name.clone(),
+            source,
+            exclude: request.exclude,
+            digest: request.digest,
+            target: request.target,
+            skip_unreadable: request.skip_unreadable,
+            priority: request.priority,
+        };
+        self.distributor().create_distribution(spec).await?;
+        self.show_distribution(request.name).await
+    }
+
+    pub(super) async fn update_distribution(&self, request: DistributionUpdate) -> Result<DistributionView, ApiError> {
+        let mut spec = self.distributor().distribution(&request.name).await?.spec;
+        if let Some(source) = &request.source {
+            spec.source = source_text(source)?;
+        }
+        if let Some(target) = request.target {
+            spec.target = (!target.is_empty()).then_some(target);
+        }
+        spec.exclude = request.exclude.unwrap_or(spec.exclude);
+        spec.digest = request.digest.unwrap_or(spec.digest);
+        spec.skip_unreadable = request.skip_unreadable.unwrap_or(spec.skip_unreadable);
+        spec.priority = request.priority.unwrap_or(spec.priority);
+        self.distributor().update_distribution(&request.name, spec).await?;
+        self.show_distribution(request.name).await
+    }
+
+    pub(super) async fn list_distributions(&self) -> Result<Distributions, ApiError> {
+        let all = self.distributor().distributions().await?;
+        Ok(Distributions { distributions: all.into_iter().map(DistributionView::from).collect() })
+    }
+
+    pub(super) async fn show_distribution(&self, name: Label) -> Result<DistributionView, ApiError> {
+        Ok(self.distributor().distribution(&name).await?.into())
+    }
+
+    pub(super) async fn delete_distribution(&self, request: DistributionDelete) -> Result<Done, ApiError> {
+        self.distributor().delete_distribution(&request.name).await?;
+        Ok(Done {})
+    }
+
+    pub(super) async fn build(&self, name: Label) -> Result<BuildView, ApiError> {
+        let started = Instant::now();
+        let outcome = self.distributor().build(&name).await?;
+        let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let shown = self.show_distribution(name.clone()).await?;
+        let built = matches!(outcome, BuildOutcome::Built(_));
+        let revision =
+            shown.newest.ok_or_else(|| ApiError::new(code::STATE, format!("{name} was deleted meanwhile")))?;
+        let skipped = outcome.revision().skipped.clone();
+        Ok(BuildView { distribution: name, revision, built, milliseconds, skipped })
+    }
+
+    pub(super) async fn create_channel(&self, request: ChannelCreate) -> Result<ChannelView, ApiError> {
+        let ChannelCreate { name, distributions, subscribers } = request;
+        self.distributor().create_channel(name.clone(), &distributions, &subscribers).await?;
+        self.show_channel(name).await
+    }
+
+    pub(super) async fn update_channel(&self, request: ChannelUpdate) -> Result<ChannelView, ApiError> {
+        let ChannelView(now) = self.show_channel(request.name.clone()).await?;
+        let distributions = request.distributions.unwrap_or_else(|| now.distributions.into_iter().collect());
+        let subscribers = request.subscribers.unwrap_or_else(|| now.subscribers.into_iter().collect());
+        self.distributor().update_channel(&request.name, &distributions, &subscribers).await?;
+        self.show_channel(request.name).await
+    }
+
+    pub(super) async fn list_channels(&self) -> Result<Channels, ApiError> {
+        Ok(Channels { channels: self.distributor().fleet().channels().cloned().collect() })
+    }
+
+    pub(super) async fn show_channel(&self, name: Label) -> Result<ChannelView, ApiError> {
+        let fleet = self.distributor().fleet();
+        fleet.channel(&name).cloned().map(ChannelView).map_err(from_library)
+    }
+
+    pub(super) async fn delete_channel(&self, request: ChannelDelete) -> Result<Done, ApiError> {
+        self.distributor().delete_channel(&request.name).await?;
+        Ok(Done {})
+    }
+
+    pub(super) async fn create_subscriber(&self, request: SubscriberCreate) -> Result<SubscriberView, ApiError> {
+        let SubscriberCreate { name, endpoints, channels } = request;
+        self.distributor().create_subscriber(name.clone(), &endpoints, &channels).await?;
+        self.show_subscriber(name).await
+    }
+
+    pub(super) async fn update_subscriber(&self, request: SubscriberUpdate) -> Result<SubscriberView, ApiError> {
+        self.distributor().update_subscriber(&request.name, &request.endpoints).await?;
+        self.show_subscriber(request.name).await
+    }
+
+    pub(super) async fn list_subscribers(&self) -> Result<Subscribers, ApiError> {
+        let status = self.distributor().status().await?;
+        let mut deliveries = self.latest_deliveries().await?;
+        let views = status.subscribers.into_iter().map(|subscriber| {
+            let deliveries = deliveries.remove(&subscriber.name).unwrap_or_default();
+            SubscriberView::new(subscriber, deliveries)
+        });
+        Ok(Subscribers { subscribers: views.collect() })
+    }
+
+    pub(super) async fn show_subscriber(&self, name: NodeName) -> Result<SubscriberView, ApiError> {
+        self.distributor().fleet().subscriber(&name).map_err(from_library)?;
+        let all = self.list_subscribers().await?.subscribers;
+        let found = all.into_iter().find(|subscriber| subscriber.name == name);
+        found.ok_or_else(|| ApiError::new(code::STATE, format!("{name} was deleted meanwhile")))
+    }
+
+    pub(super) async fn delete_subscriber(&self, request: SubscriberDelete) -> Result<Done, ApiError> {
+        self.distributor().delete_subscriber(&request.name).await?;
+        Ok(Done {})
+    }
+
+    pub(super) async fn list_pending(&self) -> Result<Pending, ApiError> {
+        let waiting = self.distributor().pending().await?.into_iter();
+        let views = waiting.map(|node| PendingView {
+            name: node.name,
+            fingerprint: node.fingerprint,
+            asked: node.asked.into(),
+        });
+        Ok(Pending { pending: views.collect() })
+    }
+
+    pub(super) async fn approve(&self, request: SubscriberApprove) -> Result<SubscriberView, ApiError> {
+        let SubscriberApprove { name, fingerprint, channels } = request;
+        self.distributor().approve(&name, fingerprint.as_deref(), &channels).await?;
+        self.show_subscriber(name).await
+    }
+
+    /// What is known last of each Distribution at each Subscriber.
+    async fn latest_deliveries(&self) -> Result<BTreeMap<NodeName, Vec<DeliveryView>>, ApiError> {
+        let mut latest: BTreeMap<NodeName, Vec<DeliveryView>> = BTreeMap::new();
+        // The newest firing comes first, so that the first row of its kind stays.
+        for firing in self.distributor().firings().await?.into_iter().map(FiringView::from) {
+            for delivery in firing.deliveries {
+                let known = latest.entry(delivery.subscriber.clone()).or_default();
+                if known.iter().all(|known| known.distribution != delivery.distribution) {
+                    known.push(delivery);
+                }
+            }
+        }
+        Ok(latest)
+    }
+}
+
+/// `fleet.toml` and the wire's answers say paths in UTF-8.
+fn source_text(source: &std::path::Path) -> Result<String, ApiError> {
+    source.to_str().map(str::to_owned).ok_or_else(|| {
+        ApiError::new(code::FILE, format!("{}: the path of a source has to be UTF-8", source.display()))
+            .with_remedy("name a link to it that is; what lies below may have any name")
+    })
+}
+
+impl From<DistributionStatus> for DistributionView {
+    fn from(status: DistributionStatus) -> Self {
+        let DistributionStatus { id, spec, newest, file } = status;
+        Self {
+            id: id.to_string(),
+            name: spec.name,
+            source: spec.source,
+            exclude: spec.exclude,
+            digest: spec.digest,
+            target: spec.target,
+            skip_unreadable: spec.skip_unreadable,
+            priority: spec.priority,
+            newest: newest.map(|newest| RevisionView::new(&newest, file)),
+        }
+    }
+}
+
+impl RevisionView {
+    fn new(built: &BuiltRevision, file: Option<std::path::PathBuf>) -> Self {
+        Self {
+            revision: built.revision.number(),
+            created: built.created.into(),
+            entries: built.entries,
+            content_bytes: built.content_bytes,
+            package_bytes: built.bytes,
+            package: built.package.to_string(),
+            file,
+        }
+    }
+}
+
+impl SubscriberView {
+    fn new(status: SubscriberStatus, deliveries: Vec<DeliveryView>) -> Self {
+        let enrolled = status.fingerprint.zip(status.enrolled);
+        Self {
+            name: status.name,
+            endpoints: status.endpoints,
+            channels: status.channels,
+            enrolled: enrolled.map(|(fingerprint, since)| EnrolledView { fingerprint, since: since.into() }),
+            connected: status.address,
+            deliveries,
+        }
+    }
+}

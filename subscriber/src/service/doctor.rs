@@ -1,0 +1,111 @@
+//! What `doctor` looks at.
+
+use std::path::Path;
+
+use ted_cli::doctor::{Check, Diagnosis, Health};
+use ted_cli::error::ApiError;
+use ted_cli::units::{self, Time};
+use ted_core::node::{Clock as _, SystemClock};
+use ted_core::store::{NodeRole, SecurityDir, free_bytes};
+use ted_core::subscriber::DistributorRow;
+
+use super::Service;
+
+/// Below this much free space somebody should look.
+const FREE_BYTES_LOW: u64 = 256 * 1024 * 1024;
+
+impl Service {
+    /// Everything that can be seen from here. That the state could be opened at all says that its permissions are
+    /// right: whoever opens it checks them first.
+    pub(super) async fn diagnose(&self) -> Result<Diagnosis, ApiError> {
+        let data = self.data_dir();
+        let opens = format!("{} opens, and only its owner can read it", data.display());
+        let mut checks = vec![check("state", Health::Good, opens), space(data)];
+        self.strangers(&mut checks)?;
+        if !self.held.daemon {
+            checks.push(check("daemon", Health::Warning, "it does not run").mended_by("start it with `run`"));
+        }
+        let status = self.subscriber().status().await?;
+        if status.distributors.is_empty() {
+            let none = check("Distributors", Health::Bad, "none is trusted, so nothing is accepted");
+            checks.push(none.mended_by("`join FILE` with an invite, or `trust FILE.cer` and `enrol HOST`"));
+        }
+        for distributor in &status.distributors {
+            checks.push(self.enrolment_check(distributor));
+            checks.push(self.connection_check(distributor));
+        }
+        for distribution in status.distributions {
+            let name = format!("Distribution {}", distribution.distribution);
+            checks.push(match (distribution.trouble, distribution.extracted) {
+                (Some(trouble), _) => check(&name, Health::Bad, trouble),
+                (None, Some(revision)) => check(&name, Health::Good, format!("its target holds revision {revision}")),
+                (None, None) => check(&name, Health::Warning, "nothing of it was extracted yet"),
+            });
+        }
+        Ok(Diagnosis { checks })
+    }
+
+    /// What lies in `security/` and is no Distributor's certificate.
+    fn strangers(&self, checks: &mut Vec<Check>) -> Result<(), ApiError> {
+        let security = SecurityDir::open(&self.data_dir().join("security"), NodeRole::Subscriber);
+        let trust = security.and_then(|security| security.trust()).map_err(ted_cli::error::from_library)?;
+        for ignored in &trust.ignored {
+            let found = format!("it is ignored: {}", ignored.reason);
+            let name = ignored.path.display().to_string();
+            checks.push(check(&name, Health::Warning, found).mended_by("remove it, or bring the right file"));
+        }
+        Ok(())
+    }
+
+    fn enrolment_check(&self, distributor: &DistributorRow) -> Check {
+        let (name, now) = (format!("enrolment with {}", distributor.name), SystemClock.now());
+        if now >= distributor.certificate_until {
+            let until = Time(distributor.certificate_until);
+            return check(&name, Health::Bad, format!("the Distributor's certificate ended at {until}"))
+                .mended_by("have its operator renew it and bring the new .cer here");
+        }
+        match distributor.enrolled_until {
+            Some(until) if now < until => check(&name, Health::Good, format!("it holds until {}", Time(until))),
+            Some(until) => check(&name, Health::Bad, format!("it ended at {}", Time(until)))
+                .mended_by("start the daemon: it asks for new certificates"),
+            None => check(&name, Health::Bad, "this node has no certificates from it")
+                .mended_by("`enrol HOST`, and have it approved there"),
+        }
+    }
+
+    fn connection_check(&self, distributor: &DistributorRow) -> Check {
+        let name = format!("connection with {}", distributor.name);
+        match (&distributor.connected, &distributor.trouble) {
+            (Some(address), _) => check(&name, Health::Good, format!("with {address}")),
+            (None, Some(trouble)) => check(&name, Health::Bad, trouble.clone()),
+            (None, None) if self.held.daemon => check(&name, Health::Warning, "none now"),
+            (None, None) => check(&name, Health::Warning, "none without the daemon"),
+        }
+    }
+}
+
+fn space(data: &Path) -> Check {
+    match free_bytes(data) {
+        Ok(free) if free < FREE_BYTES_LOW => {
+            let found = format!("{} are free", units::bytes(free));
+            check("disk", Health::Warning, found).mended_by("make room: what arrives is kept once and extracted once")
+        }
+        Ok(free) => check("disk", Health::Good, format!("{} are free", units::bytes(free))),
+        Err(error) => check("disk", Health::Bad, error.to_string()),
+    }
+}
+
+fn check(name: &str, health: Health, found: impl Into<String>) -> Check {
+    Check { name: name.to_owned(), health, found: found.into(), remedy: None }
+}
+
+trait Mended {
+    fn mended_by(self, remedy: &str) -> Self;
+}
+
+impl Mended for Check {
+    fn mended_by(mut self, remedy: &str) -> Self {
+        self.remedy = Some(remedy.to_owned());
+        self
+    }
+}

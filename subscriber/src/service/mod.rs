@@ -1,0 +1,161 @@
+//! The Subscriber behind its API: each operation is one call of the library, or a few.
+
+mod distribution;
+mod distributor;
+mod doctor;
+mod events;
+mod node;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+use ted_cli::api::{self, Api, Operation, handle};
+use ted_cli::error::ApiError;
+use ted_core::extract::Links;
+use ted_core::id::UnixMillis;
+use ted_core::limits::Limits;
+use ted_core::name::NodeName;
+use ted_core::node::{Clock as _, SystemClock};
+use ted_core::protocol::Silence;
+use ted_core::subscriber::SubscriberBuilder;
+use ted_core::{Error, Subscriber};
+use tokio::sync::broadcast;
+
+use crate::api::{
+    DistributionExtract, DistributionVerify, DistributorEnrol, DistributorLeave, DistributorTrust, KeystoreList,
+    KeystoreShow, NodeDoctor, NodeJoin, NodeStatus, TargetList, TargetSet, TargetUnset,
+};
+use crate::config::{Config, LinkRule};
+
+/// What the command line and the configuration say.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) config: Config,
+}
+
+/// A Subscriber that this process holds: the daemon, or one command while no daemon runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    held: Arc<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    subscriber: Subscriber,
+    settings: Settings,
+    opened: UnixMillis,
+    daemon: bool,
+    events: broadcast::Sender<Value>,
+}
+
+impl Service {
+    /// Opens the Subscriber of the data directory for one command; a second process is refused.
+    ///
+    /// # Errors
+    /// What the library says of the data directory.
+    pub(crate) async fn open(settings: &Settings) -> Result<Self, ApiError> {
+        Ok(Self::of(existing(settings)?.open().await?, settings, false))
+    }
+
+    /// The same for the daemon.
+    ///
+    /// # Errors
+    /// As [`Service::open`].
+    pub(crate) async fn open_daemon(settings: &Settings) -> Result<Self, ApiError> {
+        Ok(Self::of(existing(settings)?.open().await?, settings, true))
+    }
+
+    /// Opens the Subscriber `name`, and makes it where there is none: its data directory, but no keys yet, which are
+    /// made for each Distributor that it enrols with.
+    ///
+    /// # Errors
+    /// What the library says of the data directory.
+    pub(crate) async fn open_or_make(settings: &Settings, name: NodeName) -> Result<Self, ApiError> {
+        Ok(Self::of(builder(settings)?.name(name).open().await?, settings, false))
+    }
+
+    fn of(subscriber: Subscriber, settings: &Settings, daemon: bool) -> Self {
+        let events = events::forward(&subscriber);
+        let (settings, opened) = (settings.clone(), SystemClock.now());
+        Self { held: Arc::new(Held { subscriber, settings, opened, daemon, events }) }
+    }
+
+    /// The Subscriber.
+    pub(crate) fn subscriber(&self) -> &Subscriber {
+        &self.held.subscriber
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.held.settings
+    }
+
+    fn data_dir(&self) -> &Path {
+        &self.held.settings.data_dir
+    }
+
+    /// Waits until the other side knows that a connection of one command is over.
+    async fn hang_up(&self) {
+        if !self.held.daemon {
+            self.held.subscriber.shutdown().await;
+        }
+    }
+}
+
+impl Api for Service {
+    async fn call(&self, operation: &str, body: Value) -> Result<Value, ApiError> {
+        match operation {
+            NodeJoin::NAME => handle(body, |it| self.join(it)).await,
+            NodeStatus::NAME => handle(body, |_: NodeStatus| self.status()).await,
+            NodeDoctor::NAME => handle(body, |_: NodeDoctor| self.diagnose()).await,
+            DistributorTrust::NAME => handle(body, |it| self.trust(it)).await,
+            DistributorEnrol::NAME => handle(body, |it| self.enrol(it)).await,
+            DistributorLeave::NAME => handle(body, |it| self.leave(it)).await,
+            KeystoreList::NAME => handle(body, |_: KeystoreList| self.list_keystore()).await,
+            KeystoreShow::NAME => handle(body, |it: KeystoreShow| self.show_distributor(it.distributor)).await,
+            DistributionExtract::NAME => handle(body, |it| self.extract(it)).await,
+            DistributionVerify::NAME => handle(body, |it| self.verify(it)).await,
+            TargetSet::NAME => handle(body, |it| self.set_target(it)).await,
+            TargetUnset::NAME => handle(body, |it| self.unset_target(it)).await,
+            TargetList::NAME => handle(body, |_: TargetList| self.list_targets()).await,
+            _ => Err(api::unknown_operation(operation)),
+        }
+    }
+
+    fn events(&self) -> broadcast::Receiver<Value> {
+        self.held.events.subscribe()
+    }
+}
+
+/// A Subscriber that is there already. A name in the configuration is compared with its own, and makes no new one.
+fn existing(settings: &Settings) -> Result<SubscriberBuilder, Error> {
+    let builder = builder(settings)?;
+    match &settings.config.name {
+        Some(name) if settings.data_dir.join("security").exists() => Ok(builder.name(name.clone())),
+        _ => Ok(builder),
+    }
+}
+
+fn builder(settings: &Settings) -> Result<SubscriberBuilder, Error> {
+    let config = &settings.config;
+    let silence = Silence::from_seconds(config.connection_timeout_s.into(), &Limits::DEFAULT)?;
+    let links = match config.links {
+        LinkRule::Any => Links::Any,
+        LinkRule::Inside => Links::Inside,
+    };
+    let mut builder = Subscriber::builder(&settings.data_dir).connection_timeout(silence).links(links);
+    if let Some(listen) = config.listen {
+        builder = builder.listen(listen);
+    }
+    if let Some(threads) = config.parallelism {
+        builder = builder.threads(threads.into());
+    }
+    for (distribution, target) in &config.targets {
+        builder = builder.target(distribution.clone(), PathBuf::from(target.clone()));
+    }
+    for folder in &config.targets_allow {
+        builder = builder.allow_targets_below(PathBuf::from(folder.clone()));
+    }
+    Ok(builder)
+}

@@ -1,0 +1,72 @@
+//! The node itself: making it, joining, and everything at a glance.
+
+use std::net::SocketAddr;
+
+use ted_cli::error::{ApiError, code};
+use ted_cli::units::Time;
+use ted_core::name::NodeName;
+
+use super::{Service, Settings};
+use crate::api::{DaemonView, EnrolmentView, NodeJoin, NodeView, StatusView};
+
+impl Service {
+    /// Makes the Subscriber and its configuration file. One that is there already stays as it is; one whose making was
+    /// interrupted is completed.
+    ///
+    /// # Errors
+    /// [`code::STATE`] where there is one already; what the library says of the data directory.
+    pub(crate) async fn init(
+        settings: &Settings,
+        name: NodeName,
+        listen: Option<SocketAddr>,
+    ) -> Result<NodeView, ApiError> {
+        let mut settings = settings.clone();
+        settings.config.listen = listen.or(settings.config.listen);
+        let file = settings.data_dir.join("subscriber.toml");
+        let there = settings.data_dir.join("security").exists();
+        if there && file.exists() {
+            let message = format!("{} holds a Subscriber already", settings.data_dir.display());
+            let remedy = format!("change {} and restart the daemon, or name another --data-dir", file.display());
+            return Err(ApiError::new(code::STATE, message).with_remedy(remedy));
+        }
+        let service = Self::open_or_make(&settings, name).await?;
+        if !file.exists() {
+            ted_cli::config::write_new(&file, &settings.config)?;
+        }
+        Ok(service.node(None))
+    }
+
+    pub(super) async fn join(&self, request: NodeJoin) -> Result<EnrolmentView, ApiError> {
+        // Before the network part: what the invite's Channels hold may begin to arrive as soon as it is enrolled.
+        for (distribution, target) in &request.targets {
+            self.subscriber().set_target(distribution, Some(target)).await?;
+        }
+        let joined = self.subscriber().join(&request.invite).await;
+        self.hang_up().await;
+        let (distributor, enrolment) = joined?;
+        self.enrolment(distributor, &enrolment).await
+    }
+
+    pub(super) async fn status(&self) -> Result<StatusView, ApiError> {
+        let status = self.subscriber().status().await?;
+        let daemon = self.held.daemon.then(|| DaemonView {
+            process: std::process::id(),
+            started: Time(self.held.opened),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        });
+        Ok(StatusView {
+            node: self.node(status.listening.as_deref().and_then(|address| address.parse().ok())),
+            daemon,
+            distributors: status.distributors.into_iter().map(Into::into).collect(),
+            distributions: status.distributions.into_iter().map(Into::into).collect(),
+        })
+    }
+
+    fn node(&self, listening: Option<SocketAddr>) -> NodeView {
+        NodeView {
+            name: self.subscriber().name().clone(),
+            data_dir: self.data_dir().to_owned(),
+            listen: listening.or(self.settings().config.listen),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! A second reader, written from `docs/format.md` alone, understands what is built, and refuses what it should.
+//!
+//! It needs `python3` with the modules of `tests/reader/requirements.txt`. Without them these tests pass unrun, unless
+//! `TED_REQUIRE_PYTHON=1` is set.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use super::support::{Fixture, NOW, fixture};
+use serde_json::Value;
+use ted_core::package::{DigestKind, EntryKind};
+use ted_core::security::{Authority, AwsLc};
+
+const READER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reader/ted_reader.py");
+
+fn python_is_there() -> bool {
+    let found = Command::new("python3").args(["-c", "import blake3, cryptography, zstandard"]).output();
+    if found.is_ok_and(|output| output.status.success()) {
+        return true;
+    }
+    let required = std::env::var("TED_REQUIRE_PYTHON").is_ok_and(|value| value == "1");
+    assert!(!required, "python3 with the modules of tests/reader/requirements.txt is required");
+    eprintln!("not run: python3 lacks the modules of tests/reader/requirements.txt");
+    false
+}
+
+fn read(package: &Path, certificate: Option<&Path>) -> Output {
+    Command::new("python3").arg(READER).arg(package).args(certificate).output().expect("python3 is there")
+}
+
+fn refusal(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.starts_with("refused: "), "{text}");
+    text
+}
+
+fn found(fixture: &Fixture, certificate: Option<&Path>) -> Value {
+    let output = read(&fixture.package, certificate);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn it_finds_what_was_built() {
+    if !python_is_there() {
+        return;
+    }
+    for digest in [DigestKind::None, DigestKind::Md5, DigestKind::Blake3] {
+        let fixture = fixture(digest);
+        let found = found(&fixture, Some(&fixture.certificate));
+        assert_eq!(found["chain_verified"], true);
+        assert_eq!(found["package_id"], fixture.built.id.to_string());
+        assert_eq!(found["distribution_name"], "site");
+        assert_eq!(found["revision"], NOW.millis());
+        let entries = found["entries"].as_array().expect("a list");
+        assert_eq!(entries.len(), fixture.built.catalog().len());
+        for (found, row) in entries.iter().zip(fixture.built.catalog()) {
+            let kind = match row.entry.kind {
+                EntryKind::Directory => "folder",
+                EntryKind::File => "file",
+                EntryKind::Symlink => "symlink",
+                EntryKind::HardLink => "hard link",
+            };
+            assert_eq!(found["path"], hex(row.entry.path.as_bytes()));
+            assert_eq!(found["kind"], kind);
+            assert_eq!(found["size"], row.entry.size);
+            assert_eq!(found["content"], row.entry.content.to_string());
+        }
+    }
+}
+
+#[test]
+fn it_refuses_another_distributors_certificate_and_says_when_it_had_none() {
+    if !python_is_there() {
+        return;
+    }
+    let fixture = fixture(DigestKind::None);
+    assert_eq!(found(&fixture, None)["chain_verified"], false);
+    let other = Authority::create(&AwsLc, &"dist.example.com".parse().expect("a name"), NOW).expect("made");
+    let certificate = fixture.source.with_file_name("other.cer");
+    std::fs::write(&certificate, other.root().certificate().pem()).expect("written");
+    assert!(refusal(&read(&fixture.package, Some(&certificate))).contains("another Distributor"));
+}
+
+#[test]
+fn it_refuses_damage_in_every_part() {
+    if !python_is_there() {
+        return;
+    }
+    let fixture = fixture(DigestKind::Md5);
+    let index = &fixture.built.index;
+    let good = std::fs::read(&fixture.package).expect("there");
+    let catalog = index.frame_range(index.body_frames());
+    let root = find(&good, index.root_bytes());
+    for (part, at) in [
+        ("first frame", 20),
+        ("last frame of the body", index.frame_range(index.body_frames() - 1).end as usize - 1),
+        ("header of the catalog", catalog.start as usize - 8),
+        ("catalog", catalog.start as usize + 30),
+        ("table", catalog.end as usize + 60),
+        ("root", root + 40),
+        ("signature", root + index.root_bytes().len() + 30),
+        ("tail", good.len() - 1),
+    ] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        let damaged = fixture.package.with_file_name("damaged.ted");
+        std::fs::write(&damaged, bytes).expect("written");
+        let output = read(&damaged, Some(&fixture.certificate));
+        assert!(!output.status.success(), "{part}");
+        if part != "signature" {
+            refusal(&output);
+        }
+    }
+}
+
+fn find(bytes: &[u8], part: &[u8]) -> usize {
+    bytes.windows(part.len()).rposition(|window| window == part).expect("it is there")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

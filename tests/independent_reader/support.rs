@@ -1,0 +1,102 @@
+//! A folder with everything that is hard to carry, and a package of it, signed with real certificates.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use ted_core::distributor::{Exclude, FolderSource, Unreadable};
+use ted_core::id::{DistributionId, Revision, UnixMillis};
+use ted_core::package::{BuildOptions, BuiltPackage, DigestKind, ROOT_CONTEXT, RootSigner, Source, build_baseline};
+use ted_core::security::{Authority, AwsLc, Identity, Signature, Usage, sign};
+
+/// Some time in 2023, in milliseconds since 1970.
+pub(super) const NOW: UnixMillis = UnixMillis::from_millis(1_700_000_000_123);
+
+/// A package and what it was made from.
+pub(super) struct Fixture {
+    _folder: tempfile::TempDir,
+    /// The folder that was packed.
+    pub(super) source: PathBuf,
+    /// The package.
+    pub(super) package: PathBuf,
+    /// The Distributor's certificate.
+    pub(super) certificate: PathBuf,
+    /// What the builder says about it.
+    pub(super) built: BuiltPackage,
+}
+
+struct Signer(Identity);
+
+impl RootSigner for Signer {
+    fn sign_root(&self, root_bytes: &[u8]) -> Result<Signature, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(sign(&AwsLc, &self.0, ROOT_CONTEXT, root_bytes)?)
+    }
+}
+
+/// Packs the folder that [`fill`] makes.
+pub(super) fn fixture(digest: DigestKind) -> Fixture {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let at = |name: &str| folder.path().join(name);
+    let (source, package, certificate) = (at("source"), at("distfile.ted"), at("dist.example.com.cer"));
+    fs::create_dir(&source).expect("made");
+    fill(&source);
+
+    let name = "dist.example.com".parse().expect("a name");
+    let authority = Authority::create(&AwsLc, &name, NOW).expect("made");
+    let identity = authority.issue_identity(&AwsLc, Usage::Sign, &name, NOW).expect("issued");
+    fs::write(&certificate, authority.root().certificate().pem()).expect("written");
+
+    let label = "site".parse().expect("a label");
+    let mut options = BuildOptions::new(DistributionId::from_bytes([7; 16]), label, authority.root().key_hash(), 2);
+    (options.revision, options.created, options.digest) = (Revision::from_number(NOW.millis()), NOW, digest);
+    let tree = FolderSource::new(source.clone(), Exclude::new::<&str>(&[]).expect("none"), Unreadable::Refuse);
+    let entries = tree.entries(&mut |_| {}).expect("readable");
+    let mut out = File::create(&package).expect("made");
+    let built = build_baseline(&tree, entries, &options, &Signer(identity), &mut out, &|_| {}).expect("builds");
+    Fixture { _folder: folder, source, package, certificate, built }
+}
+
+/// Hard links, symlinks, names that are not UTF-8, long ones, empty folders, and times of all kinds.
+fn fill(root: &Path) {
+    let long = "l".repeat(255);
+    let deep = root.join("d".repeat(120)).join("e".repeat(120)).join("f".repeat(120));
+    fs::create_dir_all(root.join("empty/also empty")).expect("made");
+    fs::create_dir_all(&deep).expect("made");
+    write(&deep.join(&long), b"long");
+    write(&root.join("zero"), b"");
+    write(&root.join("a"), b"before a-b, which is before a/b in path order");
+    write(&root.join("ümläut"), b"UTF-8");
+    write(&root.join(OsStr::from_bytes(b"not utf-8 \xff\xfe")), b"raw");
+    write(&deep.join(OsStr::from_bytes(&[b'\xff'; 150])), b"raw and long");
+    write(&root.join("four MiB"), &vec![1; 4 << 20]);
+    write(&root.join("large"), &(0..(9_u32 << 20)).map(|at| (at / 777) as u8).collect::<Vec<_>>());
+    File::create(root.join("sparse")).expect("made").set_len(5 << 20).expect("set");
+
+    symlink("/nowhere/at/all", root.join("absolute")).expect("made");
+    symlink("../..", root.join("empty/up")).expect("made");
+    symlink(&long, root.join("long link")).expect("made");
+    symlink(OsStr::from_bytes(&[b'\xfe'; 180]), root.join("raw link")).expect("made");
+    fs::hard_link(root.join("large"), root.join("empty/large too")).expect("made");
+    fs::hard_link(root.join("absolute"), root.join("zz")).expect("made");
+    fs::hard_link(deep.join(&long), root.join("short")).expect("made");
+
+    fs::set_permissions(root.join("a"), fs::Permissions::from_mode(0o6755)).expect("set");
+    fs::set_permissions(root.join("empty"), fs::Permissions::from_mode(0o1770)).expect("set");
+    let epoch = SystemTime::UNIX_EPOCH;
+    set_time(&root.join("a"), epoch + Duration::new(1_700_000_000, 123_456_789));
+    set_time(&root.join("zero"), epoch - Duration::from_millis(1_250));
+    set_time(&root.join("ümläut"), epoch - Duration::from_secs(100));
+    set_time(&root.join("four MiB"), epoch + Duration::from_secs(1_600_000_000));
+    set_time(&root.join("empty/also empty"), epoch + Duration::new(1_600_000_000, 1));
+}
+
+fn write(path: &Path, content: &[u8]) {
+    fs::write(path, content).expect("written");
+}
+
+fn set_time(path: &Path, time: SystemTime) {
+    File::open(path).expect("there").set_modified(time).expect("set");
+}
