@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{DISTRIBUTION, World, find, label, noise, within};
+use support::{DISTRIBUTION, World, find, noise, within};
 use ted_core::Subscriber;
 use ted_core::protocol::{Outcome, PartState};
 
@@ -67,7 +67,8 @@ async fn a_full_target_keeps_the_old_revision_whole_and_the_next_firing_finishes
     let place = world.folder.path().join("small");
     let Some(small) = Small::mount(&place, 8) else { return };
     let target = place.join("target");
-    let builder = Subscriber::builder(world.data_of("one.example")).target(label(DISTRIBUTION), &target);
+    let builder =
+        Subscriber::builder(world.data_of("one.example")).target(DISTRIBUTION.parse().expect("a reference"), &target);
     let subscriber = within("the enrolment", builder.join(&world.invite("one.example").await)).await.expect("joined");
     world.start(&subscriber).await;
     world.deliver().await;
