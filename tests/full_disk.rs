@@ -68,7 +68,7 @@ async fn a_full_target_keeps_the_old_revision_whole_and_the_next_firing_finishes
     let Some(small) = Small::mount(&place, 8) else { return };
     let target = place.join("target");
     let builder =
-        Subscriber::builder(world.data_of("one.example")).target(DISTRIBUTION.parse().expect("a reference"), &target);
+        Subscriber::builder(world.data_of("one.example")).target(DISTRIBUTION.parse().expect("valid"), &target);
     let subscriber = within("the enrolment", builder.join(&world.invite("one.example").await)).await.expect("joined");
     world.start(&subscriber).await;
     world.deliver().await;

@@ -62,7 +62,7 @@ fn what_cannot_be_read_fails_the_build_unless_it_may_be_left_out() {
     let _socket = std::os::unix::net::UnixListener::bind(place.source().join("socket")).expect("bound");
     let locked = place.source().join("locked");
     fs::write(&locked, b"secret").expect("written");
-    fs::set_permissions(&locked, fs::Permissions::from_mode(0)).expect("set");
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).expect("set");
     let root_reads_all = fs::read(&locked).is_ok();
     let names: &[&str] = if root_reads_all { &["`socket`"] } else { &["`locked`", "2 entries"] };
     place.node.run(&["distribution", "build", "site"]).failed("TED-1702", 1, names);

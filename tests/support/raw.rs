@@ -58,7 +58,10 @@ pub async fn dial(data: &Path, address: SocketAddr) -> (Endpoint, QuicConnection
 /// A connection as somebody who is nobody yet, on which only an enrolment is answered.
 pub async fn dial_to_enrol(root: DistributorRoot, address: SocketAddr) -> (Endpoint, QuicConnection) {
     let fleet = root.key_hash();
-    let options = EndpointOptions::new(Arc::new(Trusts(root)), vec![FleetIdentity { fleet, identity: None }]);
+    let options = EndpointOptions::new(
+        Arc::new(Trusts(root.clone())),
+        vec![FleetIdentity { fleet: root.key_hash(), identity: None }],
+    );
     let endpoint = Endpoint::dial_only(options).expect("an endpoint");
     let connection = endpoint.dial(address, &fleet, Alpn::Enrol1).await.expect("it is accepted");
     (endpoint, connection)

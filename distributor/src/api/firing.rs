@@ -73,7 +73,8 @@ impl Render for SendView {
         for build in &self.builds {
             build.render(out);
         }
-        for planned in &self.distributions {
+        let is_built = |name: &Label| self.builds.iter().any(|build| build.distribution == *name);
+        for planned in self.distributions.iter().filter(|planned| !is_built(&planned.distribution)) {
             let what = match (planned.revision, planned.package_bytes) {
                 (Some(revision), Some(bytes)) => format!("revision {revision}, {}", units::bytes(bytes)),
                 (Some(revision), None) => format!("revision {revision}"),

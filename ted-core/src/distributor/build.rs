@@ -147,6 +147,7 @@ impl State {
         };
         self.records.put(&newest_key(distribution), &built)?;
         keep_newest(&self.depot, &distribution.id, REVISIONS_KEPT)?;
+        tracing::info!(distribution = %distribution.name, %revision, package = %built.package, bytes = built.bytes, "built");
         self.events.emit(DistributorEvent::Built {
             distribution: distribution.name.clone(),
             revision,

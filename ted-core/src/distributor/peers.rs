@@ -35,6 +35,9 @@ const ENROLMENT_PATIENCE: Duration = Duration::from_secs(60);
 /// How often firings are looked through for silences and offers that are due, and Subscribers for ones to dial.
 const ROUND: Duration = Duration::from_secs(1);
 
+/// How often a fetch says how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
 /// How long connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(3);
 
@@ -318,6 +321,7 @@ impl State {
     ) -> Box<dyn FnMut(u64) + Send> {
         let (state, key, distribution) = (self.clone(), *key, *distribution);
         let (subscriber, label) = (self.name_of_key(&key), self.name_of_distribution(&distribution));
+        let mut said = None::<Instant>;
         Box::new(move |bytes| {
             let served = {
                 let mut sent = lock(&state.sent);
@@ -333,6 +337,12 @@ impl State {
             for firing in lock(&state.firings).values_mut() {
                 firing.heard(&key, &distribution, now);
             }
+            // Every block would be thousands of events a second.
+            let done = served.bytes >= served.bytes_total;
+            if !done && said.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL) {
+                return;
+            }
+            said = Some(Instant::now());
             state.events.emit(DistributorEvent::Sending {
                 subscriber: subscriber.clone(),
                 distribution: label.clone(),
@@ -371,10 +381,18 @@ impl State {
     /// Enters a receipt into the firings it is about, and only then has it acknowledged.
     fn take_receipt(&self, key: &KeyHash, receipt: Receipt) -> Result<Reply, Error> {
         self.change_firings_now(|firing, now| firing.receipt(key, &receipt, now))?;
+        let (subscriber, distribution) = (self.name_of_key(key), self.name_of_distribution(&receipt.distribution));
+        let (revision, stage) = (receipt.revision, receipt.stage);
+        match &receipt.code {
+            None => tracing::info!(%subscriber, %distribution, %revision, ?stage, "receipt"),
+            Some(code) => {
+                tracing::warn!(%subscriber, %distribution, %revision, ?stage, code, detail = receipt.detail, "receipt");
+            }
+        }
         self.events.emit(DistributorEvent::Receipt {
             firing: receipt.firing,
-            subscriber: self.name_of_key(key),
-            distribution: self.name_of_distribution(&receipt.distribution),
+            subscriber,
+            distribution,
             revision: receipt.revision,
             stage: receipt.stage,
             code: receipt.code,

@@ -106,8 +106,10 @@ impl State {
         }
         self.forget_old_firings()?;
         for firing in ended {
+            tracing::info!(%firing, by = %id, "a firing ended: another of its Channel follows it");
             self.events.emit(DistributorEvent::FiringEnded { firing });
         }
+        tracing::info!(firing = %id, %channel, "a firing began");
         self.events.emit(DistributorEvent::FiringStarted { firing: id, channel: channel.clone() });
         self.firing_changes.send_modify(|count| *count += 1);
         Ok(id)
@@ -322,6 +324,7 @@ impl State {
             self.firing_changes.send_modify(|count| *count += 1);
         }
         for firing in ended {
+            tracing::info!(%firing, "a firing is over");
             self.events.emit(DistributorEvent::FiringEnded { firing });
         }
         Ok(())

@@ -27,11 +27,10 @@ const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 /// How long connections may take to say goodbye, and the disk to take what was given to it.
 const GOODBYE: Duration = Duration::from_secs(10);
 
-/// How long receipts wait that a connected Distributor did not take.
-const RECEIPTS_AGAIN: Duration = Duration::from_secs(10);
-
 /// How long a node that waits for approval pauses before it asks again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// How long receipts wait that a connected Distributor did not take.
+const RECEIPTS_AGAIN: Duration = Duration::from_secs(10);
 
 /// What runs while a Subscriber does.
 pub(super) struct Network {
