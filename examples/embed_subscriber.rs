@@ -3,6 +3,8 @@
 //! `cargo run --example embed_subscriber -- INVITE-FILE DATA-DIR` runs until it is interrupted. Without arguments it
 //! starts a little Distributor of its own, and ends with the first revision.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does on the terminal")]
+
 use std::path::Path;
 
 use ted_core::{DistributionSpec, Distributor, SendOptions, Subscriber, SubscriberEvent};

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{DISTRIBUTION, World, find, label, noise, within};
+use support::{DISTRIBUTION, World, find, noise, within};
 use ted_core::Subscriber;
 use ted_core::protocol::{Outcome, PartState};
 

@@ -136,8 +136,21 @@ pub async fn open_distributor(folder: &Path, listen: SocketAddr) -> (Distributor
 
 async fn start(builder: DistributorBuilder) -> (Distributor, SocketAddr) {
     let distributor = builder.name(node("dist.example")).open().await.expect("a Distributor");
-    let address = distributor.start().await.expect("it listens");
+    let address = listen(&distributor).await;
     (distributor, address)
+}
+
+/// Starts a Distributor. The socket of one that was shut down goes a moment after it.
+pub async fn listen(distributor: &Distributor) -> SocketAddr {
+    within("the address to be free", async {
+        loop {
+            match distributor.start().await {
+                Err(error) if error.code() == "TED-1320" => tokio::task::yield_now().await,
+                started => return started.expect("it listens"),
+            }
+        }
+    })
+    .await
 }
 
 pub const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
