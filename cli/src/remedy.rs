@@ -60,7 +60,7 @@ mod tests {
         assert_eq!(of("TED-1012"), Some("Update this node."));
         assert_eq!(of("TED-1002"), of("TED-1001"), "a reference is followed");
         assert_eq!(of("TED-1016").map(|remedy| remedy.starts_with("Fetch it again")), Some(true));
-        for unknown in ["TED-9999", "TED-101", "", "code", "TED-1011 |"] {
+        for unknown in ["TED-99999", "TED-101", "", "code", "TED-1011 |"] {
             assert_eq!(of(unknown), None, "{unknown}");
         }
     }
@@ -85,7 +85,7 @@ mod tests {
             ("TED-1016", Exit::Refused),
             ("TED-1004", Exit::Usage),
             ("TED-1501", Exit::Failure),
-            ("TED-9999", Exit::Failure),
+            ("TED-99999", Exit::Failure),
         ] {
             assert_eq!(exit_of(code), exit, "{code}");
         }

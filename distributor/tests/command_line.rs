@@ -1,8 +1,14 @@
 //! The built binary, as a shell sees it: exit codes, errors, one daemon for each data directory.
 
-use std::io::{BufRead as _, BufReader};
+mod common;
+
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
+
+use common::Node;
+
+/// What a daemon's log says once it runs.
+const RUNS: &str = "the Distributor runs";
 
 fn ted(data: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ted-distributor"));
@@ -16,34 +22,6 @@ fn output(data: &Path, arguments: &[&str]) -> Output {
 
 fn error_text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// A daemon that has said that it runs.
-struct Daemon(Child);
-
-impl Daemon {
-    fn start(data: &Path) -> Self {
-        let mut child = ted(data, &["run"]).stderr(Stdio::piped()).spawn().expect("it starts");
-        let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let mut told = lines.map_while(Result::ok);
-        assert!(told.any(|line| line.contains("the Distributor runs")), "it ended without a word");
-        // The rest is read so that the daemon never waits for its log.
-        std::thread::spawn(move || told.for_each(drop));
-        Self(child)
-    }
-
-    fn stop(mut self) -> bool {
-        let asked = Command::new("kill").arg(self.0.id().to_string()).status().expect("kill runs");
-        assert!(asked.success());
-        self.0.wait().expect("it ends").success()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-    }
 }
 
 #[test]
@@ -86,17 +64,17 @@ fn a_broken_configuration_stops_every_command_and_is_named() {
 #[test]
 fn a_data_directory_has_one_daemon_which_ends_well_on_sigterm() {
     let data = tempfile::tempdir().expect("a folder");
-    let missing = output(&data.path().join("none"), &["run"]);
-    assert!(error_text(&missing).contains("TED-1505"), "{}", error_text(&missing));
+    let node = Node::distributor(data.path());
+    node.run(&["run"]).failed("TED-1830", 1, &["holds no Distributor"]);
+    assert_eq!(data.path().read_dir().expect("readable").count(), 0, "nothing was made");
 
-    let daemon = Daemon::start(data.path());
-    let second = output(data.path(), &["run"]);
-    assert_eq!(second.status.code(), Some(1));
-    assert!(error_text(&second).contains("TED-1501"), "{}", error_text(&second));
+    node.succeeds(&["init", "--name", "dist.example.com", "--listen", "127.0.0.1:0"]);
+    let daemon = node.start(RUNS);
+    node.run(&["run"]).failed("TED-1501", 1, &["in use by process"]);
     assert!(data.path().join("control.sock").exists(), "the first daemon keeps its socket");
-    assert!(daemon.stop(), "SIGTERM is a good end");
+    assert!(daemon.stop().success(), "SIGTERM is a good end");
     assert!(!data.path().join("control.sock").exists());
-    assert!(Daemon::start(data.path()).stop(), "it starts again");
+    assert!(node.start(RUNS).stop().success(), "it starts again");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release --example quickstart -- /usr/share` (without a folder: a tree that it makes)
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does on the terminal")]
+
 mod compare;
 mod sample;
 
@@ -63,7 +65,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let started = Instant::now();
-    let options = SendOptions { build: false, ..SendOptions::default() };
+    let options = SendOptions { build: false };
     let firing = distributor.send(&CHANNEL.parse()?, options).await?;
     let report = distributor.wait(firing, Until::Extracted, Some(Duration::from_secs(3600))).await?;
     let seconds = started.elapsed().as_secs_f64();

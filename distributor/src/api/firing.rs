@@ -73,7 +73,8 @@ impl Render for SendView {
         for build in &self.builds {
             build.render(out);
         }
-        for planned in &self.distributions {
+        let is_built = |name: &Label| self.builds.iter().any(|build| build.distribution == *name);
+        for planned in self.distributions.iter().filter(|planned| !is_built(&planned.distribution)) {
             let what = match (planned.revision, planned.package_bytes) {
                 (Some(revision), Some(bytes)) => format!("revision {revision}, {}", units::bytes(bytes)),
                 (Some(revision), None) => format!("revision {revision}"),
@@ -276,7 +277,8 @@ mod tests {
         for (state, stages, until, settled, exit) in [
             (Open, vec![Extracted, Extracted], Files, true, fine),
             (Open, vec![Verified, Extracted], Packages, true, fine),
-            (Open, vec![Received], Packages, false, none),
+            (Open, vec![Received], Packages, true, fine),
+            (Open, vec![Sending], Packages, false, none),
             (Open, vec![Verified, Extracted], Files, false, partly),
             (Open, vec![Waiting], Files, false, none),
             (Open, vec![Sending, Failed], Files, false, none),

@@ -55,11 +55,11 @@ async fn list_files(context: &Context, name: Label) -> Result<(), ApiError> {
     let shown = context.session().await?.call(&DistributionShow { name }).await?;
     let Some(newest) = shown.newest else {
         return Err(ApiError::new(code::STATE, format!("{} has no revision yet", shown.name))
-            .with_remedy(format!("build one: `distribution build {}`", shown.name)));
+            .with_remedy(format!("Build one: `distribution build {}`.", shown.name)));
     };
     let Some(file) = newest.file else {
         return Err(ApiError::new(code::STATE, format!("the package of {} is gone", shown.name))
-            .with_remedy(format!("build it anew: `distribution build {}`", shown.name)));
+            .with_remedy(format!("Build it anew: `distribution build {}`.", shown.name)));
     };
     package::print_listing(&file, context.format)
 }

@@ -172,7 +172,7 @@ impl Service {
 fn source_text(source: &std::path::Path) -> Result<String, ApiError> {
     source.to_str().map(str::to_owned).ok_or_else(|| {
         ApiError::new(code::FILE, format!("{}: the path of a source has to be UTF-8", source.display()))
-            .with_remedy("name a link to it that is; what lies below may have any name")
+            .with_remedy("Name a link to it that is; what lies below may have any name.")
     })
 }
 

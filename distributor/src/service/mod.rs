@@ -76,7 +76,7 @@ impl Service {
         let there = settings.data_dir.join("security").exists();
         if there && file.exists() {
             let message = format!("{} holds a Distributor already", settings.data_dir.display());
-            let remedy = format!("change {} and restart the daemon, or name another --data-dir", file.display());
+            let remedy = format!("Change {} and restart the daemon, or name another `--data-dir`.", file.display());
             return Err(ApiError::new(code::STATE, message).with_remedy(remedy));
         }
         let distributor = builder(&settings)?.name(args.name).open().await?;

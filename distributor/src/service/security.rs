@@ -51,7 +51,7 @@ impl Service {
 }
 
 fn refuse(message: String) -> ApiError {
-    ApiError::new(code::STATE, message).with_remedy("`certificate list` shows the serial numbers")
+    ApiError::new(code::STATE, message).with_remedy("`certificate list` shows the serial numbers.")
 }
 
 impl CertificateView {

@@ -79,7 +79,7 @@ impl State {
         let source = source_of(distribution)?;
         let mut skipped = vec![];
         let entries = source.entries(&mut |skip: Skipped| {
-            tracing::warn!(distribution = %distribution.name, path = skip.path, reason = %skip.reason, "left out");
+            tracing::info!(distribution = %distribution.name, path = skip.path, reason = %skip.reason, "left out");
             self.events.emit(DistributorEvent::Skipped {
                 distribution: distribution.name.clone(),
                 path: PathBuf::from(&skip.path),
@@ -147,6 +147,7 @@ impl State {
         };
         self.records.put(&newest_key(distribution), &built)?;
         keep_newest(&self.depot, &distribution.id, REVISIONS_KEPT)?;
+        tracing::info!(distribution = %distribution.name, %revision, package = %built.package, bytes = built.bytes, "built");
         self.events.emit(DistributorEvent::Built {
             distribution: distribution.name.clone(),
             revision,

@@ -198,6 +198,8 @@ impl State {
         if let Some(before) = before.filter(|before| *before != checked.key_hash()) {
             self.registrations.remove(&before)?;
             self.links.close(&before, "another node was enrolled under this name");
+            let after = checked.key_hash();
+            self.change_firings_now(|firing, now| firing.replace(&before, &after, now))?;
         }
         let fingerprint = checked.key_hash().fingerprint();
         tracing::info!(name = %checked.node(), fingerprint, "enrolled");

@@ -92,7 +92,7 @@ pub enum DistributorEvent {
         subscriber: NodeName,
         /// Which Distribution.
         distribution: Label,
-        /// Bytes served to it so far, over however many fetches.
+        /// Bytes served to it so far, over however many fetches; what had to be fetched twice counts twice.
         bytes: u64,
         /// The package's length.
         bytes_total: u64,
@@ -112,7 +112,8 @@ pub enum DistributorEvent {
         stage: Stage,
         /// The error's code where it failed.
         code: Option<String>,
-        /// What happened, for people.
+        /// What happened, for people; left out where there is nothing to say.
+        #[serde(skip_serializing_if = "String::is_empty")]
         detail: String,
     },
     /// A firing is over: every Subscriber is done, or it was cancelled or followed by another.

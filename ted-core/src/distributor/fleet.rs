@@ -114,6 +114,7 @@ impl State {
         if let Some(key) = self.key_of_name(name) {
             self.registrations.remove(&key)?;
             self.links.close(&key, "the Subscriber was removed from the fleet");
+            self.change_firings_now(|firing, _| firing.remove(&key))?;
         }
         Ok(())
     }

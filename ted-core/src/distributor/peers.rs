@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
 use crate::distributor::release::StoredEnvelope;
+use crate::distributor::send::{Due, due_of};
 use crate::distributor::state::{Sent, State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
@@ -23,13 +24,19 @@ use crate::node::{Answering, Backoff, Content, Reply, ask, dial, serve, wait};
 use crate::protocol::{Answer, FetchTarget, Hello, PROTOCOL_VERSION, Request, code};
 use crate::security::{Alpn, Envelope, EnvelopeKind, PeerRole, Receipt, Usage};
 use crate::store::Depot;
-use crate::transport::{Connection, Endpoint, EndpointOptions, FleetIdentity, QuicConnection};
+use crate::transport::{CLOSE_DONE, Connection, Endpoint, EndpointOptions, FleetIdentity, QuicConnection};
 
 /// How long the other side may take to greet.
 const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a stranger may stay connected to be enrolled: two messages, of which one waits for the disk.
+const ENROLMENT_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How often firings are looked through for silences and offers that are due, and Subscribers for ones to dial.
 const ROUND: Duration = Duration::from_secs(1);
+
+/// How often a fetch says how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -106,7 +113,10 @@ impl State {
         let peer = connection.peer().clone();
         let (PeerRole::Subscriber, Some(key)) = (peer.role, peer.key) else {
             let enrolling = Arc::new(Enrolling { state: self });
-            serve(connection, enrolling, Limits::DEFAULT).await;
+            let serving = serve(connection.clone(), enrolling, Limits::DEFAULT);
+            if tokio::time::timeout(ENROLMENT_PATIENCE, serving).await.is_err() {
+                connection.close(CLOSE_DONE, "an enrolment takes less time than this");
+            }
             return;
         };
         if greets == Greets::Us {
@@ -120,7 +130,7 @@ impl State {
         let generation = self.links.insert(key, connection.clone());
         tracing::info!(%subscriber, address = %connection.remote_address(), "connected");
         self.events.emit(DistributorEvent::Connected { subscriber: subscriber.clone() });
-        self.offer_to(key, connection.clone());
+        self.offer_to(key, connection.clone(), Due::AllOpen);
         let serving = Arc::new(Serving { state: self.clone(), key });
         let reason = serve(connection.clone(), serving, Limits::DEFAULT).await;
         if self.links.remove(&key, generation) {
@@ -153,19 +163,20 @@ impl State {
             }
             let silence = self.settings.silence;
             self.change_firings(move |firing, now| firing.tick(silence, now)).await;
-            if self.is_offer_due() {
-                self.offer_all();
+            for (key, connection) in self.links.all() {
+                if self.waited_long_enough(&key) {
+                    self.offer_to(key, connection, Due::Waited);
+                }
             }
             self.dial_due(&endpoint, &mut dialling, &tasks);
         }
     }
 
-    /// Whether a Subscriber that asked for a later offer waits for it now. All others are offered what is open when
-    /// they connect.
-    fn is_offer_due(&self) -> bool {
+    /// Whether a Subscriber asked for a later offer and is to have it now. Whatever else is open it was offered when it
+    /// connected.
+    fn waited_long_enough(&self, key: &KeyHash) -> bool {
         let now = self.now();
-        let firings = lock(&self.firings);
-        firings.values().any(|firing| firing.next_wakeup(self.settings.silence, now) == Some(Duration::ZERO))
+        lock(&self.firings).values().any(|firing| !due_of(firing, key, Due::Waited, now).is_empty())
     }
 
     fn dial_due(
@@ -258,11 +269,18 @@ impl Answering for Serving {
             }
             Request::Receipt(bytes) => {
                 let (state, key) = (self.state.clone(), self.key);
-                match tokio::task::spawn_blocking(move || state.take_receipt(&key, &bytes)).await {
-                    Ok(Ok(())) => Reply::Answer(Answer::Receipt),
-                    Ok(Err(error)) => {
+                let taking = move || match state.judge_receipt(&key, &bytes) {
+                    Ok(receipt) => state.take_receipt(&key, receipt),
+                    Err(error) => {
                         tracing::warn!(code = error.code(), %error, "a receipt was refused");
-                        Reply::refuse(error.code(), error.to_string())
+                        Ok(Reply::refuse(error.code(), error.to_string()))
+                    }
+                };
+                match tokio::task::spawn_blocking(taking).await {
+                    Ok(Ok(reply)) => reply,
+                    Ok(Err(error)) => {
+                        tracing::error!(code = error.code(), %error, "a receipt cannot be stored");
+                        Reply::refuse(code::INTERNAL, "the Distributor cannot store the receipt now")
                     }
                     Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
                 }
@@ -303,6 +321,7 @@ impl State {
     ) -> Box<dyn FnMut(u64) + Send> {
         let (state, key, distribution) = (self.clone(), *key, *distribution);
         let (subscriber, label) = (self.name_of_key(&key), self.name_of_distribution(&distribution));
+        let mut said = None::<Instant>;
         Box::new(move |bytes| {
             let served = {
                 let mut sent = lock(&state.sent);
@@ -310,14 +329,19 @@ impl State {
                 if entry.package != about.package {
                     *entry = about;
                 }
-                // What had to be fetched twice does not count twice.
-                entry.bytes = entry.bytes.saturating_add(bytes).min(entry.bytes_total);
+                entry.bytes = entry.bytes.saturating_add(bytes);
                 *entry
             };
             let now = state.now();
             for firing in lock(&state.firings).values_mut() {
                 firing.heard(&key, &distribution, now);
             }
+            // Every block would be thousands of events a second.
+            let done = served.bytes >= served.bytes_total;
+            if !done && said.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL) {
+                return;
+            }
+            said = Some(Instant::now());
             state.events.emit(DistributorEvent::Sending {
                 subscriber: subscriber.clone(),
                 distribution: label.clone(),
@@ -340,8 +364,8 @@ impl State {
         }
     }
 
-    /// Verifies a receipt, enters it into the firings it is about, and only then has it acknowledged.
-    fn take_receipt(&self, key: &KeyHash, bytes: &[u8]) -> Result<(), Error> {
+    /// Verifies that a receipt is one, and of the node that sent it.
+    fn judge_receipt(&self, key: &KeyHash, bytes: &[u8]) -> Result<Receipt, Error> {
         let envelope = Envelope::from_bytes(bytes)?;
         envelope.expect_kind(EnvelopeKind::RECEIPT)?;
         // A Subscriber's clock may be ahead of ours; a receipt is about the past and is judged when it was issued.
@@ -350,18 +374,29 @@ impl State {
         if envelope.body().issuer != *key {
             return Err(DistributorError::ForeignReceipt.into());
         }
-        let payload = &envelope.body().payload;
-        let receipt: Receipt = crate::codec::decode("a receipt", payload, Limits::DEFAULT.envelope_bytes_max)?;
+        Ok(Receipt::from_payload(&envelope.body().payload)?)
+    }
+
+    /// Enters a receipt into the firings it is about, and only then has it acknowledged.
+    fn take_receipt(&self, key: &KeyHash, receipt: Receipt) -> Result<Reply, Error> {
         self.change_firings_now(|firing, now| firing.receipt(key, &receipt, now))?;
+        let (subscriber, distribution) = (self.name_of_key(key), self.name_of_distribution(&receipt.distribution));
+        let (revision, stage) = (receipt.revision, receipt.stage);
+        match &receipt.code {
+            None => tracing::info!(%subscriber, %distribution, %revision, ?stage, "receipt"),
+            Some(code) => {
+                tracing::warn!(%subscriber, %distribution, %revision, ?stage, code, detail = receipt.detail, "receipt");
+            }
+        }
         self.events.emit(DistributorEvent::Receipt {
             firing: receipt.firing,
-            subscriber: self.name_of_key(key),
-            distribution: self.name_of_distribution(&receipt.distribution),
+            subscriber,
+            distribution,
             revision: receipt.revision,
             stage: receipt.stage,
             code: receipt.code,
             detail: receipt.detail,
         });
-        Ok(())
+        Ok(Reply::Answer(Answer::Receipt))
     }
 }

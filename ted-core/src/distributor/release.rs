@@ -37,8 +37,11 @@ impl State {
         // Two statements at once would have one refused for being older than the other.
         let _one_at_a_time = lock(&self.stating);
         let key = format!("stated/{}", distribution.id);
-        let now = self.now();
-        if let Some(stated) = self.records.get::<Stated>(&key)?
+        let before: Option<Stated> = self.records.get(&key)?;
+        // A clock that was set back must not make this statement older than the one before: every Subscriber would
+        // refuse it.
+        let now = before.as_ref().map_or(self.now(), |before| self.now().max(before.issued));
+        if let Some(stated) = before
             && (stated.revision, &stated.target) == (built.revision, &distribution.target)
             && now < stated.issued.plus(LIFE * 2 / 3)
         {

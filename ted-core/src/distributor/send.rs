@@ -21,6 +21,33 @@ use crate::transport::QuicConnection;
 /// How long a Subscriber may think about an offer: it fetches and verifies the statement meanwhile.
 const OFFER_PATIENCE: Duration = Duration::from_secs(60);
 
+/// What is offered on which occasion. A part that failed is offered again on a new connection or in a new firing, and
+/// not because another part happens to be due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Everything that is open: the Subscriber has just connected.
+    AllOpen,
+    /// A firing that has just begun.
+    Of(FiringId),
+    /// What the Subscriber asked to be offered later, and that is now.
+    Waited,
+}
+
+/// What of `firing` is to be offered to a Subscriber.
+pub(super) fn due_of(firing: &Firing, subscriber: &KeyHash, due: Due, now: UnixMillis) -> Vec<FiringTarget> {
+    let mut targets = match due {
+        Due::Of(id) if id != firing.id() => vec![],
+        _ => firing.offers(subscriber, now),
+    };
+    if due == Due::Waited {
+        let waited: Vec<_> = firing.parts().iter().filter(|part| part.not_before.is_some()).collect();
+        targets.retain(|target| {
+            waited.iter().any(|part| (part.subscriber, part.distribution) == (target.subscriber, target.distribution))
+        });
+    }
+    targets
+}
+
 /// Ended firings that stay on record.
 const FIRINGS_KEPT: usize = 100;
 
@@ -42,7 +69,9 @@ impl State {
         let firing = tokio::task::spawn_blocking(move || state.start_firing(&channel, &distributions))
             .await
             .map_err(|_| DistributorError::Worker)??;
-        self.offer_all();
+        for (key, connection) in self.links.all() {
+            self.offer_to(key, connection, Due::Of(firing));
+        }
         Ok(firing)
     }
 
@@ -77,8 +106,10 @@ impl State {
         }
         self.forget_old_firings()?;
         for firing in ended {
+            tracing::info!(%firing, by = %id, "a firing ended: another of its Channel follows it");
             self.events.emit(DistributorEvent::FiringEnded { firing });
         }
+        tracing::info!(firing = %id, %channel, "a firing began");
         self.events.emit(DistributorEvent::FiringStarted { firing: id, channel: channel.clone() });
         self.firing_changes.send_modify(|count| *count += 1);
         Ok(id)
@@ -183,30 +214,33 @@ impl State {
         }
     }
 
-    /// Offers everything that is open to everyone who is connected.
-    pub(super) fn offer_all(self: &Arc<Self>) {
-        for (key, connection) in self.links.all() {
-            self.offer_to(key, connection);
-        }
-    }
-
-    /// Offers everything that is open to one Subscriber that is connected.
-    pub(super) fn offer_to(self: &Arc<Self>, key: KeyHash, connection: QuicConnection) {
+    /// Offers what is due to one Subscriber that is connected.
+    pub(super) fn offer_to(self: &Arc<Self>, key: KeyHash, connection: QuicConnection, due: Due) {
         let state = self.clone();
         self.links.spawn(async move {
             let now = state.now();
-            let due: Vec<_> = {
+            let targets: Vec<_> = {
                 let firings = lock(&state.firings);
-                let open = firings.values().filter(|firing| !firing.is_over());
-                open.flat_map(|firing| firing.offers(&key, now).into_iter().map(|target| (firing.id(), target)))
-                    .collect()
+                let of = |firing: &Firing| {
+                    due_of(firing, &key, due, now).into_iter().map(|target| (firing.id(), target)).collect::<Vec<_>>()
+                };
+                firings.values().flat_map(of).collect()
             };
-            for (firing, target) in due {
+            for (firing, target) in targets {
+                // Offers take their time, and the firing may have ended meanwhile.
+                if !state.is_due_still(&firing, &target) {
+                    continue;
+                }
                 if let Err(error) = state.offer(&connection, firing, target).await {
                     tracing::warn!(subscriber = %state.name_of_key(&key), %error, "an offer failed");
                 }
             }
         });
+    }
+
+    fn is_due_still(&self, firing: &FiringId, target: &FiringTarget) -> bool {
+        let firings = lock(&self.firings);
+        firings.get(firing).is_some_and(|firing| firing.offers(&target.subscriber, self.now()).contains(target))
     }
 
     async fn offer(
@@ -290,6 +324,7 @@ impl State {
             self.firing_changes.send_modify(|count| *count += 1);
         }
         for firing in ended {
+            tracing::info!(%firing, "a firing is over");
             self.events.emit(DistributorEvent::FiringEnded { firing });
         }
         Ok(())

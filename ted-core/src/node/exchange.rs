@@ -81,9 +81,9 @@ pub(crate) async fn fetch<C: Connection>(
 ) -> Result<Fetched<C::Recv>, ExchangeError> {
     let asking = async {
         let mut incoming = begin(connection, &Request::Fetch(fetch), limits).await?;
-        let Answer::Fetch(_) = incoming.answer(limits).await? else { return Err(ExchangeError::Unexpected) };
+        let Answer::Fetch(answer) = incoming.answer(limits).await? else { return Err(ExchangeError::Unexpected) };
         let blocks = BlockReader::new(limits);
-        Ok(Fetched { incoming, blocks, patience, ended: false })
+        Ok(Fetched { incoming, blocks, total_bytes: answer.total_bytes, patience, ended: false })
     };
     timeout(patience, asking).await.map_err(|_| ExchangeError::Silent(patience))?
 }
@@ -159,11 +159,17 @@ impl<R: RecvHalf> Incoming<R> {
 pub(crate) struct Fetched<R> {
     incoming: Incoming<R>,
     blocks: BlockReader,
+    total_bytes: u64,
     patience: Duration,
     ended: bool,
 }
 
 impl<R: RecvHalf> Fetched<R> {
+    /// Refuses an answer about something of another length than was stated.
+    pub(crate) fn expect_total(&self, bytes: u64) -> Result<(), ExchangeError> {
+        if self.total_bytes == bytes { Ok(()) } else { Err(ExchangeError::Unexpected) }
+    }
+
     /// The next bytes, and whatever has arrived with them up to about `bytes_wanted`; `None` at the end of a complete
     /// answer. Silence counts from the last sign of life.
     pub(crate) async fn next_batch(&mut self, bytes_wanted: usize) -> Result<Option<Vec<Bytes>>, ExchangeError> {

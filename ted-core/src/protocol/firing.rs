@@ -444,6 +444,25 @@ impl Firing {
         self.parts.len() != before
     }
 
+    /// A node was enrolled anew, with another key: what was open for the old key is open for the new one, from the
+    /// beginning. Says whether the firing changed.
+    pub fn replace(&mut self, before: &KeyHash, after: &KeyHash, now: UnixMillis) -> bool {
+        let mut replaced = vec![];
+        self.parts.retain(|part| {
+            if part.subscriber == *before {
+                replaced.push(FiringTarget { subscriber: *after, ..part.target() });
+            }
+            part.subscriber != *before
+        });
+        for target in &replaced {
+            let part = Part::new(target, now);
+            if let Err(at) = self.parts.binary_search_by_key(&part.key(), Part::key) {
+                self.parts.insert(at, part);
+            }
+        }
+        !replaced.is_empty()
+    }
+
     /// An operator ends it: nothing more is offered. One that is over already stays as it is.
     pub fn cancel(&mut self, now: UnixMillis) {
         self.finish(End::Cancelled, now);

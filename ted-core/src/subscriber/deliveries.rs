@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Coded as _, Error};
 use crate::extract::{Create, ExtractJob, ExtractOptions, Target, extract, recover};
 use crate::id::{DistributionId, FiringId, KeyHash, PackageId, Revision};
 use crate::limits::Limits;
 use crate::name::{Label, NodeName};
 use crate::node::{judge_signature, keep_newest, open_package, wait};
-use crate::package::{BodyReader, Entry, PackageIndex, Root, verify_digest};
-use crate::protocol::{DeliveryEnd, FrameMap, Progress, ReceiverOptions, judge_root};
+use crate::package::{BodyReader, Entry, PackageError, PackageIndex, Root, verify_digest};
+use crate::protocol::{DeliveryEnd, Floor, FrameMap, Progress, ReceiverOptions, judge_root};
 use crate::security::{PackageRef, Receipt, ReleaseStatement, Stage};
 use crate::store::{Depot, FinishedFile, PackagePlace, PartFile};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
-use crate::subscriber::receive::{Piece, Reception, ReceptionError};
+use crate::subscriber::receive::{Piece, Reception, ReceptionError, Search};
 use crate::subscriber::report::ExtractionRow;
 use crate::subscriber::state::{Key, State, lock};
 use crate::subscriber::targets::{TargetRule, Variables};
@@ -173,6 +173,7 @@ impl State {
         let mut reception = Reception {
             package,
             link: self.links.watch(&fleet),
+            stop: self.run().stop,
             options: ReceiverOptions { silence: self.settings.silence, ..ReceiverOptions::default() },
             judge: Box::new(move |reader| {
                 let (Some(found), Some(bytes), Some(signature)) =
@@ -187,7 +188,6 @@ impl State {
             }),
             progress: Box::new(|_| {}),
             started: tokio::time::Instant::now(),
-            stop: self.stopping.token(),
         };
         let (index, pieces) = reception.index().await?;
         if index.id() != package.id {
@@ -201,9 +201,9 @@ impl State {
         tracing::info!(distribution = %name, revision = %statement.revision, bytes = package.bytes, "receiving");
         self.events.emit(SubscriberEvent::Accepted { distribution: name.clone(), revision: statement.revision });
         let place = PackagePlace::of_root(root.name(), index.root());
-        let (part, map) = self.open_part(&index, &place).await?;
+        let (part, map, search) = self.open_part(&index, &place).await?;
         let part = Arc::new(part);
-        let received = reception.body(&index, part.clone(), map).await;
+        let received = reception.body(&index, part.clone(), (map, search)).await;
         drop(reception);
         let part = Arc::into_inner(part).ok_or(ReceptionError::Stopping)?;
         if let Err(ReceptionError::Corrupt { frame }) = received {
@@ -246,27 +246,31 @@ impl State {
         &self,
         index: &PackageIndex,
         place: &PackagePlace,
-    ) -> Result<(PartFile, FrameMap), ReceptionError> {
+    ) -> Result<(PartFile, FrameMap, Search), ReceptionError> {
         let (index, folder) = (index.clone(), self.depot.folder(place));
         let trusted = self.trusted_root(&index.root().distributor);
-        let opening = move || -> Result<(PartFile, FrameMap), Error> {
+        let opening = move || -> Result<(PartFile, FrameMap, Search), Error> {
             // Trust may have been taken back while the index was fetched; then nothing is written.
             trusted?;
-            let (part, map) = match PartFile::salvage(&folder, index.bytes())? {
-                Some(part) => (part, None),
-                None => PartFile::open(&folder, index.bytes())?,
+            let (part, map, search) = match PartFile::salvage(&folder, index.bytes())? {
+                Some(part) => (part, None, Search::Everywhere),
+                None => {
+                    let (part, map) = PartFile::open(&folder, index.bytes())?;
+                    (part, map, Search::UntilWrong)
+                }
             };
             let (id, bytes, frames) = (index.id(), index.bytes(), index.body_frames());
             let kept = map.and_then(|map| FrameMap::decode(&map, &Limits::DEFAULT).ok());
             match kept.filter(|map| map.is_of(&id, bytes, frames)) {
-                Some(kept) => Ok((part, kept)),
-                None => Ok((part, FrameMap::empty(id, bytes, frames, &Limits::DEFAULT)?)),
+                Some(kept) => Ok((part, kept, search)),
+                None => Ok((part, FrameMap::empty(id, bytes, frames, &Limits::DEFAULT)?, search)),
             }
         };
         Ok(tokio::task::spawn_blocking(opening).await.map_err(|_| ReceptionError::Stopping)??)
     }
 
-    /// Takes a complete package in: digest, `distfile.ted`, catalog, and the Distributor's certificate into the keystore.
+    /// Takes a complete package in: digest, `distfile.ted`, the Distributor's certificate into the keystore, the floor,
+    /// and only then the record that makes it count as verified.
     fn keep(
         &self,
         fleet: KeyHash,
@@ -274,19 +278,38 @@ impl State {
         (index, pieces): (&PackageIndex, &[Piece]),
         place: PackagePlace,
         part: PartFile,
-    ) -> Result<(), Error> {
+    ) -> Result<(), ReceptionError> {
         self.trusted_root(&fleet)?;
         for piece in pieces {
             part.write_at(&piece.bytes, piece.offset)?;
         }
-        let file = part.file();
-        verify_digest(index, &*file)?;
-        drop(file);
+        match verify_digest(index, &*part.file()) {
+            Err(error @ PackageError::Io { .. }) => Err(Error::from(error).into()),
+            Err(error) => {
+                tracing::error!(code = error.code(), %error, package = %index.id(), "a complete package is damaged");
+                part.set_corrupt()?;
+                Err(ReceptionError::Corrupt { frame: None })
+            }
+            Ok(()) => Ok(self.take_in(fleet, statement, index, place, part)?),
+        }
+    }
+
+    fn take_in(
+        &self,
+        fleet: KeyHash,
+        statement: &ReleaseStatement,
+        index: &PackageIndex,
+        place: PackagePlace,
+        part: PartFile,
+    ) -> Result<(), Error> {
         let disclosure = index.root().disclosure.as_ref();
         let name = disclosure.map(|disclosure| disclosure.distribution_name.clone());
         let name = name.ok_or_else(|| SubscriberError::Statement("the package is sealed".to_owned()))?;
         wait(self.depot.put(FinishedFile { path: part.finish()?, place }))?;
-        self.security.promote(&fleet)?;
+        self.security.promote(&fleet).map_err(Error::from)?;
+        let issued = self.floors.get(&fleet, &statement.distribution).issued;
+        let floor = Floor { revision: statement.revision, issued };
+        self.floors.raise(&fleet, &statement.distribution, floor).map_err(Error::from)?;
         let held = Held {
             name,
             revision: statement.revision,
@@ -309,12 +332,27 @@ impl State {
 
     async fn confirm(self: &Arc<Self>, fleet: KeyHash, statement: &ReleaseStatement, firing: FiringId) {
         let distribution = statement.distribution;
+        let (state, stated) = (self.clone(), statement.clone());
+        let looking = move || state.follow_proposal(&fleet, &stated);
+        let as_proposed = tokio::task::spawn_blocking(looking).await;
         let done = self.extracted(&fleet, &distribution).ok().flatten();
-        if done.is_some_and(|done| done.revision == statement.revision) {
+        if matches!(as_proposed, Ok(Ok(true))) && done.is_some_and(|done| done.revision == statement.revision) {
             self.say(fleet, self.extracted_receipt(distribution, Some(firing), statement.revision, "current")).await;
             return;
         }
         self.extract_and_say(fleet, distribution, Some(firing), statement.revision).await;
+    }
+
+    /// Notes the target that a statement proposes for a revision that is here already. Says whether the revision lies
+    /// where it belongs.
+    fn follow_proposal(&self, fleet: &KeyHash, statement: &ReleaseStatement) -> Result<bool, Error> {
+        let Some(mut held) = self.held(fleet, &statement.distribution)? else { return Ok(true) };
+        if held.proposed_target.as_deref() != statement.target() {
+            held.proposed_target = statement.target().map(ToOwned::to_owned);
+            self.records.put(&held_key(fleet, &statement.distribution), &held)?;
+        }
+        let (lies, belongs) = (self.extracted(fleet, &statement.distribution)?, self.target_of(fleet, &held)?);
+        Ok(lies.is_some_and(|lies| lies.target == belongs.0))
     }
 
     fn extracted_receipt(
@@ -354,7 +392,7 @@ impl State {
                 });
                 self.say(fleet, self.extracted_receipt(distribution, firing, revision, &done.to_string())).await;
             }
-            Err(_) if self.stopping.token().is_cancelled() => {}
+            Err(_) if self.run().is_over() => {}
             Err(error) => {
                 self.failed((fleet, distribution), &error);
                 tracing::error!(code = error.code(), %error, "the extraction failed");
@@ -424,7 +462,7 @@ impl State {
                 bytes_total: progress.bytes_total,
             });
         };
-        let summary = extract(&target, &job, &progress, self.stopping.flag())?;
+        let summary = extract(&target, &job, &progress, &self.run().stopping)?;
         let extracted =
             Extracted { revision: held.revision, package: held.package, target: path.clone(), at: self.clock.now() };
         self.records.put(&extracted_key(&fleet, &distribution), &extracted)?;

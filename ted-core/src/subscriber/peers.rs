@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -18,17 +18,19 @@ use crate::security::{Alpn, FleetRole, FleetTrust, TrustPolicy, Usage};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::report::Enrolment;
-use crate::subscriber::state::{KnownDistributor, State, known_key, lock};
+use crate::subscriber::state::{KnownDistributor, Run, State, known_key, lock};
 use crate::transport::{Connection, Endpoint, EndpointOptions, FleetIdentity, QuicConnection};
 
 /// How long the other side may take to greet.
 const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long connections may take to say goodbye.
-const GOODBYE: Duration = Duration::from_secs(3);
+/// How long connections may take to say goodbye, and the disk to take what was given to it.
+const GOODBYE: Duration = Duration::from_secs(10);
 
 /// How long a node that waits for approval pauses before it asks again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// How long receipts wait that a connected Distributor did not take.
+const RECEIPTS_AGAIN: Duration = Duration::from_secs(10);
 
 /// What runs while a Subscriber does.
 pub(super) struct Network {
@@ -38,7 +40,6 @@ pub(super) struct Network {
 
 struct Running {
     address: Option<SocketAddr>,
-    stop: CancellationToken,
     tasks: TaskTracker,
     /// The Distributors that are dialled.
     following: HashMap<KeyHash, Following>,
@@ -64,7 +65,8 @@ impl State {
 
     fn endpoint_options(self: &Arc<Self>) -> Result<EndpointOptions, Error> {
         let clock = self.clock.clone();
-        Ok(EndpointOptions::new(self.clone(), self.fleet_identities()?).clock(move || clock.now()))
+        Ok(EndpointOptions::new(Arc::new(Policy(Arc::downgrade(self))), self.fleet_identities()?)
+            .clock(move || clock.now()))
     }
 
     /// What this node shows in each fleet that it has certificates of. A Distributor that is not trusted any more is
@@ -86,7 +88,8 @@ impl State {
     }
 
     pub(super) async fn start(self: &Arc<Self>) -> Result<Option<SocketAddr>, Error> {
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (run, tasks) = (Run::default(), TaskTracker::new());
+        let stop = run.stop.clone();
         let (endpoint, address) = {
             let mut network = lock(&self.network);
             if network.as_ref().is_some_and(|network| network.running.is_some()) {
@@ -100,11 +103,11 @@ impl State {
             let endpoint = Arc::new(endpoint);
             let address = self.settings.listen.map(|_| endpoint.local_addr()).transpose()?;
             let following = HashMap::new();
-            let running = Some(Running { address, stop: stop.clone(), tasks: tasks.clone(), following });
+            let running = Some(Running { address, tasks: tasks.clone(), following });
             *network = Some(Network { endpoint: endpoint.clone(), running });
+            *lock(&self.run) = run;
             (endpoint, address)
         };
-        self.stopping.over();
         let state = self.clone();
         tokio::task::spawn_blocking(move || state.finish_interrupted())
             .await
@@ -124,12 +127,9 @@ impl State {
 
     pub(super) async fn stop(&self) {
         let Some(network) = lock(&self.network).take() else { return };
-        self.stopping.begin();
-        if let Some(running) = &network.running {
-            running.stop.cancel();
-        }
-        network.endpoint.close("the Subscriber is stopping").await;
+        self.run().end();
         lock(&self.queues).clear();
+        network.endpoint.close("the Subscriber is stopping").await;
         let ending = async {
             if let Some(running) = network.running {
                 running.tasks.close();
@@ -138,7 +138,7 @@ impl State {
             self.links.wait().await;
         };
         if tokio::time::timeout(GOODBYE, ending).await.is_err() {
-            tracing::debug!("tasks were still running when the Subscriber stopped");
+            tracing::warn!("tasks were still running when the Subscriber stopped");
         }
         // What was in flight is offered again, and goes on from what is on disk.
         lock(&self.deliveries).clear();
@@ -153,7 +153,7 @@ impl State {
             following.hasten.notify_one();
             return;
         }
-        let (stop, hasten) = (running.stop.child_token(), Arc::new(Notify::new()));
+        let (stop, hasten) = (lock(&self.run).stop.child_token(), Arc::new(Notify::new()));
         let following = self.clone().keep_connected(endpoint.clone(), *fleet, stop.clone(), hasten.clone());
         running.tasks.spawn(following);
         running.following.insert(*fleet, Following { stop, hasten });
@@ -324,16 +324,21 @@ impl State {
         }
     }
 
-    /// Sends receipts whenever there are new ones, or a connection over which old ones can go.
+    /// Sends receipts whenever there are new ones, or a connection over which old ones can go; and again after a pause
+    /// while a Distributor that is connected does not take them.
     async fn send_all_receipts(self: Arc<Self>, stop: CancellationToken) {
+        let mut waiting = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.receipts.notified() => {}
+                () = tokio::time::sleep(RECEIPTS_AGAIN), if waiting => {}
             }
+            waiting = false;
             for (fleet, connection) in self.links.all() {
                 if let Err(error) = self.send_receipts(fleet, &connection).await {
-                    tracing::debug!(%error, "receipts wait for a better connection");
+                    tracing::debug!(%error, "receipts wait for a better moment");
+                    waiting = true;
                 }
             }
         }
@@ -368,9 +373,14 @@ impl Answering for Serving {
     }
 }
 
-impl TrustPolicy for State {
+/// Judges peers for as long as the state is there. Holding it weakly, an endpoint does not keep alive (and locked) the
+/// data directory of a Subscriber that everybody else has let go.
+struct Policy(Weak<State>);
+
+impl TrustPolicy for Policy {
     fn fleets(&self) -> Vec<FleetTrust> {
-        let roots = self.trusted_roots().unwrap_or_else(|error| {
+        let Some(state) = self.0.upgrade() else { return vec![] };
+        let roots = state.trusted_roots().unwrap_or_else(|error| {
             tracing::error!(code = error.code(), %error, "the trusted certificates cannot be read");
             vec![]
         });

@@ -92,13 +92,13 @@ pub(super) type RootJudge = Box<dyn Fn(&IndexReader) -> Result<(), Error> + Send
 pub(super) struct Reception {
     pub(super) package: PackageRef,
     pub(super) link: LinkWatch,
+    /// Says when the Subscriber stops.
+    pub(super) stop: CancellationToken,
     pub(super) options: ReceiverOptions,
     /// Judges the root as soon as it is there: signature, signer, and that it is the package the statement names.
     pub(super) judge: RootJudge,
     pub(super) progress: Box<dyn Fn(Progress) + Send + Sync>,
     pub(super) started: Instant,
-    /// Ends it when the Subscriber stops.
-    pub(super) stop: CancellationToken,
 }
 
 impl Reception {
@@ -129,7 +129,8 @@ impl Reception {
             linked = connection.is_some();
             match (phase.poll(self.now()), connection) {
                 (Some(IndexAction::GiveUp(cause)), _) => return Err(cause.into()),
-                (Some(IndexAction::Attempt), Some(connection)) => match self.attempt_index(&connection).await {
+                (Some(IndexAction::Attempt), Some(connection)) => match self.attempt_unless_stopped(&connection).await?
+                {
                     Ok(index) => return Ok(index),
                     Err(IndexFailure::Exchange(error)) => phase.failed(failure_of(&error), self.now()),
                     Err(IndexFailure::Damaged(error)) => {
@@ -150,6 +151,16 @@ impl Reception {
         }
     }
 
+    async fn attempt_unless_stopped(
+        &self,
+        connection: &QuicConnection,
+    ) -> Result<Result<(PackageIndex, Vec<Piece>), IndexFailure>, ReceptionError> {
+        tokio::select! {
+            () = self.stop.cancelled() => Err(ReceptionError::Stopping),
+            attempted = self.attempt_index(connection) => Ok(attempted),
+        }
+    }
+
     async fn attempt_index(&self, connection: &QuicConnection) -> Result<(PackageIndex, Vec<Piece>), IndexFailure> {
         let mut reader = IndexReader::new(self.package.bytes, self.limits().clone())?;
         let mut pieces = vec![];
@@ -163,6 +174,7 @@ impl Reception {
                 Step::Read { from, to } => {
                     let wanted = Fetch { target: FetchTarget::Package(self.package.id), from, to };
                     let fetched = fetch(connection, wanted, self.limits(), self.patience()).await?;
+                    fetched.expect_total(self.package.bytes)?;
                     let bytes = fetched.collect(to - from).await?;
                     reader.feed(&bytes)?;
                     pieces.push(Piece { offset: from, bytes });
@@ -177,11 +189,11 @@ impl Reception {
         &mut self,
         index: &PackageIndex,
         part: Arc<PartFile>,
-        map: FrameMap,
+        (map, search): (FrameMap, Search),
     ) -> Result<(), ReceptionError> {
         let stored = index.rows().iter().take(index.body_frames() as usize).map(|row| row.stored_bytes);
         let layout = FrameLayout::new(index.frame_range(0).start, stored, self.limits()).map_err(Error::from)?;
-        let found = part_frames(index, &part, &map).await?;
+        let found = part_frames(index, &part, &map, search).await?;
         let mut machine = Receiver::new(layout, map, &self.options, self.now()).map_err(Error::from)?;
         for frame in found {
             machine.already_written(frame, self.now());
@@ -243,9 +255,13 @@ impl Reception {
     fn open(&self, body: &mut Body, connection: QuicConnection, number: FetchNumber, from: u64, to: u64) {
         let wanted = Fetch { target: FetchTarget::Package(self.package.id), from, to };
         let (limits, patience, batches) = (self.limits().clone(), self.patience(), body.batches_in.clone());
+        let bytes_stated = self.package.bytes;
         let task = body.tasks.spawn(async move {
             let ended = match fetch(&connection, wanted, &limits, patience).await {
-                Ok(fetched) => forward(fetched, number, &batches).await,
+                Ok(fetched) => match fetched.expect_total(bytes_stated) {
+                    Ok(()) => forward(fetched, number, &batches).await,
+                    Err(error) => Err(error),
+                },
                 Err(error) => Err(error),
             };
             let last = match ended {
@@ -423,25 +439,40 @@ impl Body {
     }
 }
 
-/// The frames after the last one that `map` vouches for whose bytes are in `part` all the same: what a killed process
-/// had written and not synced. Reading stops at the first that is not right, so that never the whole file is read.
-async fn part_frames(index: &PackageIndex, part: &Arc<PartFile>, map: &FrameMap) -> Result<Vec<u64>, ReceptionError> {
+/// How far a part file is searched for frames that its map does not vouch for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Search {
+    /// Up to the first that is not right: what a killed process had written and not synced is found, and never the
+    /// whole file is read.
+    UntilWrong,
+    /// Everywhere: of a package that was damaged, all is kept that is right.
+    Everywhere,
+}
+
+/// The frames that `map` does not vouch for and whose bytes are in `part` all the same.
+async fn part_frames(
+    index: &PackageIndex,
+    part: &Arc<PartFile>,
+    map: &FrameMap,
+    search: Search,
+) -> Result<Vec<u64>, ReceptionError> {
     let (index, part, map) = (index.clone(), part.clone(), map.clone());
-    let search = move || {
+    let searching = move || {
         let (mut found, mut buffer) = (vec![], vec![]);
         for frame in (0..index.body_frames()).filter(|frame| !map.has(*frame)) {
             let row = index.rows()[frame as usize];
             buffer.resize(row.stored_bytes as usize, 0);
             let right = ReadAt::read_exact_at(&*part.file(), &mut buffer, index.frame_range(frame).start).is_ok()
                 && check_frame(&row, &buffer).is_ok();
-            if !right {
-                break;
+            match (right, search) {
+                (true, _) => found.push(frame),
+                (false, Search::UntilWrong) => break,
+                (false, Search::Everywhere) => {}
             }
-            found.push(frame);
         }
         found
     };
-    tokio::task::spawn_blocking(search).await.map_err(|_| ReceptionError::Stopping)
+    tokio::task::spawn_blocking(searching).await.map_err(|_| ReceptionError::Stopping)
 }
 
 /// Why one attempt at the index failed.

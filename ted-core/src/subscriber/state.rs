@@ -47,13 +47,31 @@ pub(super) struct State {
     pub(super) last_sequence: Mutex<u64>,
     pub(super) receipts: Notify,
     pub(super) links: Links,
+    pub(super) run: Mutex<Run>,
     pub(super) network: Mutex<Option<Network>>,
     /// How far the newest offered revision of each Distribution is.
     pub(super) standing: Mutex<HashMap<Key, Standing>>,
     /// What is wrong with the connection to a Distributor.
     pub(super) troubles: Mutex<HashMap<KeyHash, String>>,
-    pub(super) stopping: Stopping,
     pub(super) events: EventBus<SubscriberEvent>,
+}
+
+/// One run, from a start to the stop that ends it: what waits listens to the token, what computes looks at the flag.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Run {
+    pub(super) stop: CancellationToken,
+    pub(super) stopping: Arc<AtomicBool>,
+}
+
+impl Run {
+    pub(super) fn end(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.stop.cancel();
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.stop.is_cancelled()
+    }
 }
 
 /// A Distributor as the catalog keeps it: where it is reached.
@@ -72,36 +90,6 @@ pub(super) struct Standing {
     pub(super) bytes_total: u64,
     pub(super) trouble: Option<String>,
     pub(super) at: Option<UnixMillis>,
-}
-
-/// Tells what runs for a long time that the Subscriber stops.
-#[derive(Default)]
-pub(super) struct Stopping {
-    /// For what waits.
-    token: Mutex<CancellationToken>,
-    /// For what works.
-    flag: AtomicBool,
-}
-
-impl Stopping {
-    pub(super) fn token(&self) -> CancellationToken {
-        lock(&self.token).clone()
-    }
-
-    pub(super) fn flag(&self) -> &AtomicBool {
-        &self.flag
-    }
-
-    pub(super) fn begin(&self) {
-        self.flag.store(true, Ordering::Relaxed);
-        lock(&self.token).cancel();
-    }
-
-    /// What is started from now on goes on.
-    pub(super) fn over(&self) {
-        *lock(&self.token) = CancellationToken::new();
-        self.flag.store(false, Ordering::Relaxed);
-    }
 }
 
 /// A mutex whose holder never panics while it holds it; should one have done so, what it guards is whole all the same.
@@ -135,10 +123,10 @@ impl State {
             last_sequence: Mutex::new(clock.now().millis()),
             receipts: Notify::new(),
             links: Links::new(),
+            run: Mutex::default(),
             network: Mutex::default(),
             standing: Mutex::default(),
             troubles: Mutex::default(),
-            stopping: Stopping::default(),
             events: EventBus::new(),
             data,
             settings,
@@ -199,15 +187,31 @@ impl State {
         standing.at = Some(self.clock.now());
     }
 
-    /// Hands a job to its Distribution's queue, whose task is started with the first one.
+    /// The run that goes on now, or the last one.
+    pub(super) fn run(&self) -> Run {
+        lock(&self.run).clone()
+    }
+
+    /// Hands a job to its Distribution's queue, whose task is started with the first one. A Subscriber that stops
+    /// begins nothing more: the next start finds what is left to do.
     pub(super) fn start_job(self: &Arc<Self>, job: Job) {
         let key = job.key();
         let mut queues = lock(&self.queues);
+        let run = self.run();
+        if run.is_over() {
+            return;
+        }
         let queue = queues.entry(key).or_insert_with(|| {
             let (queue, mut jobs) = mpsc::unbounded_channel();
             let state = self.clone();
             self.links.spawn(async move {
-                while let Some(job) = jobs.recv().await {
+                loop {
+                    let job = tokio::select! {
+                        biased;
+                        () = run.stop.cancelled() => return,
+                        job = jobs.recv() => job,
+                    };
+                    let Some(job) = job else { return };
                     state.do_job(job).await;
                 }
             });

@@ -197,7 +197,7 @@ impl Endpoint {
             Ok(peer) => Ok(QuicConnection::accepted(connection, peer, self.shared.limits.streams_max)),
             Err(refusal) => {
                 turn_away(&connection, address, &refusal);
-                Err(TransportError::Refused { address, source: refusal })
+                Err(TransportError::Refused { address, source: Box::new(refusal) })
             }
         }
     }

@@ -61,7 +61,7 @@ pub enum TransportError {
         /// The address.
         address: SocketAddr,
         /// Why.
-        source: Refusal,
+        source: Box<Refusal>,
     },
 }
 

@@ -33,12 +33,17 @@ enum Ending {
 
 #[derive(Debug, Default)]
 struct Queue {
-    streams: Mutex<VecDeque<(MemorySendParts, MemoryRecvParts)>>,
+    streams: Mutex<VecDeque<Opened>>,
     arrived: Notify,
 }
 
-type MemorySendParts = (Arc<Pipe>, Arc<OwnedSemaphorePermit>);
-type MemoryRecvParts = (Arc<Pipe>, Arc<OwnedSemaphorePermit>);
+/// A stream as the end sees it that did not open it. The permit is given back when both halves there are dropped.
+#[derive(Debug)]
+struct Opened {
+    send: Arc<Pipe>,
+    recv: Arc<Pipe>,
+    permit: Arc<OwnedSemaphorePermit>,
+}
 
 impl MemoryLink {
     /// Two ends of one connection; a stream takes `buffer_bytes` in each direction before its writer waits. `first` is
@@ -143,7 +148,7 @@ impl Connection for MemoryConnection {
         let permit = Arc::new(end.wait(credit).await?.map_err(|_| ConnectionError::ClosedHere)?);
         let (there, back) = (Arc::<Pipe>::default(), Arc::<Pipe>::default());
         let queue = &end.link.opened[end.other()];
-        lock(&queue.streams).push_back(((back.clone(), permit.clone()), (there.clone(), permit)));
+        lock(&queue.streams).push_back(Opened { send: back.clone(), recv: there.clone(), permit });
         queue.arrived.notify_one();
         Ok((MemorySend::new(end, there, None), MemoryRecv::new(end, back, None)))
     }
@@ -157,11 +162,12 @@ impl Connection for MemoryConnection {
                 let mut streams = lock(&queue.streams);
                 (streams.pop_front(), !streams.is_empty())
             };
-            if let Some(((back, permit), (there, held))) = next {
+            if let Some(Opened { send, recv, permit }) = next {
                 if more {
                     queue.arrived.notify_one();
                 }
-                return Ok((MemorySend::new(end, back, Some(permit)), MemoryRecv::new(end, there, Some(held))));
+                let recv = MemoryRecv::new(end, recv, Some(permit.clone()));
+                return Ok((MemorySend::new(end, send, Some(permit)), recv));
             }
             end.wait(queue.arrived.notified()).await?;
         }

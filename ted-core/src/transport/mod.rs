@@ -18,6 +18,13 @@ mod quic;
 mod socket;
 mod tls;
 
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod hostile;
+
 pub use config::Timing;
 pub use connection::{CLOSE_DONE, Connection, ConnectionError, RecvHalf, STREAM_ABANDONED, SendHalf};
 pub use endpoint::{Endpoint, EndpointOptions, Incoming, Refused};

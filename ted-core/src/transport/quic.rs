@@ -8,6 +8,7 @@ use bytes::Bytes;
 use quinn::{ReadError, RecvStream, SendStream, TransportErrorCode, VarInt, WriteError};
 
 use crate::security::Peer;
+use crate::transport::config::send_window_bytes;
 use crate::transport::connection::readable;
 use crate::transport::{Connection, ConnectionError, RecvHalf, STREAM_ABANDONED, SendHalf};
 
@@ -32,6 +33,12 @@ impl QuicConnection {
         Self { inner, peer: Arc::new(peer) }
     }
 
+    /// The halves of a stream. A new stream is the occasion to fit the send window to the path.
+    fn halves(&self, (send, recv): (SendStream, RecvStream)) -> (QuicSend, QuicRecv) {
+        self.inner.set_send_window(send_window_bytes(self.inner.min_rtt()));
+        (QuicSend { stream: send, over: false }, QuicRecv { stream: recv, stopped: false })
+    }
+
     /// Where the other side is now.
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
@@ -44,11 +51,11 @@ impl Connection for QuicConnection {
     type Recv = QuicRecv;
 
     async fn open(&self) -> Result<(QuicSend, QuicRecv), ConnectionError> {
-        self.inner.open_bi().await.map(halves).map_err(over)
+        self.inner.open_bi().await.map(|stream| self.halves(stream)).map_err(over)
     }
 
     async fn accept(&self) -> Result<(QuicSend, QuicRecv), ConnectionError> {
-        self.inner.accept_bi().await.map(halves).map_err(over)
+        self.inner.accept_bi().await.map(|stream| self.halves(stream)).map_err(over)
     }
 
     fn close(&self, code: u32, reason: &str) {
@@ -66,10 +73,6 @@ impl Connection for QuicConnection {
     fn rtt(&self) -> Duration {
         self.inner.rtt()
     }
-}
-
-fn halves((send, recv): (SendStream, RecvStream)) -> (QuicSend, QuicRecv) {
-    (QuicSend { stream: send, over: false }, QuicRecv { stream: recv })
 }
 
 /// The writing half of a stream over QUIC.
@@ -113,10 +116,15 @@ impl Drop for QuicSend {
 #[derive(Debug)]
 pub struct QuicRecv {
     stream: RecvStream,
+    stopped: bool,
 }
 
 impl RecvHalf for QuicRecv {
     async fn read_chunks(&mut self) -> Result<Option<Vec<Bytes>>, ConnectionError> {
+        // quinn would say later that the stream has ended.
+        if self.stopped {
+            return Err(ConnectionError::StreamOver);
+        }
         let mut pieces = vec![Bytes::new(); PIECES];
         let count = self.stream.read_chunks(&mut pieces).await.map_err(|error| match error {
             ReadError::Reset(code) => ConnectionError::Reset { code: number(code) },
@@ -132,8 +140,15 @@ impl RecvHalf for QuicRecv {
     }
 
     fn stop(&mut self, code: u32) {
-        // Only a stream that is over refuses, and then there is nothing left to stop.
-        let _ = self.stream.stop(VarInt::from_u32(code));
+        // Refused only where everything was read or stopped already.
+        self.stopped |= self.stream.stop(VarInt::from_u32(code)).is_ok();
+    }
+}
+
+impl Drop for QuicRecv {
+    fn drop(&mut self) {
+        // quinn would say code 0.
+        self.stop(STREAM_ABANDONED);
     }
 }
 

@@ -68,20 +68,32 @@ pub(super) fn client_config(
     fleet: &KeyHash,
     alpn: Alpn,
 ) -> Result<QuicClientConfig, TransportError> {
+    let shown = match alpn {
+        Alpn::Enrol1 => None,
+        Alpn::Ted1 => {
+            let key = identities.key(&fleet_sni(fleet));
+            Some(key.ok_or_else(|| TransportError::NoIdentity { fleet: fleet.fingerprint() })?)
+        }
+    };
+    dialler(provider, alpn.as_bytes(), shown)
+}
+
+/// A dialler that shows this certificate, or none.
+pub(super) fn dialler(
+    provider: &Arc<CryptoProvider>,
+    alpn: &[u8],
+    shown: Option<Arc<CertifiedKey>>,
+) -> Result<QuicClientConfig, TransportError> {
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13])
         .map_err(refused)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(DangerousHandshakeOnly(provider.clone())));
-    let mut config = match alpn {
-        Alpn::Enrol1 => builder.with_no_client_auth(),
-        Alpn::Ted1 => {
-            let key = identities.key(&fleet_sni(fleet));
-            let key = key.ok_or_else(|| TransportError::NoIdentity { fleet: fleet.fingerprint() })?;
-            builder.with_client_cert_resolver(Arc::new(OwnKey(key)))
-        }
+    let mut config = match shown {
+        None => builder.with_no_client_auth(),
+        Some(key) => builder.with_client_cert_resolver(Arc::new(OwnKey(key))),
     };
-    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     QuicClientConfig::try_from(config).map_err(|error| TransportError::Tls { reason: error.to_string() })
@@ -111,12 +123,17 @@ fn certified(fleets: &[FleetIdentity]) -> Result<HashMap<String, Arc<CertifiedKe
     let mut keys = HashMap::new();
     for fleet in fleets {
         let Some(identity) = &fleet.identity else { continue };
-        let secret = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key.pkcs8()));
-        let signer = aws_lc_rs::sign::any_ecdsa_type(&secret).map_err(refused)?;
-        let chain = vec![CertificateDer::from(identity.certificate.der().to_vec())];
-        keys.insert(fleet_sni(&fleet.fleet), Arc::new(CertifiedKey::new(chain, signer)));
+        keys.insert(fleet_sni(&fleet.fleet), certified_key(identity)?);
     }
     Ok(keys)
+}
+
+/// The form in which TLS takes a certificate and its key. The chain has one link: the peer holds the root.
+pub(super) fn certified_key(identity: &Identity) -> Result<Arc<CertifiedKey>, TransportError> {
+    let secret = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key.pkcs8()));
+    let signer = aws_lc_rs::sign::any_ecdsa_type(&secret).map_err(refused)?;
+    let chain = vec![CertificateDer::from(identity.certificate.der().to_vec())];
+    Ok(Arc::new(CertifiedKey::new(chain, signer)))
 }
 
 fn refused(error: TlsError) -> TransportError {
