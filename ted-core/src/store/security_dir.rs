@@ -130,7 +130,7 @@ pub struct SecurityDir {
     /// Held while the keystore is read, changed and written, so that no change is lost to another.
     changing: Arc<Mutex<()>>,
     /// What was read last, and of which files.
-    read: Arc<Mutex<Option<(Stamp, Arc<Trust>)>>>,
+    read: Arc<Mutex<Option<LastRead>>>,
 }
 
 /// The keystore and the trusted Distributors, read together.
@@ -143,6 +143,9 @@ pub struct Trust {
     /// What else lies in the folder.
     pub ignored: Vec<IgnoredFile>,
 }
+
+/// What was read, and of which files.
+type LastRead = (Stamp, Arc<Trust>);
 
 /// What tells whether the folder is as it was: each file's name, inode, length and time of change. A file that is
 /// replaced has another inode, and one that is written to another time.

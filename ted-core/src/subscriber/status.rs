@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::extract::{Create, Difference, ExtractOptions, Target, compare};
-use crate::id::{DistributionId, KeyHash};
 use crate::name::NodeName;
 use crate::node::{keep_newest, open_package};
 use crate::package::verify_body;
@@ -100,7 +99,7 @@ impl State {
         Ok(rows)
     }
 
-    fn all_held(&self) -> Result<Vec<((KeyHash, DistributionId), Held)>, Error> {
+    fn all_held(&self) -> Result<Vec<(Key, Held)>, Error> {
         let rows = self.records.list::<Held>("held/")?.into_iter();
         Ok(rows.filter_map(|(key, held)| Some((parse_key(&key)?, held))).collect())
     }
@@ -253,7 +252,7 @@ fn said(error: &Error) -> String {
     format!("{}: {error}", error.code())
 }
 
-fn parse_key(key: &str) -> Option<(KeyHash, DistributionId)> {
+fn parse_key(key: &str) -> Option<Key> {
     let (fleet, distribution) = key.strip_prefix("held/")?.split_once('/')?;
     Some((fleet.parse().ok()?, distribution.parse().ok()?))
 }

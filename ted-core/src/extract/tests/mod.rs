@@ -1,5 +1,6 @@
 //! Trees in memory and in folders, and how they compare.
 
+mod compare;
 mod crash;
 mod hostile;
 mod planted;

@@ -169,3 +169,25 @@ fn changes_made_at_the_same_time_are_all_kept() {
     let keystore = security.load_keystore().unwrap();
     assert_eq!((keystore.trusted().len(), keystore.held().len()), (4, 4));
 }
+
+#[test]
+fn what_is_carried_in_or_taken_away_by_hand_counts_at_once_and_nothing_is_read_twice() {
+    let (a, b) = (FleetFixture::new("a.example.com"), FleetFixture::new("b.example.com"));
+    let (_temp, security) = folder();
+    assert_eq!(trusted(&security), []);
+    let first = security.trust().unwrap();
+    assert!(Arc::ptr_eq(&first, &security.trust().unwrap()), "nothing has changed");
+    let file = security.path().join("a.example.com.cer");
+    std::fs::write(&file, a.root().certificate().pem()).unwrap();
+    assert_eq!(trusted(&security), [a.key()]);
+    let another = security.path().join("moved");
+    std::fs::write(&another, b.root().certificate().pem()).unwrap();
+    std::fs::rename(&another, security.path().join("b.example.com.cer")).unwrap();
+    assert_eq!(trusted(&security), [a.key(), b.key()]);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(trusted(&security), [b.key()]);
+    security.promote(&b.key()).unwrap();
+    assert_eq!(security.trust().unwrap().keystore.trusted().len(), 1);
+    security.change_keystore(|keystore| Ok::<_, SecurityDirError>(keystore.distrust(&b.key()))).unwrap();
+    assert_eq!(trusted(&security), []);
+}
