@@ -100,7 +100,7 @@ impl State {
         Ok(rows)
     }
 
-    fn all_held(&self) -> Result<Vec<((KeyHash, DistributionId), Held)>, Error> {
+    fn all_held(&self) -> Result<Vec<(Key, Held)>, Error> {
         let rows = self.records.list::<Held>("held/")?.into_iter();
         Ok(rows.filter_map(|(key, held)| Some((parse_key(&key)?, held))).collect())
     }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
 
 use crate::transport::TransportError;
 
@@ -77,9 +79,18 @@ pub(super) fn send_window_bytes(rtt: Duration) -> u64 {
     path.clamp(SEND_WINDOW_BYTES_MIN, SEND_WINDOW_BYTES_MAX)
 }
 
-/// The settings of the endpoint itself.
-pub(super) fn endpoint() -> Result<EndpointConfig, TransportError> {
+/// The settings of the endpoint itself. With a `secret` that outlives the process, a node that was killed and started
+/// again knows the packets of connections that it does not have any more, and tells their senders so at once (RFC 9000
+/// section 10.3, stateless reset); without one they wait for their idle timeout.
+pub(super) fn endpoint(secret: Option<&[u8; 32]>) -> Result<EndpointConfig, TransportError> {
     let mut config = EndpointConfig::default();
+    if let Some(secret) = secret {
+        let reset_key = blake3::derive_key("ted/stateless-reset/1", secret);
+        config.reset_key(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset_key)));
+        let [a, b, c, d, e, f, g, h, ..] = blake3::derive_key("ted/connection-id/1", secret);
+        let id_key = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
+    }
     config.max_udp_payload_size(UDP_PAYLOAD_MAX).map_err(|error| TransportError::Tls { reason: error.to_string() })?;
     Ok(config)
 }

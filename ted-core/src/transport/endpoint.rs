@@ -10,6 +10,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use crate::error::Coded;
 use crate::id::{KeyHash, UnixMillis};
@@ -33,6 +34,7 @@ pub struct EndpointOptions {
     now: Now,
     timing: Timing,
     limits: Limits,
+    secret: Option<Zeroizing<[u8; 32]>>,
 }
 
 impl EndpointOptions {
@@ -40,7 +42,22 @@ impl EndpointOptions {
     /// system's time.
     #[must_use]
     pub fn new(policy: Arc<dyn TrustPolicy>, fleets: Vec<FleetIdentity>) -> Self {
-        Self { policy, fleets, now: Arc::new(system_time), timing: Timing::default(), limits: Limits::DEFAULT }
+        Self {
+            policy,
+            fleets,
+            now: Arc::new(system_time),
+            timing: Timing::default(),
+            limits: Limits::DEFAULT,
+            secret: None,
+        }
+    }
+
+    /// Derives from this what lets a node that was killed tell its peers at once that their connections are gone. It has
+    /// to be the same in every process of the node, and secret.
+    #[must_use]
+    pub fn secret(mut self, secret: [u8; 32]) -> Self {
+        self.secret = Some(Zeroizing::new(secret));
+        self
     }
 
     /// Takes the time from here.
@@ -83,6 +100,7 @@ struct Shared {
     now: Now,
     timing: Timing,
     limits: Limits,
+    secret: Option<Zeroizing<[u8; 32]>>,
 }
 
 impl Endpoint {
@@ -109,7 +127,12 @@ impl Endpoint {
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls));
         server.transport_config(shared.transport.clone());
         let udp = socket::bind(listen).map_err(bind_error)?;
-        let quinn = quinn::Endpoint::new(config::endpoint()?, Some(server), udp, Arc::new(TokioRuntime));
+        let quinn = quinn::Endpoint::new(
+            config::endpoint(shared.secret.as_deref())?,
+            Some(server),
+            udp,
+            Arc::new(TokioRuntime),
+        );
         Ok(Self { quinn: quinn.map_err(bind_error)?, shared: Arc::new(shared) })
     }
 
@@ -121,7 +144,8 @@ impl Endpoint {
         let bind_error = |source| TransportError::Bind { address: socket::any_address(), source };
         let shared = Shared::new(options)?;
         let udp = socket::bind_any().map_err(bind_error)?;
-        let quinn = quinn::Endpoint::new(config::endpoint()?, None, udp, Arc::new(TokioRuntime));
+        let quinn =
+            quinn::Endpoint::new(config::endpoint(shared.secret.as_deref())?, None, udp, Arc::new(TokioRuntime));
         Ok(Self { quinn: quinn.map_err(bind_error)?, shared: Arc::new(shared) })
     }
 
@@ -213,7 +237,7 @@ impl Endpoint {
 
 impl Shared {
     fn new(options: EndpointOptions) -> Result<Self, TransportError> {
-        let EndpointOptions { policy, fleets, now, timing, limits } = options;
+        let EndpointOptions { policy, fleets, now, timing, limits, secret } = options;
         Ok(Self {
             policy,
             identities: Arc::new(Identities::new(&fleets)?),
@@ -223,6 +247,7 @@ impl Shared {
             now,
             timing,
             limits,
+            secret,
         })
     }
 
