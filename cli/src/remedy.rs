@@ -39,7 +39,10 @@ pub fn exit_of(code: &str) -> Exit {
         code::SOCKET | code::NO_DAEMON | code::BAD_ANSWER => Exit::Unreachable,
         // Nobody answers at the other end, or the connection broke.
         "TED-1310" | "TED-1311" | "TED-1312" | "TED-1313" | "TED-1323" | "TED-1324" => Exit::Unreachable,
+        "TED-1855" => Exit::Unreachable,
         code::ORIGIN_UNKNOWN | code::ORIGIN_REFUSED => Exit::Refused,
+        // Nobody is trusted, or the other side does not let this node in.
+        "TED-1853" | "TED-1856" | "TED-1857" | "TED-1867" => Exit::Refused,
         // Damaged packages, certificates and signatures that do not hold, and connections that are judged badly.
         _ if ["TED-110", "TED-112", "TED-130"].iter().any(|range| code.starts_with(range)) => Exit::Refused,
         "TED-1011" | "TED-1013" | "TED-1015" | "TED-1016" | "TED-1017" | "TED-1018" | "TED-1019" => Exit::Refused,

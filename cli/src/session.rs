@@ -1,6 +1,7 @@
 //! Where a command's operations go: to the daemon, or to the state itself where no daemon runs.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::broadcast;
@@ -10,6 +11,35 @@ use crate::control::{Control, EventStream};
 use crate::error::{ApiError, code};
 use crate::events;
 use crate::progress::Progress;
+
+/// The library's code for a data directory that another process has open.
+const IN_USE: &str = "TED-1501";
+
+/// How long another command may have the state open, or a daemon take to open its socket.
+const PASSING: Duration = Duration::from_secs(3);
+
+/// The pause before the state is tried again.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// Opens the state for a daemon: `open` is tried again for a moment while another command is busy with it. Another
+/// daemon is refused at once.
+///
+/// # Errors
+/// What `open` fails with.
+pub async fn open_for_daemon<T>(data_dir: &Path, open: impl AsyncFn() -> Result<T, ApiError>) -> Result<T, ApiError> {
+    let started = Instant::now();
+    loop {
+        match open().await {
+            Err(error) if error.code == IN_USE && started.elapsed() < PASSING => {
+                if matches!(Control::connect(data_dir).await, Ok(Some(_))) {
+                    return Err(error);
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+            opened => return opened,
+        }
+    }
+}
 
 /// One command's way to a node.
 #[derive(Debug)]
@@ -25,10 +55,16 @@ impl<A: Api> Session<A> {
     ///
     /// # Errors
     /// What [`Control::connect`] or `open` fails with.
-    pub async fn open(data_dir: &Path, open: impl AsyncFnOnce() -> Result<A, ApiError>) -> Result<Self, ApiError> {
-        match Control::connect(data_dir).await? {
-            Some(control) => Ok(Self::Daemon(control)),
-            None => open().await.map(Self::Local),
+    pub async fn open(data_dir: &Path, open: impl AsyncFn() -> Result<A, ApiError>) -> Result<Self, ApiError> {
+        let started = Instant::now();
+        loop {
+            if let Some(control) = Control::connect(data_dir).await? {
+                return Ok(Self::Daemon(control));
+            }
+            match open().await {
+                Err(error) if error.code == IN_USE && started.elapsed() < PASSING => tokio::time::sleep(AGAIN).await,
+                opened => return opened.map(Self::Local),
+            }
         }
     }
 
@@ -134,7 +170,7 @@ pub async fn run_or_open<A: Api>(
     data_dir: &Path,
     operation: &str,
     body: Value,
-    open: impl AsyncFnOnce() -> Result<A, ApiError>,
+    open: impl AsyncFn() -> Result<A, ApiError>,
 ) -> Result<Value, ApiError> {
     match Session::open(data_dir, open).await? {
         Session::Daemon(control) => control.call(operation, &body).await,

@@ -10,7 +10,7 @@ use ted_cli::control::ControlSocket;
 use ted_cli::error::{ApiError, code, from_library};
 use ted_cli::output::{self, Format, Render};
 use ted_cli::progress::Progress;
-use ted_cli::session::Session;
+use ted_cli::session::{Session, open_for_daemon};
 use ted_cli::{files, generate, package, shutdown, watch};
 use ted_core::security::Invite;
 use ted_core::store::NodeRole;
@@ -120,7 +120,8 @@ async fn join(context: &Context, args: JoinArgs) -> Result<(), ApiError> {
     let targets = targets.collect::<Result<_, ApiError>>()?;
     let name = Invite::from_text(&invite).map_err(from_library)?.node;
     let settings = &context.settings;
-    let session = Session::open(&settings.data_dir, async || Service::open_or_make(settings, name).await).await?;
+    let session =
+        Session::open(&settings.data_dir, async || Service::open_or_make(settings, name.clone()).await).await?;
     output::print(context.format, &session.call(&NodeJoin { invite, targets }).await?)
 }
 
@@ -132,8 +133,8 @@ async fn trust(context: &Context, file: &Path) -> Result<(), ApiError> {
 async fn run_daemon(context: &Context) -> Result<(), ApiError> {
     let ending = shutdown::requested()
         .map_err(|error| ApiError::new(code::STATE, format!("signals cannot be listened to: {error}")))?;
-    let service = Service::open_daemon(&context.settings).await?;
     let data = &context.settings.data_dir;
+    let service = open_for_daemon(data, async || Service::open_daemon(&context.settings).await).await?;
     let socket = ControlSocket::bind(data).await?;
     let subscriber = service.subscriber().clone();
     let listen = subscriber.start().await?.map_or("nothing: it only dials".to_owned(), |address| address.to_string());

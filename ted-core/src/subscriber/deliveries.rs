@@ -100,6 +100,8 @@ impl State {
         };
         let end = match self.receive_package(fleet, statement, package).await {
             Ok(name) => {
+                let (revision, bytes) = (statement.revision, package.bytes);
+                tracing::info!(distribution = %name, %revision, bytes, "received and verified");
                 self.note(key, |standing| {
                     standing.stage = Some(Stage::Verified);
                     standing.trouble = None;
@@ -196,6 +198,7 @@ impl State {
         };
         let name = disclosure.distribution_name;
         reception.progress = self.receiving_progress((fleet, distribution), &name, statement.revision, package.bytes);
+        tracing::info!(distribution = %name, revision = %statement.revision, bytes = package.bytes, "receiving");
         self.events.emit(SubscriberEvent::Accepted { distribution: name.clone(), revision: statement.revision });
         let place = PackagePlace::of_root(root.name(), index.root());
         let (part, map, search) = self.open_part(&index, &place).await?;
@@ -465,6 +468,8 @@ impl State {
         self.records.put(&extracted_key(&fleet, &distribution), &extracted)?;
         keep_newest(&self.depot, &distribution, 1)?;
         self.clear_superseded(index.root(), root.name());
+        let (name, revision) = (&held.name, held.revision);
+        tracing::info!(distribution = %name, %revision, to = %path.display(), files = summary.files_written, "extracted");
         if let Some(disclosure) = &index.root().disclosure {
             self.events.emit(SubscriberEvent::Extracted {
                 distribution: held.name.clone(),

@@ -220,17 +220,20 @@ impl State {
     ) {
         let mut backoff = Backoff::default();
         loop {
-            let pause = tokio::select! {
+            let outcome = tokio::select! {
                 () = stop.cancelled() => return,
-                outcome = self.attempt(&endpoint, fleet) => match outcome {
-                    Attempt::Met => {
-                        backoff.reset();
-                        backoff.next()
-                    }
-                    Attempt::Pending => ASK_AGAIN,
-                    Attempt::Enrolled => Duration::ZERO,
-                    Attempt::Failed => backoff.next(),
-                },
+                outcome = self.attempt(&endpoint, fleet) => outcome,
+            };
+            let pause = match outcome {
+                // Not raced against the stop: whoever stops closes the connection, and then this ends in order.
+                Attempt::Connected(connection) => {
+                    backoff.reset();
+                    self.meet(connection).await;
+                    backoff.next()
+                }
+                Attempt::Pending => ASK_AGAIN,
+                Attempt::Enrolled => Duration::ZERO,
+                Attempt::Failed => backoff.next(),
             };
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -240,7 +243,7 @@ impl State {
         }
     }
 
-    /// Dials a Distributor once, and stays with it until the connection ends.
+    /// Dials a Distributor once and greets it, or asks it for certificates.
     async fn attempt(self: &Arc<Self>, endpoint: &Arc<Endpoint>, fleet: KeyHash) -> Attempt {
         let state = self.clone();
         let finding = move || -> Result<_, Error> {
@@ -272,10 +275,7 @@ impl State {
             Err(error) => return self.trouble(&fleet, error.code, &error.reason),
         };
         match ask(&connection, &Request::Hello(self.hello()), &Limits::DEFAULT, GREETING_PATIENCE).await {
-            Ok(_) => {
-                self.meet(connection).await;
-                Attempt::Met
-            }
+            Ok(_) => Attempt::Connected(connection),
             Err(error) => {
                 let error = Error::from(error);
                 // The other side judges after this one; its word is the reason for which the connection ended.
@@ -352,8 +352,8 @@ impl State {
 
 /// How one attempt to meet a Distributor ended.
 enum Attempt {
-    /// There was a connection.
-    Met,
+    /// It is connected, and greeted.
+    Connected(QuicConnection),
     /// Its operator has to approve first.
     Pending,
     /// The certificates have come.

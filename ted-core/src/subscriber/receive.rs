@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::{Coded, Error};
 use crate::limits::Limits;
 use crate::node::{ExchangeError, Fetched, fetch};
-use crate::package::{IndexReader, PackageError, PackageIndex, ReadAt, Step, check_frame};
+use crate::package::{FrameError, IndexReader, PackageError, PackageIndex, ReadAt, Step, check_frame};
 use crate::protocol::{
     Action, Fetch, FetchFailure, FetchNumber, FetchTarget, FrameLayout, FrameMap, GiveUp, IndexAction, IndexPhase,
     Progress, Receiver, ReceiverOptions, code,
@@ -298,7 +298,7 @@ enum Batch {
 
 /// What comes from a worker thread.
 enum Done {
-    Checked { frame: u64, bytes: Vec<u8>, good: bool },
+    Checked { frame: u64, bytes: Vec<u8>, result: Result<(), FrameError> },
     Written { frame: u64, bytes: Vec<u8>, result: Result<(), FileError> },
     Synced(Result<(), FileError>),
     MapWritten(Result<(), FileError>),
@@ -398,19 +398,19 @@ impl Body {
         let Some(row) = self.index.rows().get(frame as usize).copied() else { return };
         let done = self.done_in.clone();
         self.workers.spawn_blocking(move || {
-            let good = check_frame(&row, &bytes).is_ok();
-            let _ = done.send(Done::Checked { frame, bytes, good });
+            let result = check_frame(&row, &bytes);
+            let _ = done.send(Done::Checked { frame, bytes, result });
         });
     }
 
     fn finished(&mut self, done: Done, now: Duration) -> Result<(), ReceptionError> {
         match done {
-            Done::Checked { frame, bytes, good: true } => {
+            Done::Checked { frame, bytes, result: Ok(()) } => {
                 self.frames.insert(frame, bytes);
                 self.machine.frame_good(frame);
             }
-            Done::Checked { frame, bytes, good: false } => {
-                tracing::warn!(frame, code = "TED-1006", "a frame failed its hash and is fetched again");
+            Done::Checked { frame, bytes, result: Err(error) } => {
+                tracing::warn!(frame, %error, "a frame is damaged and fetched again");
                 self.recycle(bytes);
                 self.machine.frame_bad(frame, now);
             }

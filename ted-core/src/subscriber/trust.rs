@@ -111,6 +111,9 @@ impl State {
         let (state, endpoints) = (self.clone(), endpoints.to_vec());
         let keeping = move || state.keep_answer(&root, &endpoints, answer);
         let enrolment = tokio::task::spawn_blocking(keeping).await.map_err(|_| SubscriberError::Worker)??;
+        if enrolment == Enrolment::Enrolled {
+            tracing::info!(distributor = %name, "enrolled");
+        }
         self.events.emit(match &enrolment {
             Enrolment::Enrolled => SubscriberEvent::Enrolled { distributor: name },
             Enrolment::Pending { fingerprint } => {
