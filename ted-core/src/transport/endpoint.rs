@@ -16,6 +16,7 @@ use crate::error::Coded;
 use crate::id::{KeyHash, UnixMillis};
 use crate::limits::Limits;
 use crate::security::{Alpn, Facts, Peer, Refusal, Side, TrustPolicy, fleet_sni, judge_connection};
+use crate::transport::budget::SendBudget;
 use crate::transport::quic::{canonical, over};
 use crate::transport::tls::{Identities, client_config, provider, server_config};
 use crate::transport::{CLOSE_DONE, FleetIdentity, QuicConnection, Timing, TransportError, config, socket};
@@ -101,6 +102,7 @@ struct Shared {
     timing: Timing,
     limits: Limits,
     secret: Option<Zeroizing<[u8; 32]>>,
+    budget: Arc<SendBudget<quinn::Connection>>,
 }
 
 impl Endpoint {
@@ -218,7 +220,7 @@ impl Endpoint {
             .map_err(|_| TransportError::Silent { address, waited })?
             .map_err(|error| TransportError::Handshake { address, source: over(error) })?;
         match self.shared.judge(&connection, Side::Dialler, Some(&sni)) {
-            Ok(peer) => Ok(QuicConnection::accepted(connection, peer, self.shared.limits.streams_max)),
+            Ok(peer) => Ok(self.shared.accepted(connection, peer)),
             Err(refusal) => {
                 turn_away(&connection, address, &refusal);
                 Err(TransportError::Refused { address, source: Box::new(refusal) })
@@ -246,9 +248,14 @@ impl Shared {
             handshakes: Arc::new(Semaphore::new(limits.handshakes_max)),
             now,
             timing,
+            budget: SendBudget::new(limits.send_budget_bytes),
             limits,
             secret,
         })
+    }
+
+    fn accepted(&self, connection: quinn::Connection, peer: Peer) -> QuicConnection {
+        QuicConnection::accepted(connection, peer, self.limits.streams_max, self.budget.clone())
     }
 
     /// Gathers what the handshake left behind and has it judged. `asked` is the server name that a dialler asked for.
@@ -290,7 +297,7 @@ impl Incoming {
             tracing::warn!(%address, code = refused.code, reason = refused.reason, "a handshake failed");
         })?;
         match shared.judge(&connection, Side::Listener, None) {
-            Ok(peer) => Ok(QuicConnection::accepted(connection, peer, shared.limits.streams_max)),
+            Ok(peer) => Ok(shared.accepted(connection, peer)),
             Err(refusal) => {
                 turn_away(&connection, address, &refusal);
                 Err(Refused { address, code: refusal.code(), reason: refusal.to_string() })
