@@ -4,6 +4,8 @@
 //! Everything is in one process on loopback, in a folder of `/dev/shm` where there is one, so that no disk is measured.
 //! Rates on a shared machine drift; the ratios are what counts.
 
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};

@@ -73,6 +73,10 @@ pub struct Limits {
     pub handshakes_max: usize,
     /// Characters of a peer's close reason that are kept: a sentence or two for the log.
     pub close_reason_chars_max: usize,
+    /// Bytes that all connections of an endpoint together may have written and not acknowledged: three of the largest
+    /// windows, and 16 KiB for each of 3,000 that send at once. Blocks that are read ahead come on top: two of
+    /// `block_bytes_max` for each Fetch that is served.
+    pub send_budget_bytes: u64,
 }
 
 impl Limits {
@@ -110,6 +114,7 @@ impl Limits {
         streams_max: 64,
         handshakes_max: 1024,
         close_reason_chars_max: 300,
+        send_budget_bytes: 48 * MIB,
     };
 }
 

@@ -119,7 +119,7 @@ def scenario(binaries, work, source, role, percent):
             distributor.cli("invite", "shop.example", "--channel", "nightly", "--output", str(work / "invite"))
             subscriber.cli("join", str(work / "invite"), "--target", f"site={target}")
             built = json.loads(distributor.cli("--json", "distribution", "build", "site"))
-            package = find_bytes(built)
+            package = built["revision"]["package_bytes"]
             subscriber.start()
             before = network.received()
             distributor.cli("send", "nightly", "--no-build")
@@ -137,20 +137,6 @@ def scenario(binaries, work, source, role, percent):
     print(f"{role:12} killed at {percent:3} %: package {package}, crossed {crossed}, again about {again / MIB:.1f} MiB", flush=True)
     if crossed > bound:
         raise SystemExit(f"more than {bound:.0f} bytes crossed the interface")
-
-
-def find_bytes(value):
-    """The package's length, wherever the answer holds it."""
-    if isinstance(value, dict):
-        if isinstance(value.get("bytes"), int):
-            return value["bytes"]
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            found = find_bytes(item)
-            if found:
-                return found
-    return None
 
 
 def same(source, target):

@@ -2,6 +2,7 @@
 
 use ted_cli::control::ControlSocket;
 use ted_cli::error::{ApiError, code};
+use ted_cli::session::open_for_daemon;
 use ted_cli::{output, shutdown, watch};
 
 use super::Context;
@@ -17,8 +18,8 @@ pub(super) async fn init(context: &Context, args: InitArgs) -> Result<(), ApiErr
 pub(super) async fn run(context: &Context) -> Result<(), ApiError> {
     let ending = shutdown::requested()
         .map_err(|error| ApiError::new(code::STATE, format!("signals cannot be listened to: {error}")))?;
-    let service = Service::open(&context.settings).await?;
     let data = &context.settings.data_dir;
+    let service = open_for_daemon(data, async || Service::open(&context.settings).await).await?;
     let socket = ControlSocket::bind(data).await?;
     let distributor = service.distributor().clone();
     let listen = distributor.start().await?;

@@ -20,7 +20,7 @@ use crate::id::{DistributionId, KeyHash};
 use crate::limits::Limits;
 use crate::model::Subscriber;
 use crate::name::NodeName;
-use crate::node::{Answering, Backoff, Content, Reply, ask, dial, serve, wait};
+use crate::node::{Answering, Backoff, Content, Reply, ask, dial, endpoint_secret, serve, wait};
 use crate::protocol::{Answer, FetchTarget, Hello, PROTOCOL_VERSION, Request, code};
 use crate::security::{Alpn, Envelope, EnvelopeKind, PeerRole, Receipt, Usage};
 use crate::store::Depot;
@@ -83,8 +83,9 @@ impl State {
 
     fn endpoint_options(self: &Arc<Self>) -> EndpointOptions {
         let fleet = FleetIdentity { fleet: self.authority.root().key_hash(), identity: Some(self.tls.clone()) };
+        let secret = endpoint_secret(self.authority.key());
         let clock = self.clock.clone();
-        EndpointOptions::new(self.clone(), vec![fleet]).clock(move || clock.now())
+        EndpointOptions::new(self.clone(), vec![fleet]).clock(move || clock.now()).secret(secret)
     }
 
     async fn accept_all(self: Arc<Self>, endpoint: Arc<Endpoint>, stop: CancellationToken, tasks: TaskTracker) {

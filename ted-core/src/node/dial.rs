@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::id::KeyHash;
 use crate::model::Endpoint as PeerEndpoint;
-use crate::security::Alpn;
+use crate::security::{Alpn, SecretKey};
 use crate::transport::{Endpoint, QuicConnection};
 
 /// The pause after the first failure; it doubles with each further one.
@@ -39,6 +39,11 @@ pub(crate) struct DialError {
     pub(crate) reason: String,
     /// The code of that.
     pub(crate) code: &'static str,
+}
+
+/// What a node's endpoint derives its secrets from, the same in every process that holds `key`.
+pub(crate) fn endpoint_secret(key: &SecretKey) -> [u8; 32] {
+    blake3::derive_key("ted/endpoint/1", key.pkcs8())
 }
 
 /// Dials the endpoints in their order, each address that its host resolves to, until one answers.

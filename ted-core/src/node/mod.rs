@@ -12,7 +12,7 @@ mod records;
 mod serve;
 
 pub use clock::{Clock, SystemClock};
-pub(crate) use dial::{Backoff, DialError, dial};
+pub(crate) use dial::{Backoff, DialError, dial, endpoint_secret};
 pub(crate) use events::EventBus;
 pub use events::Events;
 pub(crate) use exchange::{ExchangeError, Fetched, ask, fetch};

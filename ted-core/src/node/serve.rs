@@ -140,7 +140,8 @@ async fn write_content<S: SendHalf>(
                         return Ok(());
                     }
                 };
-                // The next block is read while this one is sent.
+                // The next block is read while this one is sent: two blocks of memory for each Fetch, outside the
+                // transport's send budget.
                 ahead = read_step(&file, sending.next(total_bytes));
                 let bytes = block.len() as u64;
                 send.write(Bytes::copy_from_slice(&data_header(bytes as u32))).await?;

@@ -130,7 +130,7 @@ pub struct SecurityDir {
     /// Held while the keystore is read, changed and written, so that no change is lost to another.
     changing: Arc<Mutex<()>>,
     /// What was read last, and of which files.
-    read: Arc<Mutex<Option<LastRead>>>,
+    read: Arc<Mutex<Option<Reading>>>,
 }
 
 /// The keystore and the trusted Distributors, read together.
@@ -144,12 +144,12 @@ pub struct Trust {
     pub ignored: Vec<IgnoredFile>,
 }
 
-/// What was read, and of which files.
-type LastRead = (Stamp, Arc<Trust>);
-
 /// What tells whether the folder is as it was: each file's name, inode, length and time of change. A file that is
 /// replaced has another inode, and one that is written to another time.
 type Stamp = Vec<(PathBuf, u64, u64, i64, i64)>;
+
+/// What was read, and of which files.
+type Reading = (Stamp, Arc<Trust>);
 
 impl SecurityDir {
     /// Makes the folder with what belongs in it, or opens the one that is there.

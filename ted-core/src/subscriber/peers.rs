@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::Error;
 use crate::id::KeyHash;
 use crate::limits::Limits;
-use crate::node::{Answering, Backoff, Reply, ask, dial, serve};
+use crate::node::{Answering, Backoff, Reply, ask, dial, endpoint_secret, serve};
 use crate::protocol::{Answer, Hello, PROTOCOL_VERSION, Request, code};
 use crate::security::{Alpn, FleetRole, FleetTrust, TrustPolicy, Usage};
 use crate::subscriber::error::SubscriberError;
@@ -65,8 +65,13 @@ impl State {
 
     fn endpoint_options(self: &Arc<Self>) -> Result<EndpointOptions, Error> {
         let clock = self.clock.clone();
-        Ok(EndpointOptions::new(Arc::new(Policy(Arc::downgrade(self))), self.fleet_identities()?)
-            .clock(move || clock.now()))
+        let options = EndpointOptions::new(Arc::new(Policy(Arc::downgrade(self))), self.fleet_identities()?);
+        let options = options.clock(move || clock.now());
+        let trust = self.security.trust()?;
+        Ok(match trust.keystore.held().first() {
+            Some(held) => options.secret(endpoint_secret(&held.key)),
+            None => options,
+        })
     }
 
     /// What this node shows in each fleet that it has certificates of. A Distributor that is not trusted any more is

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
 
 use crate::transport::TransportError;
 
@@ -28,7 +30,7 @@ impl Default for Timing {
 
 /// The settings of every connection, dialled or accepted.
 ///
-/// The send windows of many connections add up: nothing shares one budget between them yet.
+/// The send windows of all connections that send share one budget: see `SendBudget`.
 pub(super) fn transport(timing: &Timing) -> Result<Arc<TransportConfig>, TransportError> {
     let idle = IdleTimeout::try_from(timing.idle)
         .map_err(|_| TransportError::Tls { reason: "the idle timeout is longer than QUIC can say".to_owned() })?;
@@ -45,7 +47,7 @@ pub(super) fn transport(timing: &Timing) -> Result<Arc<TransportConfig>, Transpo
         .stream_receive_window(VarInt::from_u32(16 * MIB))
         // Half as much again, so that one stream that nobody reads does not starve the others.
         .receive_window(VarInt::from_u32(24 * MIB))
-        // Writers wait beyond it. It follows the path once that is known: see `send_window_bytes`.
+        // Writers wait beyond it. From the first write on it follows the path and the budget: see `SendBudget`.
         .send_window(SEND_WINDOW_BYTES_MIN)
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(timing.keep_alive))
@@ -71,15 +73,24 @@ const SEND_WINDOW_BYTES_MAX: u64 = 16 * MIB as u64;
 const SEND_WINDOW_BYTES_PER_MS: u64 = 200 * 1000;
 
 /// How much a connection over this round trip time may have written and not acknowledged: the path's product of
-/// bandwidth and delay, twice, within bounds.
+/// bandwidth and delay, twice, within bounds. Its share of the send budget may be less.
 pub(super) fn send_window_bytes(rtt: Duration) -> u64 {
     let path = u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX).saturating_mul(SEND_WINDOW_BYTES_PER_MS);
     path.clamp(SEND_WINDOW_BYTES_MIN, SEND_WINDOW_BYTES_MAX)
 }
 
-/// The settings of the endpoint itself.
-pub(super) fn endpoint() -> Result<EndpointConfig, TransportError> {
+/// The settings of the endpoint itself. With a `secret` that outlives the process, a node that was killed and started
+/// again knows the packets of connections that it does not have any more, and tells their senders so at once (RFC 9000
+/// section 10.3, stateless reset); without one they wait for their idle timeout.
+pub(super) fn endpoint(secret: Option<&[u8; 32]>) -> Result<EndpointConfig, TransportError> {
     let mut config = EndpointConfig::default();
+    if let Some(secret) = secret {
+        let reset_key = blake3::derive_key("ted/stateless-reset/1", secret);
+        config.reset_key(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset_key)));
+        let [a, b, c, d, e, f, g, h, ..] = blake3::derive_key("ted/connection-id/1", secret);
+        let id_key = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
+    }
     config.max_udp_payload_size(UDP_PAYLOAD_MAX).map_err(|error| TransportError::Tls { reason: error.to_string() })?;
     Ok(config)
 }

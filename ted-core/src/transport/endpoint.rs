@@ -10,11 +10,13 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use crate::error::Coded;
 use crate::id::{KeyHash, UnixMillis};
 use crate::limits::Limits;
 use crate::security::{Alpn, Facts, Peer, Refusal, Side, TrustPolicy, fleet_sni, judge_connection};
+use crate::transport::budget::SendBudget;
 use crate::transport::quic::{canonical, over};
 use crate::transport::tls::{Identities, client_config, provider, server_config};
 use crate::transport::{CLOSE_DONE, FleetIdentity, QuicConnection, Timing, TransportError, config, socket};
@@ -33,6 +35,7 @@ pub struct EndpointOptions {
     now: Now,
     timing: Timing,
     limits: Limits,
+    secret: Option<Zeroizing<[u8; 32]>>,
 }
 
 impl EndpointOptions {
@@ -40,7 +43,22 @@ impl EndpointOptions {
     /// system's time.
     #[must_use]
     pub fn new(policy: Arc<dyn TrustPolicy>, fleets: Vec<FleetIdentity>) -> Self {
-        Self { policy, fleets, now: Arc::new(system_time), timing: Timing::default(), limits: Limits::DEFAULT }
+        Self {
+            policy,
+            fleets,
+            now: Arc::new(system_time),
+            timing: Timing::default(),
+            limits: Limits::DEFAULT,
+            secret: None,
+        }
+    }
+
+    /// Derives from this what lets a node that was killed tell its peers at once that their connections are gone. It has
+    /// to be the same in every process of the node, and secret.
+    #[must_use]
+    pub fn secret(mut self, secret: [u8; 32]) -> Self {
+        self.secret = Some(Zeroizing::new(secret));
+        self
     }
 
     /// Takes the time from here.
@@ -83,6 +101,8 @@ struct Shared {
     now: Now,
     timing: Timing,
     limits: Limits,
+    secret: Option<Zeroizing<[u8; 32]>>,
+    budget: Arc<SendBudget<quinn::Connection>>,
 }
 
 impl Endpoint {
@@ -109,7 +129,12 @@ impl Endpoint {
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls));
         server.transport_config(shared.transport.clone());
         let udp = socket::bind(listen).map_err(bind_error)?;
-        let quinn = quinn::Endpoint::new(config::endpoint()?, Some(server), udp, Arc::new(TokioRuntime));
+        let quinn = quinn::Endpoint::new(
+            config::endpoint(shared.secret.as_deref())?,
+            Some(server),
+            udp,
+            Arc::new(TokioRuntime),
+        );
         Ok(Self { quinn: quinn.map_err(bind_error)?, shared: Arc::new(shared) })
     }
 
@@ -121,7 +146,8 @@ impl Endpoint {
         let bind_error = |source| TransportError::Bind { address: socket::any_address(), source };
         let shared = Shared::new(options)?;
         let udp = socket::bind_any().map_err(bind_error)?;
-        let quinn = quinn::Endpoint::new(config::endpoint()?, None, udp, Arc::new(TokioRuntime));
+        let quinn =
+            quinn::Endpoint::new(config::endpoint(shared.secret.as_deref())?, None, udp, Arc::new(TokioRuntime));
         Ok(Self { quinn: quinn.map_err(bind_error)?, shared: Arc::new(shared) })
     }
 
@@ -194,7 +220,7 @@ impl Endpoint {
             .map_err(|_| TransportError::Silent { address, waited })?
             .map_err(|error| TransportError::Handshake { address, source: over(error) })?;
         match self.shared.judge(&connection, Side::Dialler, Some(&sni)) {
-            Ok(peer) => Ok(QuicConnection::accepted(connection, peer, self.shared.limits.streams_max)),
+            Ok(peer) => Ok(self.shared.accepted(connection, peer)),
             Err(refusal) => {
                 turn_away(&connection, address, &refusal);
                 Err(TransportError::Refused { address, source: Box::new(refusal) })
@@ -213,7 +239,7 @@ impl Endpoint {
 
 impl Shared {
     fn new(options: EndpointOptions) -> Result<Self, TransportError> {
-        let EndpointOptions { policy, fleets, now, timing, limits } = options;
+        let EndpointOptions { policy, fleets, now, timing, limits, secret } = options;
         Ok(Self {
             policy,
             identities: Arc::new(Identities::new(&fleets)?),
@@ -222,8 +248,14 @@ impl Shared {
             handshakes: Arc::new(Semaphore::new(limits.handshakes_max)),
             now,
             timing,
+            budget: SendBudget::new(limits.send_budget_bytes),
             limits,
+            secret,
         })
+    }
+
+    fn accepted(&self, connection: quinn::Connection, peer: Peer) -> QuicConnection {
+        QuicConnection::accepted(connection, peer, self.limits.streams_max, self.budget.clone())
     }
 
     /// Gathers what the handshake left behind and has it judged. `asked` is the server name that a dialler asked for.
@@ -265,7 +297,7 @@ impl Incoming {
             tracing::warn!(%address, code = refused.code, reason = refused.reason, "a handshake failed");
         })?;
         match shared.judge(&connection, Side::Listener, None) {
-            Ok(peer) => Ok(QuicConnection::accepted(connection, peer, shared.limits.streams_max)),
+            Ok(peer) => Ok(shared.accepted(connection, peer)),
             Err(refusal) => {
                 turn_away(&connection, address, &refusal);
                 Err(Refused { address, code: refusal.code(), reason: refusal.to_string() })

@@ -9,6 +9,7 @@
 //!
 //! [`judge_connection`]: crate::security::judge_connection
 
+mod budget;
 mod config;
 mod connection;
 mod endpoint;

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{ReadError, RecvStream, SendStream, TransportErrorCode, VarInt, WriteError};
+use tokio::runtime::Handle;
 
 use crate::security::Peer;
-use crate::transport::config::send_window_bytes;
+use crate::transport::budget::{SendBudget, SendingStream};
 use crate::transport::connection::readable;
 use crate::transport::{Connection, ConnectionError, RecvHalf, STREAM_ABANDONED, SendHalf};
 
@@ -24,19 +25,30 @@ const ALERT_ACCESS_DENIED: u8 = 49;
 pub struct QuicConnection {
     inner: quinn::Connection,
     peer: Arc<Peer>,
+    budget: Arc<SendBudget<quinn::Connection>>,
 }
 
 impl QuicConnection {
     /// Lets the judged peer open streams.
-    pub(super) fn accepted(inner: quinn::Connection, peer: Peer, streams_max: u32) -> Self {
+    pub(super) fn accepted(
+        inner: quinn::Connection,
+        peer: Peer,
+        streams_max: u32,
+        budget: Arc<SendBudget<quinn::Connection>>,
+    ) -> Self {
         inner.set_max_concurrent_bi_streams(VarInt::from_u32(streams_max));
-        Self { inner, peer: Arc::new(peer) }
+        Self { inner, peer: Arc::new(peer), budget }
     }
 
-    /// The halves of a stream. A new stream is the occasion to fit the send window to the path.
     fn halves(&self, (send, recv): (SendStream, RecvStream)) -> (QuicSend, QuicRecv) {
-        self.inner.set_send_window(send_window_bytes(self.inner.min_rtt()));
-        (QuicSend { stream: send, over: false }, QuicRecv { stream: recv, stopped: false })
+        let send = QuicSend {
+            stream: send,
+            over: false,
+            connection: self.inner.clone(),
+            budget: self.budget.clone(),
+            sending: None,
+        };
+        (send, QuicRecv { stream: recv, stopped: false })
     }
 
     /// Where the other side is now.
@@ -80,10 +92,32 @@ impl Connection for QuicConnection {
 pub struct QuicSend {
     stream: SendStream,
     over: bool,
+    connection: quinn::Connection,
+    budget: Arc<SendBudget<quinn::Connection>>,
+    /// From the first write on, until everything is acknowledged.
+    sending: Option<SendingStream<quinn::Connection>>,
+}
+
+impl QuicSend {
+    /// Keeps the connection's share of the budget until the other side has acknowledged everything.
+    fn leave_when_acknowledged(&mut self) {
+        let Some(sending) = self.sending.take() else { return };
+        // Without a runtime nothing is sent any more.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let acknowledged = self.stream.stopped();
+        runtime.spawn(async move {
+            // It fails with the connection, which takes its bytes along.
+            let _ = acknowledged.await;
+            drop(sending);
+        });
+    }
 }
 
 impl SendHalf for QuicSend {
     async fn write(&mut self, bytes: Bytes) -> Result<(), ConnectionError> {
+        if !self.over && self.sending.is_none() {
+            self.sending = Some(self.budget.enter(self.connection.stable_id(), &self.connection));
+        }
         self.stream.write_chunk(bytes).await.map_err(|error| match error {
             WriteError::Stopped(code) => ConnectionError::Stopped { code: number(code) },
             WriteError::ConnectionLost(error) => over(error),
@@ -93,22 +127,27 @@ impl SendHalf for QuicSend {
 
     fn finish(&mut self) -> Result<(), ConnectionError> {
         self.over = true;
-        self.stream.finish().map_err(|_| ConnectionError::StreamOver)
+        let finished = self.stream.finish().map_err(|_| ConnectionError::StreamOver);
+        self.leave_when_acknowledged();
+        finished
     }
 
     fn reset(&mut self, code: u32) {
+        // quinn would reset a stream that was finished and has unacknowledged bytes.
+        if self.over {
+            return;
+        }
         self.over = true;
-        // Only a stream that is over refuses, and then there is nothing left to reset.
+        // Refused only where the other side has stopped the stream already.
         let _ = self.stream.reset(VarInt::from_u32(code));
+        self.sending = None;
     }
 }
 
 impl Drop for QuicSend {
     fn drop(&mut self) {
         // quinn would finish the stream.
-        if !self.over {
-            self.reset(STREAM_ABANDONED);
-        }
+        self.reset(STREAM_ABANDONED);
     }
 }
 
