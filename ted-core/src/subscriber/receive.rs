@@ -410,7 +410,7 @@ impl Body {
                 self.machine.frame_good(frame);
             }
             Done::Checked { frame, bytes, result: Err(error) } => {
-                tracing::warn!(frame, code = "TED-1006", %error, "a frame is damaged and is fetched again");
+                tracing::warn!(frame, %error, "a frame is damaged and is fetched again");
                 self.recycle(bytes);
                 self.machine.frame_bad(frame, now);
             }
