@@ -21,6 +21,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 const MIB: usize = 1 << 20;
 const ROUNDS: usize = 5;
 
+/// The largest packets that TED's connections try; loopback takes them.
+const PACKET_BYTES: u16 = 6500;
+
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     // Cargo passes `--bench`.
@@ -38,7 +41,8 @@ async fn main() -> Result<(), Failure> {
             read: read(&source.join("noise"))?,
             write: write(&work.path().join("copy"), size)?,
             blake3: hash(size),
-            quinn: quinn_bulk(size).await?,
+            quinn_default: quinn_bulk(size, None).await?,
+            quinn: quinn_bulk(size, Some(PACKET_BYTES)).await?,
             ted: deliver(work.path(), &source).await?,
         });
     }
@@ -51,6 +55,7 @@ struct Round {
     read: f64,
     write: f64,
     blake3: f64,
+    quinn_default: f64,
     quinn: f64,
     ted: f64,
 }
@@ -72,11 +77,14 @@ fn print(size: usize, rows: &[Round]) {
     row("read", &|round| round.read);
     row("write", &|round| round.write);
     row("BLAKE3, one thread", &|round| round.blake3);
-    row("raw quinn, one stream", &|round| round.quinn);
+    row("raw quinn, its default packets", &|round| round.quinn_default);
+    row("raw quinn, packets as large as ours", &|round| round.quinn);
     row("predicted from these", &Round::predicted);
     row("TED, verified on disk", &|round| round.ted);
     println!("TED / predicted  {:.2}", median(rows.iter().map(|round| round.predicted() / round.ted)));
     println!("TED / raw quinn  {:.2}", median(rows.iter().map(|round| round.quinn / round.ted)));
+    let default = median(rows.iter().map(|round| round.quinn_default / round.ted));
+    println!("TED / raw quinn, its default packets  {default:.2}");
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -125,7 +133,7 @@ fn hash(size: usize) -> f64 {
 }
 
 /// The same bytes over one stream of one connection of bare quinn, with windows as wide as ours.
-async fn quinn_bulk(size: usize) -> Result<f64, Failure> {
+async fn quinn_bulk(size: usize, packet_bytes: Option<u16>) -> Result<f64, Failure> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let issued = rcgen::generate_simple_self_signed(vec!["bench.example".to_owned()])?;
     let certificate = CertificateDer::from(issued.cert);
@@ -145,6 +153,13 @@ async fn quinn_bulk(size: usize) -> Result<f64, Failure> {
         .stream_receive_window(quinn::VarInt::from_u32(16 << 20))
         .receive_window(quinn::VarInt::from_u32(24 << 20))
         .send_window(16 << 20);
+    let mut endpoint = quinn::EndpointConfig::default();
+    if let Some(bytes) = packet_bytes {
+        let mut discovery = quinn::MtuDiscoveryConfig::default();
+        discovery.upper_bound(bytes);
+        transport.mtu_discovery_config(Some(discovery)).send_window(4 << 20);
+        endpoint.max_udp_payload_size(bytes)?;
+    }
     let transport = Arc::new(transport);
     let mut server =
         quinn::ServerConfig::with_crypto(Arc::new(quinn::crypto::rustls::QuicServerConfig::try_from(server_tls)?));
@@ -152,7 +167,9 @@ async fn quinn_bulk(size: usize) -> Result<f64, Failure> {
     let mut client = quinn::ClientConfig::new(Arc::new(quinn::crypto::rustls::QuicClientConfig::try_from(client_tls)?));
     client.transport_config(transport);
 
-    let listener = quinn::Endpoint::server(server, "127.0.0.1:0".parse()?)?;
+    let socket = || std::net::UdpSocket::bind("127.0.0.1:0");
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let listener = quinn::Endpoint::new(endpoint.clone(), Some(server), socket()?, runtime.clone())?;
     let address = listener.local_addr()?;
     let sending = tokio::spawn(async move {
         let connection = listener.accept().await.ok_or("nobody came")?.await?;
@@ -165,7 +182,7 @@ async fn quinn_bulk(size: usize) -> Result<f64, Failure> {
         connection.closed().await;
         Ok::<_, Failure>(())
     });
-    let dialler = quinn::Endpoint::client("127.0.0.1:0".parse()?)?;
+    let dialler = quinn::Endpoint::new(endpoint, None, socket()?, runtime)?;
     let connection = dialler.connect_with(client, address, "bench.example")?.await?;
     let (mut send, mut recv) = connection.open_bi().await?;
     let started = Instant::now();
