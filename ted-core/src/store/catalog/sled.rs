@@ -2,11 +2,18 @@
 
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use crate::store::catalog::{Batch, Catalog, CatalogError, Committed, Record};
 
 /// Pages that sled keeps in memory: a fleet of 10,000 nodes needs a few megabytes.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// How long the engine's lock may outlive its holder.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long to pause before the lock is tried again.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A catalog in a folder, which one process has open at a time.
 pub struct SledCatalog {
@@ -22,15 +29,33 @@ impl SledCatalog {
     /// # Errors
     /// [`CatalogError::Open`], also while another process has it open.
     pub fn open(folder: &Path) -> Result<Self, CatalogError> {
-        sled::Config::new()
+        let started = Instant::now();
+        loop {
+            match Self::try_open(folder) {
+                // The engine lets go of its lock a moment after it is dropped, and so does a child process that was
+                // being started just then. Who else may open it is decided by the data directory's lock.
+                Err(sled::Error::Io(error)) if is_lock_held(&error) && started.elapsed() < LOCK_PATIENCE => {
+                    std::thread::park_timeout(LOCK_PAUSE);
+                }
+                opened => {
+                    return opened.map_err(|error| CatalogError::Open {
+                        path: folder.display().to_string(),
+                        reason: error.to_string(),
+                    });
+                }
+            }
+        }
+    }
+
+    fn try_open(folder: &Path) -> Result<Self, sled::Error> {
+        let engine = sled::Config::new()
             .path(folder)
             .cache_capacity(CACHE_BYTES)
             .mode(sled::Mode::LowSpace)
             // Every commit flushes, so there is nothing for a clock to do.
             .flush_every_ms(None)
-            .open()
-            .map(|engine| Self { commits: RwLock::new(()), engine })
-            .map_err(|error| CatalogError::Open { path: folder.display().to_string(), reason: error.to_string() })
+            .open()?;
+        Ok(Self { commits: RwLock::new(()), engine })
     }
 
     fn apply(&self, batch: &Batch) -> Result<Committed, sled::Error> {
@@ -79,6 +104,11 @@ impl std::fmt::Debug for SledCatalog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SledCatalog").finish_non_exhaustive()
     }
+}
+
+/// Whether the engine says that somebody holds its lock: it keeps the kind of the error, or only its words.
+fn is_lock_held(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
 }
 
 fn failed(action: &'static str) -> impl Fn(sled::Error) -> CatalogError {
