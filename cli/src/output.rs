@@ -211,7 +211,7 @@ pub fn print<T: Serialize + Render>(format: Format, answer: &T) -> Result<(), Ap
 /// Prints `answer` as one JSON document.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json<T: Serialize>(answer: &T) -> Result<(), ApiError> {
     let mut text = serde_json::to_vec_pretty(answer)
         .map_err(|error| ApiError::new(code::BAD_ANSWER, format!("the answer cannot be written as JSON: {error}")))?;
@@ -222,7 +222,7 @@ pub fn print_json<T: Serialize>(answer: &T) -> Result<(), ApiError> {
 /// Writes `bytes` to standard output.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn write_stdout(bytes: &[u8]) -> Result<(), ApiError> {
     write_more(bytes).map(|_| ())
 }
@@ -239,7 +239,7 @@ pub enum Reader {
 /// Writes `bytes` to standard output, for output that goes on until its reader goes.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn write_more(bytes: &[u8]) -> Result<Reader, ApiError> {
     let mut out = std::io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
