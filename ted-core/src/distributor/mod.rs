@@ -10,6 +10,7 @@ mod release;
 mod report;
 mod send;
 mod source;
+mod standing;
 mod state;
 mod walk;
 

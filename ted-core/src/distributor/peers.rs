@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,9 +21,11 @@ use crate::id::{DistributionId, KeyHash};
 use crate::limits::Limits;
 use crate::model::Subscriber;
 use crate::name::NodeName;
-use crate::node::{Answering, Backoff, Content, Reply, ask, dial, endpoint_secret, serve, wait};
+use crate::node::{
+    Answering, Backoff, Content, ExchangeError, Reply, ask, dial, endpoint_secret, is_spare, serve, wait,
+};
 use crate::protocol::{Answer, FetchTarget, Hello, PROTOCOL_VERSION, Request, code};
-use crate::security::{Alpn, Envelope, EnvelopeKind, PeerRole, Receipt, Usage};
+use crate::security::{Alpn, Envelope, EnvelopeKind, PeerRole, Receipt, Side, Usage};
 use crate::store::Depot;
 use crate::transport::{CLOSE_DONE, Connection, Endpoint, EndpointOptions, FleetIdentity, QuicConnection};
 
@@ -98,7 +101,7 @@ impl State {
             let state = self.clone();
             tasks.spawn(async move {
                 match incoming.judge().await {
-                    Ok(connection) => state.meet(connection, Greets::Them).await,
+                    Ok(connection) => state.meet(connection, Side::Listener).await,
                     Err(refused) => state.events.emit(DistributorEvent::Refused {
                         address: refused.address.to_string(),
                         code: refused.code.to_owned(),
@@ -109,8 +112,8 @@ impl State {
         }
     }
 
-    /// Lives with one judged connection until it ends.
-    async fn meet(self: Arc<Self>, connection: QuicConnection, greets: Greets) {
+    /// Lives with one judged connection until it ends. Who dialled greets.
+    async fn meet(self: Arc<Self>, connection: QuicConnection, side: Side) {
         let peer = connection.peer().clone();
         let (PeerRole::Subscriber, Some(key)) = (peer.role, peer.key) else {
             let enrolling = Arc::new(Enrolling { state: self });
@@ -120,15 +123,28 @@ impl State {
             }
             return;
         };
-        if greets == Greets::Us {
+        let subscriber = self.name_of_key(&key);
+        if side == Side::Dialler {
             let hello = Request::Hello(self.hello());
-            if let Err(error) = ask(&connection, &hello, &Limits::DEFAULT, GREETING_PATIENCE).await {
-                tracing::warn!(%error, "a Subscriber was dialled and does not greet");
-                return;
+            match ask(&connection, &hello, &Limits::DEFAULT, GREETING_PATIENCE).await {
+                Ok(_) => {}
+                Err(ExchangeError::Connection(error)) if is_spare(&error) => {
+                    tracing::debug!(%subscriber, %error, "dialled in vain");
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%subscriber, %error, "a Subscriber was dialled and does not greet");
+                    return;
+                }
             }
         }
-        let subscriber = self.name_of_key(&key);
-        let generation = self.links.insert(key, connection.clone());
+        let own = self.tls.certificate.key_hash();
+        let Some(generation) = self.links.insert(key, connection.clone(), side, &own) else {
+            tracing::debug!(%subscriber, "both nodes dialled at once, and the other connection stays");
+            return;
+        };
+        // Whoever takes a standing away closes the connections that are there, of which this is one only now.
+        self.judge_again(&connection);
         tracing::info!(%subscriber, address = %connection.remote_address(), "connected");
         self.events.emit(DistributorEvent::Connected { subscriber: subscriber.clone() });
         self.offer_to(key, connection.clone(), Due::AllOpen);
@@ -152,16 +168,18 @@ impl State {
         }
     }
 
-    /// Once a second: who is silent, who is to be offered something now, who is to be dialled.
+    /// Once a second: who is silent, who may not speak any more, who is to be offered something now, who is to be
+    /// dialled.
     async fn rounds(self: Arc<Self>, endpoint: Arc<Endpoint>, stop: CancellationToken, tasks: TaskTracker) {
         let mut round = interval(ROUND);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut dialling: HashMap<NodeName, (Backoff, Instant)> = HashMap::new();
+        let mut dialling = HashMap::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = round.tick() => {}
             }
+            self.judge_all_again();
             let silence = self.settings.silence;
             self.change_firings(move |firing, now| firing.tick(silence, now)).await;
             for (key, connection) in self.links.all() {
@@ -183,7 +201,7 @@ impl State {
     fn dial_due(
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
-        dialling: &mut HashMap<NodeName, (Backoff, Instant)>,
+        dialling: &mut HashMap<NodeName, Dialling>,
         tasks: &TaskTracker,
     ) {
         let to_dial: Vec<Subscriber> = {
@@ -192,24 +210,26 @@ impl State {
         };
         dialling.retain(|name, _| to_dial.iter().any(|subscriber| subscriber.name == *name));
         for subscriber in to_dial {
-            let (backoff, due) =
-                dialling.entry(subscriber.name.clone()).or_insert((Backoff::default(), Instant::now()));
+            let dialled = dialling.entry(subscriber.name.clone()).or_default();
             if self.is_connected(&subscriber.name) {
-                backoff.reset();
+                // Whoever dialled: when it is gone, it is dialled as if for the first time.
+                dialled.due = None;
+                dialled.backoff.reset();
                 continue;
             }
-            if Instant::now() < *due {
+            if !dialled.is_due(Instant::now()) {
                 continue;
             }
-            *due = Instant::now() + backoff.next();
+            dialled.due = Some(Instant::now() + dialled.backoff.next());
             let (state, endpoint) = (self.clone(), endpoint.clone());
-            tasks.spawn(async move {
+            let attempt = tasks.spawn(async move {
                 let fleet = state.authority.root().key_hash();
                 match dial(&endpoint, &subscriber.endpoints, &fleet, Alpn::Ted1).await {
-                    Ok(connection) => state.meet(connection, Greets::Us).await,
+                    Ok(connection) => state.meet(connection, Side::Dialler).await,
                     Err(error) => tracing::debug!(subscriber = %subscriber.name, reason = error.reason, "not reached"),
                 }
             });
+            dialled.attempt = Some(attempt);
         }
     }
 
@@ -219,11 +239,20 @@ impl State {
     }
 }
 
-/// Who says hello first: the side that dialled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Greets {
-    Us,
-    Them,
+/// How it stands with dialling one Subscriber.
+#[derive(Default)]
+struct Dialling {
+    backoff: Backoff,
+    /// Not before this.
+    due: Option<Instant>,
+    /// The last attempt, and what came of it.
+    attempt: Option<JoinHandle<()>>,
+}
+
+impl Dialling {
+    fn is_due(&self, now: Instant) -> bool {
+        self.due.is_none_or(|due| due <= now) && self.attempt.as_ref().is_none_or(JoinHandle::is_finished)
+    }
 }
 
 /// Answers a node that wants to be enrolled, and nothing else.

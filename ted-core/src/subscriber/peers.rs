@@ -12,9 +12,9 @@ use tokio_util::task::TaskTracker;
 use crate::error::Error;
 use crate::id::KeyHash;
 use crate::limits::Limits;
-use crate::node::{Answering, Backoff, Reply, ask, dial, endpoint_secret, serve};
+use crate::node::{Answering, Backoff, ExchangeError, Reply, ask, dial, endpoint_secret, is_spare, serve};
 use crate::protocol::{Answer, Hello, PROTOCOL_VERSION, Request, code};
-use crate::security::{Alpn, FleetRole, FleetTrust, TrustPolicy, Usage};
+use crate::security::{Alpn, FleetRole, FleetTrust, Side, TrustPolicy, Usage, judge_standing};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::report::Enrolment;
@@ -196,9 +196,7 @@ impl State {
             let state = self.clone();
             tasks.spawn(async move {
                 match incoming.judge().await {
-                    Ok(connection) => {
-                        state.meet(connection).await;
-                    }
+                    Ok(connection) => state.meet(connection, Side::Listener).await,
                     Err(refused) => state.events.emit(SubscriberEvent::Refused {
                         peer: refused.address.to_string(),
                         code: refused.code.to_owned(),
@@ -220,15 +218,24 @@ impl State {
     ) {
         let mut backoff = Backoff::default();
         loop {
-            let outcome = tokio::select! {
+            // One connection is enough, whoever dialled it.
+            tokio::select! {
                 () = stop.cancelled() => return,
-                outcome = self.attempt(&endpoint, fleet) => outcome,
+                () = self.links.gone(&fleet) => {}
+            }
+            let attempt = tokio::select! {
+                () = stop.cancelled() => return,
+                attempt = self.attempt(&endpoint, fleet) => attempt,
             };
-            let pause = match outcome {
-                // Not raced against the stop: whoever stops closes the connection, and then this ends in order.
-                Attempt::Connected(connection) => {
+            let pause = match attempt {
+                Attempt::Met(connection) => {
+                    // It ends with the connection, which whoever stops this closes.
+                    self.meet(connection, Side::Dialler).await;
                     backoff.reset();
-                    self.meet(connection).await;
+                    backoff.next()
+                }
+                Attempt::Spare => {
+                    backoff.reset();
                     backoff.next()
                 }
                 Attempt::Pending => ASK_AGAIN,
@@ -243,7 +250,7 @@ impl State {
         }
     }
 
-    /// Dials a Distributor once and greets it, or asks it for certificates.
+    /// Dials a Distributor once, and greets it.
     async fn attempt(self: &Arc<Self>, endpoint: &Arc<Endpoint>, fleet: KeyHash) -> Attempt {
         let state = self.clone();
         let finding = move || -> Result<_, Error> {
@@ -275,7 +282,11 @@ impl State {
             Err(error) => return self.trouble(&fleet, error.code, &error.reason),
         };
         match ask(&connection, &Request::Hello(self.hello()), &Limits::DEFAULT, GREETING_PATIENCE).await {
-            Ok(_) => Attempt::Connected(connection),
+            Ok(_) => Attempt::Met(connection),
+            Err(ExchangeError::Connection(error)) if is_spare(&error) => {
+                tracing::debug!(distributor = %known.name, %error, "dialled in vain");
+                Attempt::Spare
+            }
             Err(error) => {
                 let error = Error::from(error);
                 // The other side judges after this one; its word is the reason for which the connection ended.
@@ -302,10 +313,17 @@ impl State {
     }
 
     /// Lives with one judged connection until it ends.
-    async fn meet(self: &Arc<Self>, connection: QuicConnection) {
+    async fn meet(self: &Arc<Self>, connection: QuicConnection, side: Side) {
         let fleet = connection.peer().fleet;
-        let distributor = self.distributor_name(&fleet);
-        let generation = self.links.insert(fleet, connection.clone());
+        let state = self.clone();
+        let finding = move || (state.distributor_name(&fleet), state.identity(&fleet));
+        let Ok((distributor, Ok(identity))) = tokio::task::spawn_blocking(finding).await else { return };
+        let own = identity.certificate.key_hash();
+        let Some(generation) = self.links.insert(fleet, connection.clone(), side, &own) else {
+            tracing::debug!(%distributor, "both nodes dialled at once, and the other connection stays");
+            return;
+        };
+        self.judge_again(&connection).await;
         tracing::info!(%distributor, address = %connection.remote_address(), "connected");
         lock(&self.troubles).remove(&fleet);
         self.events.emit(SubscriberEvent::Connected { distributor: distributor.clone() });
@@ -315,6 +333,16 @@ impl State {
         if self.links.remove(&fleet, generation) {
             tracing::info!(%distributor, reason, "disconnected");
             self.events.emit(SubscriberEvent::Disconnected { distributor, reason });
+        }
+    }
+
+    /// Closes a connection whose peer lost its standing between the handshake and now: whoever took it away may not
+    /// have found the connection to close.
+    async fn judge_again(self: &Arc<Self>, connection: &QuicConnection) {
+        let (peer, policy) = (connection.peer().clone(), Policy(Arc::downgrade(self)));
+        let judged = tokio::task::spawn_blocking(move || judge_standing(&peer, &policy)).await;
+        if let Ok(Err(refusal)) = judged {
+            connection.close(refusal.close_code(), &refusal.close_reason());
         }
     }
 
@@ -352,8 +380,10 @@ impl State {
 
 /// How one attempt to meet a Distributor ended.
 enum Attempt {
-    /// It is connected, and greeted.
-    Connected(QuicConnection),
+    /// There is a connection.
+    Met(QuicConnection),
+    /// Another connection stays.
+    Spare,
     /// Its operator has to approve first.
     Pending,
     /// The certificates have come.
