@@ -1,10 +1,46 @@
 //! Events as the control socket carries them: one JSON object each, with `at` (RFC 3339), `event` (what happened, in
 //! kebab case) and, flat beside them, what it happened to. `done_bytes` and `total_bytes` make it a progress event.
 
+use serde::Serialize;
 use serde_json::Value;
+use ted_core::node::{Clock as _, Events, SystemClock};
+use tokio::sync::broadcast;
 
 use crate::output::clean;
 use crate::progress::Progress;
+use crate::units::Time;
+
+/// Events that a slow listener may lag behind before it loses the oldest.
+const EVENTS_KEPT: usize = 1024;
+
+/// Carries a node's events over, in the shape that this module describes, until the node is gone.
+#[must_use]
+pub fn forward<T: Serialize + Clone + Send + 'static>(mut events: Events<T>) -> broadcast::Sender<Value> {
+    let out = broadcast::Sender::new(EVENTS_KEPT);
+    let sender = out.clone();
+    tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            if let Some(event) = flat(&event, Time(SystemClock.now())) {
+                // An error only says that nobody listens.
+                let _ = sender.send(event);
+            }
+        }
+    });
+    out
+}
+
+/// The event with its time, and with the names that make it a progress event where it is one.
+#[must_use]
+pub fn flat<T: Serialize>(event: &T, at: Time) -> Option<Value> {
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(event) else { return None };
+    if let Some(total) = fields.remove("bytes_total") {
+        let done = fields.remove("bytes").unwrap_or_default();
+        fields.insert("done_bytes".to_owned(), done);
+        fields.insert("total_bytes".to_owned(), total);
+    }
+    fields.insert("at".to_owned(), Value::String(at.to_string()));
+    Some(Value::Object(fields))
+}
 
 /// One line for people: time, event, then `key=value` in the order of the keys.
 #[must_use]

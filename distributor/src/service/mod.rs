@@ -1,6 +1,7 @@
 //! The Distributor behind its API: each operation is one call of the library, or a few.
 
 mod doctor;
+#[cfg(test)]
 mod events;
 mod firing;
 mod fleet;
@@ -87,7 +88,7 @@ impl Service {
     }
 
     fn of(distributor: Distributor, settings: Settings) -> Self {
-        let events = events::forward(&distributor);
+        let events = ted_cli::events::forward(distributor.events());
         Self { held: Arc::new(Held { distributor, settings, opened: SystemClock.now(), events }) }
     }
 

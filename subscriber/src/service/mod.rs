@@ -3,6 +3,7 @@
 mod distribution;
 mod distributor;
 mod doctor;
+#[cfg(test)]
 mod events;
 mod node;
 
@@ -77,7 +78,7 @@ impl Service {
     }
 
     fn of(subscriber: Subscriber, settings: &Settings, daemon: bool) -> Self {
-        let events = events::forward(&subscriber);
+        let events = ted_cli::events::forward(subscriber.events());
         let (settings, opened) = (settings.clone(), SystemClock.now());
         Self { held: Arc::new(Held { subscriber, settings, opened, daemon, events }) }
     }

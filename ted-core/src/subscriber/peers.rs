@@ -29,6 +29,7 @@ const GOODBYE: Duration = Duration::from_secs(10);
 
 /// How long a node that waits for approval pauses before it asks again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+
 /// How long receipts wait that a connected Distributor did not take.
 const RECEIPTS_AGAIN: Duration = Duration::from_secs(10);
 
