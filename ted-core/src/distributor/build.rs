@@ -99,7 +99,7 @@ impl State {
     /// The newest revision and its package. One that cannot be read any more does not count: it is built anew.
     fn newest_package(&self, distribution: &Distribution) -> Result<Option<(BuiltRevision, PackageIndex)>, Error> {
         let Some(newest) = self.newest(distribution)? else { return Ok(None) };
-        match open_package(&self.depot, newest.package, self.authority.root()) {
+        match open_package(&self.depot, newest.package, self.own().authority.root()) {
             Ok((index, _)) => Ok(Some((newest, index))),
             Err(error) => {
                 tracing::warn!(distribution = %distribution.name, %error, "the newest package is built anew");
@@ -121,7 +121,7 @@ impl State {
         let place = PackagePlace::at_distributor(&distribution.name, revision, PackageKind::Baseline);
         let content_bytes = entries.iter().map(|entry| entry.size).sum();
         let options = self.build_options(distribution, revision, now);
-        let signer = Signer { crypto: &*self.crypto, identity: &self.signing };
+        let signer = Signer { crypto: &*self.crypto, identity: &self.own().signing };
         let mut staged = self.depot.stage(&place)?;
         let progress = self.build_progress(distribution);
         let mut out = BufWriter::with_capacity(WRITE_BYTES, &mut staged);
@@ -159,7 +159,7 @@ impl State {
 
     fn build_options(&self, distribution: &Distribution, revision: Revision, created: UnixMillis) -> BuildOptions {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let distributor = self.authority.root().key_hash();
+        let distributor = self.own().authority.root().key_hash();
         let digest = match distribution.digest {
             Digest::None => DigestKind::None,
             Digest::Md5 => DigestKind::Md5,

@@ -59,7 +59,7 @@ impl State {
         self.ensure_subscriber(name, channels)?;
         let issued = self.create_token(1, life, Some(name.clone()))?;
         let invite = Invite {
-            distributor: self.authority.root().clone(),
+            distributor: self.own().authority.root().clone(),
             endpoints,
             node: name.clone(),
             parents: vec![],
@@ -210,7 +210,7 @@ impl State {
     fn issue(&self, checked: &CheckedEnrolment) -> Result<EnrolAnswer, Error> {
         let now = self.now();
         let issue = |usage, spki: &[u8]| -> Result<Vec<u8>, Error> {
-            Ok(self.authority.issue(&*self.crypto, usage, checked.node(), spki, now)?.der().to_vec())
+            Ok(self.own().authority.issue(&*self.crypto, usage, checked.node(), spki, now)?.der().to_vec())
         };
         Ok(EnrolAnswer::Issued {
             identity: issue(Usage::SubscriberIdentity, checked.identity.spki())?,
@@ -221,7 +221,7 @@ impl State {
 
 impl TrustPolicy for State {
     fn fleets(&self) -> Vec<FleetTrust> {
-        vec![FleetTrust { root: self.authority.root().clone(), role: FleetRole::Distributor }]
+        vec![FleetTrust { root: self.own().authority.root().clone(), role: FleetRole::Distributor }]
     }
 
     fn is_registered(&self, _fleet: &KeyHash, key: &KeyHash) -> bool {

@@ -47,7 +47,7 @@ impl State {
     pub(super) fn entries(&self, name: &Label) -> Result<Vec<Entry>, Error> {
         let distribution = lock(&self.fleet).distribution(name)?.clone();
         let newest = self.newest(&distribution)?.ok_or_else(|| DistributorError::NotBuilt(name.clone()))?;
-        let (index, _) = open_package(&self.depot, newest.package, self.authority.root())?;
+        let (index, _) = open_package(&self.depot, newest.package, self.own().authority.root())?;
         Ok(index.catalog().iter().map(|row| row.entry.clone()).collect())
     }
 
@@ -154,7 +154,7 @@ impl State {
         });
         Ok(DistributorStatus {
             name: self.name().clone(),
-            fingerprint: self.authority.root().key_hash().fingerprint(),
+            fingerprint: self.own().authority.root().key_hash().fingerprint(),
             listening: self.listening().map(|address| address.to_string()),
             distributions,
             channels: channels.collect(),

@@ -128,22 +128,23 @@ impl Distributor {
 
     /// Its name.
     #[must_use]
-    pub fn name(&self) -> &NodeName {
+    pub fn name(&self) -> NodeName {
         self.state.name()
     }
 
     /// Its CA certificate: what makes it this Distributor and no other.
     #[must_use]
-    pub fn root(&self) -> &DistributorRoot {
-        self.state.authority.root()
+    pub fn root(&self) -> DistributorRoot {
+        self.state.own().authority.root().clone()
     }
 
     /// Its own certificates: that of its CA key first, then the one it signs with and the one it is known by on
     /// connections.
     #[must_use]
     pub fn certificates(&self) -> Vec<Certificate> {
-        let root = self.state.authority.root().certificate().clone();
-        vec![root, self.state.signing.certificate.clone(), self.state.tls.certificate.clone()]
+        let own = self.state.own();
+        let root = own.authority.root().certificate().clone();
+        vec![root, own.signing.certificate.clone(), own.tls.certificate.clone()]
     }
 
     /// The address it listens on, while it serves.
@@ -169,13 +170,13 @@ impl Distributor {
     /// Its certificate as PEM: what Subscribers have to be brought, as `<name>.cer`.
     #[must_use]
     pub fn certificate_pem(&self) -> String {
-        self.state.authority.root().certificate().pem()
+        self.state.own().authority.root().certificate().pem()
     }
 
     /// The short form of its key, as Subscribers print it too.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        self.state.authority.root().key_hash().fingerprint()
+        self.state.own().authority.root().key_hash().fingerprint()
     }
 
     /// Events from now on.
@@ -459,6 +460,6 @@ impl Distributor {
 
 impl std::fmt::Debug for Distributor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Distributor").field("name", self.name()).finish_non_exhaustive()
+        f.debug_struct("Distributor").field("name", &self.name()).finish_non_exhaustive()
     }
 }

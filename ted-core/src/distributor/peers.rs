@@ -25,7 +25,7 @@ use crate::node::{
     Answering, Backoff, Content, ExchangeError, Reply, ask, dial, endpoint_secret, is_spare, serve, wait,
 };
 use crate::protocol::{Answer, FetchTarget, Hello, PROTOCOL_VERSION, Request, code};
-use crate::security::{Alpn, Envelope, EnvelopeKind, PeerRole, Receipt, Side, Usage};
+use crate::security::{Alpn, Envelope, EnvelopeKind, PeerRole, Receipt, Side};
 use crate::store::Depot;
 use crate::transport::{CLOSE_DONE, Connection, Endpoint, EndpointOptions, FleetIdentity, QuicConnection};
 
@@ -85,8 +85,9 @@ impl State {
     }
 
     fn endpoint_options(self: &Arc<Self>) -> EndpointOptions {
-        let fleet = FleetIdentity { fleet: self.authority.root().key_hash(), identity: Some(self.tls.clone()) };
-        let secret = endpoint_secret(self.authority.key());
+        let fleet =
+            FleetIdentity { fleet: self.own().authority.root().key_hash(), identity: Some(self.own().tls.clone()) };
+        let secret = endpoint_secret(self.own().authority.key());
         let clock = self.clock.clone();
         EndpointOptions::new(self.clone(), vec![fleet]).clock(move || clock.now()).secret(secret)
     }
@@ -138,7 +139,7 @@ impl State {
                 }
             }
         }
-        let own = self.tls.certificate.key_hash();
+        let own = self.own().tls.certificate.key_hash();
         let Some(generation) = self.links.insert(key, connection.clone(), side, &own) else {
             tracing::debug!(%subscriber, "both nodes dialled at once, and the other connection stays");
             return;
@@ -223,7 +224,7 @@ impl State {
             dialled.due = Some(Instant::now() + dialled.backoff.next());
             let (state, endpoint) = (self.clone(), endpoint.clone());
             let attempt = tasks.spawn(async move {
-                let fleet = state.authority.root().key_hash();
+                let fleet = state.own().authority.root().key_hash();
                 match dial(&endpoint, &subscriber.endpoints, &fleet, Alpn::Ted1).await {
                     Ok(connection) => state.meet(connection, Side::Dialler).await,
                     Err(error) => tracing::debug!(subscriber = %subscriber.name, reason = error.reason, "not reached"),
@@ -400,7 +401,7 @@ impl State {
         envelope.expect_kind(EnvelopeKind::RECEIPT)?;
         // A Subscriber's clock may be ahead of ours; a receipt is about the past and is judged when it was issued.
         let at = self.now().max(envelope.body().issued);
-        envelope.verify(self.authority.root(), Usage::SubscriberIdentity, at)?;
+        envelope.verify(self.own().authority.root(), at)?;
         if envelope.body().issuer != *key {
             return Err(DistributorError::ForeignReceipt.into());
         }

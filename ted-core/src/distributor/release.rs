@@ -83,13 +83,13 @@ impl State {
         .with_target(distribution.target.as_deref());
         let body = EnvelopeBody {
             kind: EnvelopeKind::RELEASE_STATEMENT,
-            distributor: self.authority.root().key_hash(),
-            issuer: self.signing.certificate.key_hash(),
+            distributor: self.own().authority.root().key_hash(),
+            issuer: self.own().signing.certificate.key_hash(),
             sequence: self.next_sequence()?,
             issued: now,
             expires: now.plus(LIFE),
             payload: crate::codec::encode("a release statement", &release, Limits::DEFAULT.envelope_bytes_max)?,
         };
-        Ok(Envelope::seal(&*self.crypto, &self.signing, body)?)
+        Ok(Envelope::seal(&*self.crypto, &self.own().signing, body)?)
     }
 }

@@ -45,12 +45,13 @@ mod tests {
         let distributor = builder.name("dist.example".parse().unwrap()).open().await.unwrap();
         let address = distributor.start().await.unwrap();
         let state = &distributor.state;
-        let root = state.authority.root();
+        let own = state.own();
+        let root = own.authority.root();
         for (name, revoke, closed_with, refused_with) in
             [("one.example", true, &[1305][..], "TED-1305"), ("two.example", false, &[2, 1304][..], "TED-1304")]
         {
             let name: crate::name::NodeName = name.parse().unwrap();
-            let issuing = state.authority.issue_identity(&AwsLc, Usage::SubscriberIdentity, &name, state.now());
+            let issuing = state.own().authority.issue_identity(&AwsLc, Usage::SubscriberIdentity, &name, state.now());
             let identity = issuing.unwrap();
             let spki = identity.certificate.spki().to_vec();
             distributor.create_subscriber(name.clone(), &[], &[]).await.unwrap();

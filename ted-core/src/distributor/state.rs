@@ -1,7 +1,7 @@
 //! A Distributor's state: what it keeps, and how it is opened.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
@@ -25,9 +25,9 @@ pub(super) struct State {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) crypto: Arc<dyn Crypto>,
     pub(super) instance: InstanceId,
-    pub(super) authority: Authority,
-    pub(super) signing: Identity,
-    pub(super) tls: Identity,
+    own: RwLock<Arc<Own>>,
+    #[expect(dead_code, reason = "what renews certificates while the node runs comes next")]
+    pub(super) security: SecurityDir,
     pub(super) registrations: Registrations,
     pub(super) sequences: Sequences,
     pub(super) records: Records,
@@ -45,6 +45,16 @@ pub(super) struct State {
     pub(super) enrolling: Mutex<()>,
     pub(super) stating: Mutex<()>,
     pub(super) network: Mutex<Option<Network>>,
+}
+
+/// The Distributor's CA, and what it issued for this node.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) authority: Authority,
+    /// Signs packages, statements, grants and configuration.
+    pub(super) signing: Identity,
+    /// Is shown on connections.
+    pub(super) tls: Identity,
 }
 
 /// How much of a package one Subscriber was served, over however many fetches.
@@ -73,7 +83,7 @@ impl State {
         let now = clock.now();
         let open = if data.security().exists() { SecurityDir::open } else { SecurityDir::create };
         let security = open(&data.security(), NodeRole::Distributor)?;
-        let (authority, signing, tls) = identities(&security, &settings, &*crypto, now)?;
+        let own = identities(&security, &settings, &*crypto, now)?;
         let catalog = SledCatalog::open(&data.catalog())?;
         let records = Records::new(Arc::new(catalog));
         let fleet = load_fleet(&records)?;
@@ -90,9 +100,8 @@ impl State {
             instance: InstanceId::from_bytes(instance),
             registrations: Registrations::open(&security)?,
             sequences: Sequences::open(&security)?,
-            authority,
-            signing,
-            tls,
+            own: RwLock::new(Arc::new(own)),
+            security,
             records,
             depot,
             fleet: Mutex::new(fleet),
@@ -111,8 +120,13 @@ impl State {
         })
     }
 
-    pub(super) fn name(&self) -> &NodeName {
-        self.authority.root().name()
+    /// What this node is now; renewed while it runs, so a value is only good for one piece of work.
+    pub(super) fn own(&self) -> Arc<Own> {
+        self.own.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn name(&self) -> NodeName {
+        self.own().authority.root().name().clone()
     }
 
     pub(super) fn now(&self) -> UnixMillis {
@@ -170,12 +184,7 @@ fn load_fleet(records: &Records) -> Result<Fleet, Error> {
 }
 
 /// The CA, and what it issues for this node: made where they are missing, renewed after two thirds of their life.
-fn identities(
-    security: &SecurityDir,
-    settings: &Settings,
-    crypto: &dyn Crypto,
-    now: UnixMillis,
-) -> Result<(Authority, Identity, Identity), Error> {
+fn identities(security: &SecurityDir, settings: &Settings, crypto: &dyn Crypto, now: UnixMillis) -> Result<Own, Error> {
     let mut keystore = security.load_keystore()?;
     let mut changed = false;
     let authority = match (keystore.authority(), &settings.name) {
@@ -210,5 +219,5 @@ fn identities(
     if changed {
         security.save_keystore(&keystore)?;
     }
-    Ok((authority, signing, tls))
+    Ok(Own { authority, signing, tls })
 }

@@ -29,6 +29,20 @@ impl EnvelopeKind {
     pub const REVOCATION_LIST: Self = Self(5);
     /// A [`Receipt`](crate::security::Receipt).
     pub const RECEIPT: Self = Self(6);
+    /// The certificate that takes over from the CA's.
+    pub const REPLACEMENT: Self = Self(7);
+
+    /// Whose signature makes an envelope of this kind count: the one place that says who may say what. `None` for
+    /// kinds that this version does not know, which nobody can make count here.
+    #[must_use]
+    pub const fn signer(self) -> Option<Usage> {
+        match self {
+            Self::RELEASE_STATEMENT | Self::GRANTS | Self::ENTITLEMENTS | Self::CONFIGURATION => Some(Usage::Sign),
+            Self::REVOCATION_LIST | Self::REPLACEMENT => Some(Usage::Authority),
+            Self::RECEIPT => Some(Usage::SubscriberIdentity),
+            _ => None,
+        }
+    }
 }
 
 /// What is signed.
@@ -84,6 +98,9 @@ pub enum EnvelopeError {
         /// What it would have to hold.
         wanted: EnvelopeKind,
     },
+    /// This version does not know who may say such things.
+    #[error("the envelope is of kind {}, which this version does not know", .0.0)]
+    UnknownKind(EnvelopeKind),
     /// Certificate or signature do not hold.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -97,6 +114,7 @@ impl Coded for EnvelopeError {
             Self::OtherIssuer => "TED-1122",
             Self::Expired { .. } => "TED-1123",
             Self::OtherKind { .. } => "TED-1124",
+            Self::UnknownKind(_) => "TED-1127",
             Self::Trust(error) => error.code(),
         }
     }
@@ -143,13 +161,14 @@ impl Envelope {
         Ok(Self { bytes: bytes.to_vec(), wire, body })
     }
 
-    /// Checks that it counts in the fleet of `root`, that a certificate issued there for `usage` signed it, and that
-    /// neither has expired. Time is the later of `now` and the time at which it says it was signed, so that a slow
-    /// clock here refuses nothing.
+    /// Checks that it counts in the fleet of `root`, that a certificate issued there for the use that its kind demands
+    /// ([`EnvelopeKind::signer`]) signed it, and that neither has expired. Time is the later of `now` and the time at
+    /// which it says it was signed, so that a slow clock here refuses nothing.
     ///
     /// # Errors
     /// [`EnvelopeError`] says what does not hold.
-    pub fn verify(&self, root: &DistributorRoot, usage: Usage, now: UnixMillis) -> Result<(), EnvelopeError> {
+    pub fn verify(&self, root: &DistributorRoot, now: UnixMillis) -> Result<(), EnvelopeError> {
+        let usage = self.body.kind.signer().ok_or(EnvelopeError::UnknownKind(self.body.kind))?;
         if self.body.distributor != root.key_hash() {
             return Err(EnvelopeError::OtherDistributor { found: self.body.distributor, wanted: root.key_hash() });
         }
@@ -204,12 +223,31 @@ mod tests {
     const NOW: UnixMillis = UnixMillis::from_millis(1_800_000_000_000);
     const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
-    fn fixture() -> (Authority, Identity, Envelope) {
-        let name = "dist.example.com".parse().unwrap();
-        let authority = Authority::create(&AwsLc, &name, NOW).unwrap();
-        let signer = authority.issue_identity(&AwsLc, Usage::Sign, &name, NOW).unwrap();
+    const KINDS: [EnvelopeKind; 7] = [
+        EnvelopeKind::RELEASE_STATEMENT,
+        EnvelopeKind::GRANTS,
+        EnvelopeKind::ENTITLEMENTS,
+        EnvelopeKind::CONFIGURATION,
+        EnvelopeKind::REVOCATION_LIST,
+        EnvelopeKind::RECEIPT,
+        EnvelopeKind::REPLACEMENT,
+    ];
+    const UNKNOWN: EnvelopeKind = EnvelopeKind(77);
+
+    fn authority() -> Authority {
+        Authority::create(&AwsLc, &"dist.example.com".parse().unwrap(), NOW).unwrap()
+    }
+
+    fn signer(authority: &Authority, usage: Usage) -> Identity {
+        match usage {
+            Usage::Authority => authority.identity(),
+            _ => authority.issue_identity(&AwsLc, usage, authority.root().name(), NOW).unwrap(),
+        }
+    }
+
+    fn sealed(authority: &Authority, signer: &Identity, kind: EnvelopeKind) -> Envelope {
         let body = EnvelopeBody {
-            kind: EnvelopeKind(77),
+            kind,
             distributor: authority.root().key_hash(),
             issuer: KeyHash::from_bytes([0; 32]),
             sequence: 1,
@@ -217,47 +255,77 @@ mod tests {
             expires: NOW.plus(MONTH),
             payload: b"unknown kinds are kept".to_vec(),
         };
-        let envelope = Envelope::seal(&AwsLc, &signer, body).unwrap();
-        (authority, signer, envelope)
+        Envelope::seal(&AwsLc, signer, body).unwrap()
     }
 
     #[test]
-    fn an_envelope_of_an_unknown_kind_survives_its_bytes_and_verifies() {
-        let (authority, signer, envelope) = fixture();
+    fn an_envelope_of_an_unknown_kind_is_kept_byte_for_byte_and_counts_for_nothing() {
+        let authority = authority();
+        let signer = signer(&authority, Usage::Sign);
+        let envelope = sealed(&authority, &signer, UNKNOWN);
         let read = Envelope::from_bytes(envelope.to_bytes()).unwrap();
-        assert_eq!((read.id(), read.body()), (envelope.id(), envelope.body()));
+        assert_eq!((read.id(), read.body(), read.to_bytes()), (envelope.id(), envelope.body(), envelope.to_bytes()));
         assert_eq!(read.body().issuer, signer.certificate.key_hash());
-        read.verify(authority.root(), Usage::Sign, NOW).unwrap();
-        let slow_clock = UnixMillis::from_millis(0);
-        read.verify(authority.root(), Usage::Sign, slow_clock).unwrap();
+        assert_eq!(read.verify(authority.root(), NOW).unwrap_err().code(), "TED-1127");
         assert_eq!(read.expect_kind(EnvelopeKind::RECEIPT).unwrap_err().code(), "TED-1124");
     }
 
     #[test]
-    fn no_byte_of_an_envelope_can_change() {
-        let (authority, _, envelope) = fixture();
-        let bytes = envelope.to_bytes();
-        for at in 0..bytes.len() {
-            let mut flipped = bytes.to_vec();
-            flipped[at] ^= 0x10;
-            let verdict =
-                Envelope::from_bytes(&flipped).and_then(|envelope| envelope.verify(authority.root(), Usage::Sign, NOW));
-            assert!(verdict.is_err(), "byte {at} of {}", bytes.len());
+    fn every_kind_of_certificate_may_say_only_what_is_its_own_to_say() {
+        let authority = authority();
+        for usage in Usage::ISSUED.into_iter().chain([Usage::Authority]) {
+            let signer = signer(&authority, usage);
+            for kind in KINDS {
+                let verdict = sealed(&authority, &signer, kind).verify(authority.root(), NOW);
+                let expected = (kind.signer() != Some(usage)).then_some("TED-1104");
+                assert_eq!(verdict.as_ref().err().map(Coded::code), expected, "{usage} says {kind:?}");
+            }
+        }
+        // A certificate for encryption says nothing at all.
+        assert!(KINDS.iter().all(|kind| kind.signer() != Some(Usage::SubscriberEncryption)));
+        assert!(KINDS.iter().all(|kind| kind.signer() != Some(Usage::DistributorTls)));
+    }
+
+    #[test]
+    fn no_byte_of_an_envelope_of_any_kind_can_change() {
+        let authority = authority();
+        for kind in KINDS {
+            let signer = signer(&authority, kind.signer().unwrap());
+            let envelope = sealed(&authority, &signer, kind);
+            envelope.verify(authority.root(), NOW).unwrap();
+            let bytes = envelope.to_bytes();
+            for at in 0..bytes.len() {
+                let mut flipped = bytes.to_vec();
+                flipped[at] ^= 0x10;
+                let verdict =
+                    Envelope::from_bytes(&flipped).and_then(|envelope| envelope.verify(authority.root(), NOW));
+                assert!(verdict.is_err(), "byte {at} of {} of {kind:?}", bytes.len());
+            }
         }
     }
 
     #[test]
-    fn envelopes_out_of_time_of_other_fleets_and_by_other_uses_are_refused() {
-        let (authority, _, envelope) = fixture();
-        let (stranger, ..) = fixture();
+    fn envelopes_out_of_time_and_of_other_fleets_are_refused_and_a_slow_clock_refuses_none() {
+        let (authority, stranger) = (authority(), authority());
+        let envelope = sealed(&authority, &signer(&authority, Usage::Sign), EnvelopeKind::RELEASE_STATEMENT);
+        envelope.verify(authority.root(), UnixMillis::from_millis(0)).unwrap();
         let after = NOW.plus(MONTH).plus(Duration::from_millis(1));
-        for (root, usage, now, code) in [
-            (authority.root(), Usage::Sign, after, "TED-1123"),
-            (stranger.root(), Usage::Sign, NOW, "TED-1121"),
-            (authority.root(), Usage::SubscriberIdentity, NOW, "TED-1104"),
-            (authority.root(), Usage::Authority, NOW, "TED-1104"),
-        ] {
-            assert_eq!(envelope.verify(root, usage, now).unwrap_err().code(), code);
+        for (root, now, code) in [(authority.root(), after, "TED-1123"), (stranger.root(), NOW, "TED-1121")] {
+            assert_eq!(envelope.verify(root, now).unwrap_err().code(), code);
+        }
+    }
+
+    #[test]
+    fn a_distributor_that_issues_a_leaf_in_anothers_name_gains_nothing() {
+        let (victim, attacker) = (authority(), authority());
+        // Same name, other key: whatever it issues and signs counts only in its own fleet.
+        for kind in KINDS {
+            let forger = signer(&attacker, kind.signer().unwrap());
+            let mut envelope = sealed(&attacker, &forger, kind);
+            assert_eq!(envelope.verify(victim.root(), NOW).unwrap_err().code(), "TED-1121");
+            let body = EnvelopeBody { distributor: victim.root().key_hash(), ..envelope.body().clone() };
+            envelope = Envelope::seal(&AwsLc, &forger, body).unwrap();
+            assert_eq!(envelope.verify(victim.root(), NOW).unwrap_err().code(), "TED-1105");
         }
     }
 }

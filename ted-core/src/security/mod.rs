@@ -14,6 +14,7 @@ mod judge;
 mod keystore;
 mod receipt;
 mod root;
+mod seal;
 mod signature;
 mod statement;
 mod token;
@@ -35,6 +36,7 @@ pub use judge::{
 pub use keystore::{HeldKey, Keystore, KeystoreError};
 pub use receipt::{Receipt, Stage};
 pub use root::DistributorRoot;
+pub use seal::{ContentKey, EpochSecret, FrameSealer, SALT_BYTES, SEAL_BYTES, SealError};
 pub use signature::{Signature, sign, signed_message};
 pub use statement::{Carried, PackageRef, ReleaseStatement};
 pub use token::{Token, TokenError, TokenId};

@@ -11,7 +11,7 @@ use crate::id::{DistributionId, KeyHash};
 use crate::limits::Limits;
 use crate::node::fetch;
 use crate::protocol::{Delivery, DeliveryAction, Fetch, FetchTarget, Offer, OfferAnswer, Refused, Statement};
-use crate::security::{DistributorRoot, Envelope, EnvelopeKind, ReleaseStatement, Usage};
+use crate::security::{DistributorRoot, Envelope, EnvelopeKind, ReleaseStatement};
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
@@ -93,7 +93,7 @@ impl State {
         envelope.expect_kind(EnvelopeKind::RELEASE_STATEMENT)?;
         // An expired statement is judged by the delivery, which raises an alarm; its signature has to hold all the same.
         let at = self.now(&root.key_hash()).min(envelope.body().expires).max(envelope.body().issued);
-        envelope.verify(root, Usage::Sign, at)?;
+        envelope.verify(root, at)?;
         Ok(envelope)
     }
 
