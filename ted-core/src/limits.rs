@@ -77,6 +77,14 @@ pub struct Limits {
     /// windows, and 16 KiB for each of 3,000 that send at once. Blocks that are read ahead come on top: two of
     /// `block_bytes_max` for each Fetch that is served.
     pub send_budget_bytes: u64,
+    /// Standing envelopes that one announcement may name: a page of the revocation list for every 500 keys, and a few.
+    pub announced_envelopes_max: usize,
+    /// Keys on one page of a revocation list: with their serial numbers they need half of an envelope.
+    pub revocation_page_keys_max: usize,
+    /// Pages of a revocation list: 25,000 keys, more than a fleet of 10,000 nodes replaces in its life.
+    pub revocation_pages_max: u16,
+    /// Serial numbers that stand beside one revoked key: those of its certificates that still hold.
+    pub revocation_serials_max: usize,
 }
 
 impl Limits {
@@ -115,6 +123,10 @@ impl Limits {
         handshakes_max: 1024,
         close_reason_chars_max: 300,
         send_budget_bytes: 48 * MIB,
+        announced_envelopes_max: 64,
+        revocation_page_keys_max: 500,
+        revocation_pages_max: 50,
+        revocation_serials_max: 2,
     };
 }
 

@@ -1,5 +1,6 @@
 //! The Distributor: it builds revisions, states what is current, offers, serves, enrols, and collects receipts.
 
+mod announce;
 mod build;
 mod enrol;
 mod error;
@@ -9,6 +10,7 @@ mod names;
 mod peers;
 mod release;
 mod report;
+mod revoke;
 mod rotation;
 mod send;
 mod source;
@@ -35,6 +37,7 @@ pub use report::{
     BuildOutcome, BuiltRevision, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus, FiringReport,
     IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, SendOptions, SendPlan, SubscriberStatus,
 };
+pub use revoke::RevokedRow;
 pub use rotation::Renew;
 pub use source::{Exclude, FolderSource, Unreadable};
 

@@ -13,6 +13,7 @@ mod invite;
 mod judge;
 mod keystore;
 mod receipt;
+mod revocation;
 mod root;
 mod seal;
 mod signature;
@@ -35,6 +36,7 @@ pub use judge::{
 };
 pub use keystore::{HeldKey, Keystore, KeystoreError};
 pub use receipt::{Receipt, Stage};
+pub use revocation::{ReasonError, RevocationList, RevocationReason, RevokedKey};
 pub use root::DistributorRoot;
 pub use seal::{ContentKey, EpochSecret, FrameSealer, SALT_BYTES, SEAL_BYTES, SealError};
 pub use signature::{Signature, sign, signed_message};
