@@ -63,7 +63,6 @@ impl State {
     }
 
     /// The Subscribers that said that they hold this envelope.
-    #[expect(dead_code, reason = "for what replaces the Distributor's certificate")]
     pub(super) fn acknowledged(&self, kind: EnvelopeKind, id: &EnvelopeId) -> Result<Vec<KeyHash>, Error> {
         let prefix = acknowledged_prefix(kind, id);
         let rows = self.records.list::<UnixMillis>(&prefix)?;

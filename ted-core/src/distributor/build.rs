@@ -54,6 +54,11 @@ impl State {
         Ok(self.records.get(&newest_key(distribution))?)
     }
 
+    /// Makes this the newest revision.
+    pub(super) fn set_newest(&self, distribution: &Distribution, built: &BuiltRevision) -> Result<(), Error> {
+        Ok(self.records.put(&newest_key(distribution), built)?)
+    }
+
     fn build_now(&self, distribution: &Distribution) -> Result<BuildOutcome, Error> {
         let mut attempt = 1;
         loop {
@@ -206,9 +211,10 @@ fn newest_key(distribution: &Distribution) -> String {
     format!("newest/{}", distribution.id)
 }
 
-struct Signer<'a> {
-    crypto: &'a dyn Crypto,
-    identity: &'a Identity,
+/// Signs the roots of packages.
+pub(super) struct Signer<'a> {
+    pub(super) crypto: &'a dyn Crypto,
+    pub(super) identity: &'a Identity,
 }
 
 impl RootSigner for Signer<'_> {

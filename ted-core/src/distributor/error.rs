@@ -67,6 +67,15 @@ pub enum DistributorError {
     /// A request for certificates for another key than that of the connection it came over.
     #[error("the request for certificates is for another key than the one that sent it")]
     ForeignRequest,
+    /// No certificate is prepared that could take over.
+    #[error("no certificate is prepared to take over from the present one")]
+    NothingPrepared,
+    /// A package was signed under a certificate that this Distributor never had.
+    #[error("a kept package was signed under a certificate that this Distributor never had")]
+    ForeignPackage,
+    /// The keystore is there, and new keys were asked for in its place.
+    #[error("the keystore is there: `certificate rekey` without a lost one retires it")]
+    KeystoreThere,
     /// An invite needs at least one endpoint at which this Distributor is reached.
     #[error("this Distributor does not know at which endpoint it is reached")]
     NoEndpoint,
@@ -102,6 +111,9 @@ impl Coded for DistributorError {
             Self::TooManyPending => "TED-1213",
             Self::ForeignReceipt => "TED-1841",
             Self::ForeignRequest => "TED-1140",
+            Self::NothingPrepared => "TED-1828",
+            Self::ForeignPackage => "TED-1829",
+            Self::KeystoreThere => "TED-1885",
             Self::NoEndpoint => "TED-1838",
             Self::RevokedKey(_) => "TED-1195",
             Self::NothingToRevoke(_) => "TED-1196",

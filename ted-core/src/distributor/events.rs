@@ -85,6 +85,11 @@ pub enum DistributorEvent {
         /// Until when it holds.
         until: UnixMillis,
     },
+    /// Another CA key speaks for this Distributor now.
+    Replaced {
+        /// Its short form.
+        fingerprint: String,
+    },
     /// An operator has to know this. It is told once, and stands in the status until it is mended.
     Alarm {
         /// The stable code.

@@ -8,7 +8,9 @@ mod events;
 mod fleet;
 mod names;
 mod peers;
+mod rekey;
 mod release;
+mod replace;
 mod report;
 mod revoke;
 mod rotation;
@@ -16,6 +18,7 @@ mod send;
 mod source;
 mod standing;
 mod state;
+mod succession;
 mod walk;
 
 use std::net::SocketAddr;
@@ -33,6 +36,8 @@ use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
 pub use error::DistributorError;
 pub use events::DistributorEvent;
+pub use rekey::RekeyReport;
+pub use replace::{GRACE, ReplacementReport};
 pub use report::{
     BuildOutcome, BuiltRevision, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus, FiringReport,
     IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, SendOptions, SendPlan, SubscriberStatus,
@@ -50,13 +55,27 @@ const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Ad
 const INVITE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What a Distributor is told when it is opened.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     pub(crate) name: Option<NodeName>,
     pub(crate) listen: SocketAddr,
     pub(crate) advertise: Vec<Endpoint>,
     pub(crate) silence: Silence,
+    pub(crate) keys: Keys,
+    /// Asked before each step of a change, so that tests can stop it there.
+    #[cfg(test)]
+    pub(crate) steps: Option<Arc<dyn crate::store::Steps>>,
+}
+
+/// What is expected of the keystore.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Keys {
+    /// It is there, or there never was one.
+    #[default]
+    Kept,
+    /// It is gone for good, and new keys take over.
+    Lost,
 }
 
 /// Opens a [`Distributor`].
@@ -127,8 +146,16 @@ pub struct Distributor {
 impl Distributor {
     /// A Distributor that keeps everything in the folder `data`.
     pub fn builder(data: impl Into<PathBuf>) -> DistributorBuilder {
-        let settings =
-            Settings { data: data.into(), name: None, listen: LISTEN, advertise: vec![], silence: Silence::default() };
+        let settings = Settings {
+            data: data.into(),
+            name: None,
+            listen: LISTEN,
+            advertise: vec![],
+            silence: Silence::default(),
+            keys: Keys::Kept,
+            #[cfg(test)]
+            steps: None,
+        };
         DistributorBuilder { settings, clock: Arc::new(SystemClock), crypto: Arc::new(AwsLc) }
     }
 
@@ -182,10 +209,11 @@ impl Distributor {
         state::lock(&self.state.fleet).clone()
     }
 
-    /// Its certificate as PEM: what Subscribers have to be brought, as `<name>.cer`.
+    /// Its certificate as PEM, with the word of the one before it where there was one: what Subscribers have to be
+    /// brought, as `<name>.cer`.
     #[must_use]
     pub fn certificate_pem(&self) -> String {
-        self.state.own().authority.root().certificate().pem()
+        self.state.root_file().pem()
     }
 
     /// The short form of its key, as Subscribers print it too.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::distributor::events::DistributorEvent;
 use crate::distributor::peers::Network;
 use crate::distributor::rotation::open_own;
-use crate::distributor::{DistributorError, Settings};
+use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
 use crate::limits::Limits;
@@ -19,8 +19,8 @@ use crate::node::{Alarm, Clock, EventBus, Links, RecordBatch, Records};
 use crate::protocol::Firing;
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
-    DataDir, DurableFile, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
-    StandingEnvelopes,
+    DataDir, DurableFile, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences,
+    SledCatalog, StandingEnvelopes,
 };
 
 /// What a Distributor keeps while it is open.
@@ -34,6 +34,8 @@ pub(super) struct State {
     pub(super) security: SecurityDir,
     pub(super) registrations: Registrations,
     pub(super) sequences: Sequences,
+    /// The certificates that this Distributor had before.
+    pub(super) lineage: Lineage,
     pub(super) revocations: Revocations,
     /// What is announced to Subscribers.
     pub(super) standing: StandingEnvelopes,
@@ -70,6 +72,15 @@ pub(super) struct Own {
     pub(super) signing: Identity,
     /// Is shown on connections.
     pub(super) tls: Identity,
+    /// The CAs that this one replaced a short while ago: nodes that were away still ask for them.
+    pub(super) former: Vec<FormerOwn>,
+}
+
+/// A CA that was replaced a short while ago.
+#[derive(Debug)]
+pub(super) struct FormerOwn {
+    pub(super) authority: Authority,
+    pub(super) tls: Identity,
 }
 
 /// How much of a package one Subscriber was served, over however many fetches.
@@ -96,9 +107,19 @@ impl State {
         let open = if there { DataDir::open } else { DataDir::create };
         let data = open(&settings.data, NodeRole::Distributor)?;
         let now = clock.now();
-        let open = if data.security().exists() { SecurityDir::open } else { SecurityDir::create };
+        let open = match (data.security().exists(), settings.keys) {
+            (false, _) => SecurityDir::create,
+            (true, Keys::Kept) => SecurityDir::open,
+            (true, Keys::Lost) => SecurityDir::open_without_keystore,
+        };
         let security = open(&data.security(), NodeRole::Distributor)?;
-        let own = open_own(&security, &settings, &*crypto, now)?;
+        #[cfg(test)]
+        let security = match &settings.steps {
+            Some(steps) => security.with_steps(steps.clone()),
+            None => security,
+        };
+        let lineage = Lineage::open(&security)?;
+        let own = open_own(&security, &lineage, &settings, &*crypto, now)?;
         let catalog = SledCatalog::open(&data.catalog())?;
         let records = Records::new(Arc::new(catalog));
         let fleet = load_fleet(&records)?;
@@ -110,11 +131,12 @@ impl State {
             let firing = Firing::decode(&bytes, &Limits::DEFAULT)?;
             firings.insert(firing.id(), firing);
         }
-        Ok(Self {
+        let state = Self {
             data,
             instance: InstanceId::from_bytes(instance),
             registrations: Registrations::open(&security)?,
             sequences: Sequences::open(&security)?,
+            lineage,
             revocations: Revocations::open(&security)?,
             standing: StandingEnvelopes::open(&security)?,
             announcing: Notify::new(),
@@ -138,7 +160,9 @@ impl State {
             settings,
             clock,
             crypto,
-        })
+        };
+        state.finish_succession()?;
+        Ok(state)
     }
 
     /// What this node is now; renewed while it runs, so a value is only good for one piece of work.

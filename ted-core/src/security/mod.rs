@@ -13,6 +13,7 @@ mod invite;
 mod judge;
 mod keystore;
 mod receipt;
+mod replacement;
 mod revocation;
 mod root;
 mod seal;
@@ -36,6 +37,7 @@ pub use judge::{
 };
 pub use keystore::{HeldKey, Keystore, KeystoreError};
 pub use receipt::{Receipt, Stage};
+pub use replacement::{Replacement, ReplacementState, RootFile, SignedTime};
 pub use revocation::{ReasonError, RevocationList, RevocationReason, RevokedKey};
 pub use root::DistributorRoot;
 pub use seal::{ContentKey, EpochSecret, FrameSealer, SALT_BYTES, SEAL_BYTES, SealError};
@@ -46,3 +48,4 @@ pub use trust::TrustError;
 pub use usage::Usage;
 
 pub(crate) use certificate::clock_text;
+use certificate::pem_text;

@@ -8,6 +8,7 @@ mod data_dir;
 mod depot;
 mod durable;
 mod file;
+mod lineage;
 mod part_file;
 mod read_at;
 mod security_dir;
@@ -15,6 +16,8 @@ mod security_state;
 mod staged_file;
 mod standing;
 mod steps;
+#[cfg(test)]
+pub(crate) use steps::tests::StopAfter;
 
 pub use catalog::{Batch, Catalog, CatalogError, Committed, Lease, MemoryCatalog, Record, SledCatalog};
 pub use data_dir::{DataDir, DataDirError, NodeRole};
@@ -23,6 +26,7 @@ pub use depot::{
 };
 pub use durable::{DurableFile, StateError};
 pub use file::{FileError, create_folders, free_bytes, sync_folder};
+pub use lineage::{Former, Lineage};
 pub use part_file::PartFile;
 pub use security_dir::{IgnoredFile, SecurityDir, SecurityDirError, Trust, TrustedIn, TrustedRoot};
 pub use security_state::{Floors, Registration, Registrations, Sequences};

@@ -108,7 +108,11 @@ impl State {
         let bytes = fetched.collect(limits.envelope_bytes_max).await?;
         let (state, id) = (self.clone(), announced.id);
         let taking = move || state.accept_envelope(&fleet, &id, &bytes);
-        tokio::task::spawn_blocking(taking).await.map_err(|_| SubscriberError::Worker)?
+        tokio::task::spawn_blocking(taking).await.map_err(|_| SubscriberError::Worker)??;
+        if self.lineage.former(&fleet).is_some() {
+            self.links.spawn(self.clone().move_on(connection.clone(), fleet));
+        }
+        Ok(())
     }
 
     /// Judges an envelope, puts it in force, and has it stand. Blocks on the disk.
@@ -118,7 +122,9 @@ impl State {
         if envelope.id() != *id {
             return Err(AnnouncedError::NotAnnounced.into());
         }
-        envelope.verify(&root, self.now(fleet))?;
+        // What corrects the time is not judged by the time that it corrects.
+        let is_time = envelope.body().kind == EnvelopeKind::TIME;
+        envelope.verify(&root, if is_time { self.clock.now() } else { self.now(fleet) })?;
         self.refuse_revoked(fleet, &envelope.body().issuer)?;
         let slot = slot_of(fleet, &envelope)?;
         let (kind, offered) = (envelope.body().kind, envelope.body().sequence);
@@ -146,6 +152,8 @@ impl State {
     fn apply_envelope(self: &Arc<Self>, slot: &StandingSlot, envelope: &Envelope) -> Result<(), Error> {
         match slot.kind {
             EnvelopeKind::REVOCATION_LIST => self.apply_revocations(&slot.fleet, envelope),
+            EnvelopeKind::REPLACEMENT => self.apply_replacement(&slot.fleet, envelope),
+            EnvelopeKind::TIME => self.apply_time(&slot.fleet, envelope),
             other => Err(AnnouncedError::NotStanding(other).into()),
         }
     }
@@ -178,6 +186,7 @@ fn slot_of(fleet: &KeyHash, envelope: &Envelope) -> Result<StandingSlot, Error> 
     let kind = envelope.body().kind;
     let (recipient, page) = match kind {
         EnvelopeKind::REVOCATION_LIST => (None, RevocationList::from_payload(&envelope.body().payload)?.page),
+        EnvelopeKind::REPLACEMENT | EnvelopeKind::TIME => (None, 0),
         other => return Err(AnnouncedError::NotStanding(other).into()),
     };
     Ok(StandingSlot { fleet: *fleet, kind, recipient, page })

@@ -1,5 +1,6 @@
 //! What follows an accepted offer: receive, verify, keep, extract, and say so in receipts.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::security::{PackageRef, Receipt, ReleaseStatement, Stage};
 use crate::store::{Depot, FinishedFile, PackagePlace, PartFile};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
-use crate::subscriber::receive::{Piece, Reception, ReceptionError, Search};
+use crate::subscriber::receive::{Piece, Reception, ReceptionError, Search, Twin};
 use crate::subscriber::report::ExtractionRow;
 use crate::subscriber::state::{Key, State, lock};
 use crate::subscriber::targets::{TargetRule, Variables};
@@ -186,6 +187,8 @@ impl State {
                     .map_err(|refused| SubscriberError::Statement(refused.to_string()))?;
                 Ok(())
             }),
+            twin: self.clone().finds_twin(),
+            twin_failed: false.into(),
             progress: Box::new(|_| {}),
             started: tokio::time::Instant::now(),
         };
@@ -201,7 +204,9 @@ impl State {
         tracing::info!(distribution = %name, revision = %statement.revision, bytes = package.bytes, "receiving");
         self.events.emit(SubscriberEvent::Accepted { distribution: name.clone(), revision: statement.revision });
         let place = PackagePlace::of_root(root.name(), index.root());
-        let (part, map, search) = self.open_part(&index, &place).await?;
+        let twin = if reception.twin_failed.into_inner() { None } else { (reception.twin)(index.root()) };
+        reception.twin_failed = false.into();
+        let (part, map, search) = self.open_part(&index, &place, twin).await?;
         let part = Arc::new(part);
         let received = reception.body(&index, part.clone(), (map, search)).await;
         drop(reception);
@@ -216,6 +221,17 @@ impl State {
         let keeping = move || state.keep(fleet, &statement, (&index, &pieces), place, part);
         tokio::task::spawn_blocking(keeping).await.map_err(|_| ReceptionError::Stopping)??;
         Ok(name)
+    }
+
+    /// A package that is here with the same table has the same frames, whatever its root says otherwise.
+    fn finds_twin(self: Arc<Self>) -> Twin {
+        Box::new(move |root| {
+            let here = self.depot.packages().into_iter().find(|info| {
+                (info.root.table, info.root.body_bytes) == (root.table, root.body_bytes)
+                    && info.root.distribution == root.distribution
+            })?;
+            File::open(self.depot.path_of(here.id)?).ok()
+        })
     }
 
     fn receiving_progress(
@@ -246,6 +262,7 @@ impl State {
         &self,
         index: &PackageIndex,
         place: &PackagePlace,
+        twin: Option<File>,
     ) -> Result<(PartFile, FrameMap, Search), ReceptionError> {
         let (index, folder) = (index.clone(), self.depot.folder(place));
         let trusted = self.trusted_root(&index.root().distributor);
@@ -254,10 +271,13 @@ impl State {
             trusted?;
             let (part, map, search) = match PartFile::salvage(&folder, index.bytes())? {
                 Some(part) => (part, None, Search::Everywhere),
-                None => {
-                    let (part, map) = PartFile::open(&folder, index.bytes())?;
-                    (part, map, Search::UntilWrong)
-                }
+                None => match (PartFile::open(&folder, index.bytes())?, twin) {
+                    ((part, None), Some(mut twin)) => {
+                        part.copy_from(&mut twin, index.frame_range(0).start + index.root().body_bytes)?;
+                        (part, None, Search::Everywhere)
+                    }
+                    ((part, map), _) => (part, map, Search::UntilWrong),
+                },
             };
             let (id, bytes, frames) = (index.id(), index.bytes(), index.body_frames());
             let kept = map.and_then(|map| FrameMap::decode(&map, &Limits::DEFAULT).ok());
@@ -272,7 +292,7 @@ impl State {
     /// Takes a complete package in: digest, `distfile.ted`, the Distributor's certificate into the keystore, the floor,
     /// and only then the record that makes it count as verified.
     fn keep(
-        &self,
+        self: &Arc<Self>,
         fleet: KeyHash,
         statement: &ReleaseStatement,
         (index, pieces): (&PackageIndex, &[Piece]),
@@ -295,7 +315,7 @@ impl State {
     }
 
     fn take_in(
-        &self,
+        self: &Arc<Self>,
         fleet: KeyHash,
         statement: &ReleaseStatement,
         index: &PackageIndex,
@@ -305,7 +325,8 @@ impl State {
         let disclosure = index.root().disclosure.as_ref();
         let name = disclosure.map(|disclosure| disclosure.distribution_name.clone());
         let name = name.ok_or_else(|| SubscriberError::Statement("the package is sealed".to_owned()))?;
-        wait(self.depot.put(FinishedFile { path: part.finish()?, place }))?;
+        let info = wait(self.depot.put(FinishedFile { path: part.finish()?, place }))?;
+        let predecessor = self.predecessor_of(&fleet)?;
         self.security.promote(&fleet).map_err(Error::from)?;
         let issued = self.floors.get(&fleet, &statement.distribution).issued;
         let floor = Floor { revision: statement.revision, issued };
@@ -317,7 +338,11 @@ impl State {
             bytes: index.bytes(),
             proposed_target: statement.target().map(ToOwned::to_owned),
         };
-        Ok(self.records.put(&held_key(&fleet, &statement.distribution), &held)?)
+        self.records.put(&held_key(&fleet, &statement.distribution), &held)?;
+        if let Some(old) = predecessor {
+            self.take_over(&old, &self.trusted_root(&fleet)?)?;
+        }
+        self.drop_former_packages(&fleet, &info)
     }
 
     pub(super) fn held(&self, fleet: &KeyHash, distribution: &DistributionId) -> Result<Option<Held>, Error> {
@@ -438,10 +463,11 @@ impl State {
         let _one_at_a_time = lock(&self.extracting);
         let previous = self.extracted(&fleet, &distribution)?.filter(|previous| previous.target == path);
         // The package before this one may be gone; then nothing counts as made by it.
-        let previous = previous.and_then(|previous| open_package(&self.depot, previous.package, &root).ok());
+        let opened = |id| open_package(&self.depot, id, &self.package_root(&fleet, id)?);
+        let previous = previous.and_then(|previous| opened(previous.package).ok());
         let previous: Option<Vec<Entry>> =
             previous.map(|(index, _)| index.catalog().iter().map(|row| row.entry.clone()).collect());
-        let (index, file) = open_package(&self.depot, held.package, &root)?;
+        let (index, file) = opened(held.package)?;
         let target = Target::open(&path, Create::Missing)?;
         recover(&target, &distribution)?;
         let threads = self.settings.threads.map_or(0, usize::from);

@@ -89,6 +89,14 @@ pub enum SubscriberError {
     /// This node has no certificates of that Distributor yet.
     #[error("this node is not enrolled with the Distributor {0}")]
     NotEnrolled(NodeName),
+    /// A certificate that is to take over carries another name.
+    #[error("the certificate that is to take over is for {found}, and the Distributor is {wanted}")]
+    UnfitSuccessor {
+        /// The name it carries.
+        found: NodeName,
+        /// The Distributor's name.
+        wanted: NodeName,
+    },
     /// The Distributor's operator has to approve this node's name first.
     #[error("the Distributor {name} has to approve this node's name first; fingerprint {fingerprint}")]
     AwaitsApproval {
@@ -127,6 +135,7 @@ impl Coded for SubscriberError {
             Self::TargetNotAllowed { .. } => "TED-1858",
             Self::BadTarget { .. } => "TED-1859",
             Self::NotEnrolled(_) => "TED-1864",
+            Self::UnfitSuccessor { .. } => "TED-1881",
             Self::AwaitsApproval { .. } => "TED-1880",
             Self::NothingToExtract(_) => "TED-1860",
             Self::Statement(_) => "TED-1861",

@@ -50,6 +50,13 @@ pub enum SubscriberEvent {
         /// Which Distributor.
         distributor: NodeName,
     },
+    /// Another CA key speaks for a Distributor now.
+    Replaced {
+        /// Which Distributor.
+        distributor: NodeName,
+        /// The short form of its new key.
+        fingerprint: String,
+    },
     /// An operator has to know this. It is told once, and stands in the status until it is mended.
     Alarm {
         /// The stable code.

@@ -13,6 +13,7 @@ mod renewal;
 mod report;
 mod state;
 mod status;
+mod succession;
 mod targets;
 mod trust;
 
@@ -124,7 +125,10 @@ impl SubscriberBuilder {
         let Self { settings, clock, crypto } = self;
         let opening = move || State::open(settings, clock, crypto);
         let state = tokio::task::spawn_blocking(opening).await.map_err(|_| SubscriberError::Worker)??;
-        Ok(Subscriber { state: Arc::new(state) })
+        let state = Arc::new(state);
+        let subscriber = Subscriber { state };
+        subscriber.blocking(|state| state.finish_successions()).await?;
+        Ok(subscriber)
     }
 
     /// Does all that an invite is for: opens the state under the invited name, trusts the Distributor, and enrols.

@@ -9,9 +9,10 @@ use crate::codec;
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
 use crate::limits::Limits;
-use crate::node::{Alarm, fetch};
+use crate::node::{Alarm, fetch, wait};
 use crate::protocol::{Delivery, DeliveryAction, Fetch, FetchTarget, Offer, OfferAnswer, Refused, Statement};
 use crate::security::{DistributorRoot, Envelope, EnvelopeKind, ReleaseStatement};
+use crate::store::Depot as _;
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
@@ -138,7 +139,10 @@ impl State {
 
     fn new_delivery(&self, fleet: KeyHash, distribution: DistributionId) -> Result<Delivery, Error> {
         let floor = self.floors.get(&fleet, &distribution);
-        let verified = self.held(&fleet, &distribution)?.map(|held| held.revision);
+        // What was signed under a certificate that this one took over from gets a new root first.
+        let held = self.held(&fleet, &distribution)?;
+        let info = held.map(|held| wait(self.depot.info(held.package))).transpose()?.flatten();
+        let verified = info.filter(|info| info.root.distributor == fleet).map(|info| info.root.revision);
         Ok(Delivery::new(floor, verified, Limits::DEFAULT))
     }
 

@@ -136,7 +136,8 @@ impl State {
         let threads =
             self.settings.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from);
         let rows = self.meant(name)?.into_iter().map(|((fleet, distribution), held)| {
-            let opened = self.trusted_root(&fleet).and_then(|root| open_package(&self.depot, held.package, &root));
+            let opened =
+                self.package_root(&fleet, held.package).and_then(|root| open_package(&self.depot, held.package, &root));
             let (fault, different) = match &opened {
                 Err(error) => (Some(said(error)), vec![]),
                 Ok((index, file)) => {
