@@ -35,7 +35,7 @@ const ATTEMPTS: u32 = 2;
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Revisions that stay: the newest, and the one before it, which a Subscriber may be in the middle of.
-const REVISIONS_KEPT: usize = 2;
+pub(super) const REVISIONS_KEPT: usize = 2;
 
 impl State {
     /// Builds the newest state of a Distribution, if it is not built yet.
@@ -77,6 +77,11 @@ impl State {
         let distribution = lock(&self.fleet).distribution(name)?.clone();
         let entries = source_of(&distribution)?.entries(&mut |_| {})?;
         let newest = self.newest_package(&distribution)?;
+        if let Some((newest, _)) = &newest
+            && self.is_rolled_back(&distribution, newest, &entries)?
+        {
+            return Ok(false);
+        }
         Ok(newest.is_none_or(|(_, index)| !same_but_content(index.catalog(), &entries)))
     }
 
@@ -94,7 +99,7 @@ impl State {
         })?;
         let newest = self.newest_package(distribution)?;
         if let Some((newest, index)) = &newest
-            && same_but_content(index.catalog(), &entries)
+            && (same_but_content(index.catalog(), &entries) || self.is_rolled_back(distribution, newest, &entries)?)
         {
             return Ok(BuildOutcome::Unchanged(newest.clone()));
         }

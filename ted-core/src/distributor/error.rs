@@ -76,6 +76,14 @@ pub enum DistributorError {
     /// The keystore is there, and new keys were asked for in its place.
     #[error("the keystore is there: `certificate rekey` without a lost one retires it")]
     KeystoreThere,
+    /// The revision to go back to is not kept.
+    #[error("no such revision of Distribution `{name}` is kept; there is: {}", if kept.is_empty() { "none" } else { kept })]
+    NotKept {
+        /// The Distribution.
+        name: Label,
+        /// The older revisions that are kept.
+        kept: String,
+    },
     /// An invite needs at least one endpoint at which this Distributor is reached.
     #[error("this Distributor does not know at which endpoint it is reached")]
     NoEndpoint,
@@ -114,6 +122,7 @@ impl Coded for DistributorError {
             Self::NothingPrepared => "TED-1828",
             Self::ForeignPackage => "TED-1829",
             Self::KeystoreThere => "TED-1885",
+            Self::NotKept { .. } => "TED-1886",
             Self::NoEndpoint => "TED-1838",
             Self::RevokedKey(_) => "TED-1195",
             Self::NothingToRevoke(_) => "TED-1196",

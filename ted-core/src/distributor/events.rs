@@ -43,6 +43,17 @@ pub enum DistributorEvent {
         /// The package's length in bytes.
         bytes: u64,
     },
+    /// An operator went back: a new revision has the content of an older one.
+    RolledBack {
+        /// Which Distribution.
+        distribution: Label,
+        /// The revision that was the newest.
+        from: Revision,
+        /// The revision whose content it is.
+        to: Revision,
+        /// The new revision.
+        revision: Revision,
+    },
     /// A Subscriber is connected.
     Connected {
         /// Which one.

@@ -13,12 +13,14 @@ mod release;
 mod replace;
 mod report;
 mod revoke;
+mod rollback;
 mod rotation;
 mod send;
 mod source;
 mod standing;
 mod state;
 mod succession;
+mod time;
 mod walk;
 
 use std::net::SocketAddr;

@@ -97,10 +97,4 @@ impl State {
         (newest.package, newest.bytes) = (info.id, info.bytes);
         self.set_newest(distribution, &newest)
     }
-
-    /// The package of a Distribution's revision that is kept.
-    pub(super) fn kept(&self, distribution: &Distribution, revision: Revision) -> Result<Option<PackageInfo>, Error> {
-        let mut kept = wait(self.depot.list())?.into_iter();
-        Ok(kept.find(|info| (info.root.distribution, info.root.revision) == (distribution.id, revision)))
-    }
 }

@@ -11,7 +11,7 @@ use crate::extract::{Create, ExtractJob, ExtractOptions, Target, extract, recove
 use crate::id::{DistributionId, FiringId, KeyHash, PackageId, Revision};
 use crate::limits::Limits;
 use crate::name::{Label, NodeName};
-use crate::node::{judge_signature, keep_newest, open_package, wait};
+use crate::node::{RecordBatch, judge_signature, open_package, wait};
 use crate::package::{BodyReader, Entry, PackageError, PackageIndex, Root, verify_digest};
 use crate::protocol::{DeliveryEnd, Floor, FrameMap, Progress, ReceiverOptions, judge_root};
 use crate::security::{PackageRef, Receipt, ReleaseStatement, Stage};
@@ -20,6 +20,7 @@ use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::receive::{Piece, Reception, ReceptionError, Search, Twin};
 use crate::subscriber::report::ExtractionRow;
+use crate::subscriber::rollback::before_key;
 use crate::subscriber::state::{Key, State, lock};
 use crate::subscriber::targets::{TargetRule, Variables};
 
@@ -338,7 +339,14 @@ impl State {
             bytes: index.bytes(),
             proposed_target: statement.target().map(ToOwned::to_owned),
         };
-        self.records.put(&held_key(&fleet, &statement.distribution), &held)?;
+        let key = (fleet, statement.distribution);
+        let mut batch = RecordBatch::default().put(&held_key(&fleet, &statement.distribution), &held)?;
+        if let Some(before) =
+            self.held(&fleet, &statement.distribution)?.filter(|before| before.revision < held.revision)
+        {
+            batch = batch.put(&before_key(&key), &before)?;
+        }
+        self.records.apply(batch)?;
         if let Some(old) = predecessor {
             self.take_over(&old, &self.trusted_root(&fleet)?)?;
         }
@@ -493,7 +501,7 @@ impl State {
         let extracted =
             Extracted { revision: held.revision, package: held.package, target: path.clone(), at: self.clock.now() };
         self.records.put(&extracted_key(&fleet, &distribution), &extracted)?;
-        keep_newest(&self.depot, &distribution, 1)?;
+        self.keep_what_is_needed(&(fleet, distribution), &held)?;
         self.clear_superseded(index.root(), root.name());
         let (name, revision) = (&held.name, held.revision);
         tracing::info!(distribution = %name, %revision, to = %path.display(), files = summary.files_written, "extracted");

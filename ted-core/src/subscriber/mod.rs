@@ -11,6 +11,7 @@ mod receive;
 mod reference;
 mod renewal;
 mod report;
+mod rollback;
 mod state;
 mod status;
 mod succession;
@@ -274,6 +275,25 @@ impl Subscriber {
     pub async fn extract(&self, distribution: Option<&DistributionRef>) -> Result<Vec<ExtractionRow>, Error> {
         let distribution = distribution.cloned();
         self.blocking(move |state| state.extract_named(distribution.as_ref())).await
+    }
+
+    /// Goes back to the revision before the newest one: extracts it again, lowers the floor to it, and takes nothing
+    /// until something newer than what was gone back from is offered, or [`Subscriber::resume`].
+    ///
+    /// # Errors
+    /// When no earlier revision is kept, something is just being received, or the extraction fails.
+    pub async fn rollback(&self, distribution: &DistributionRef) -> Result<ExtractionRow, Error> {
+        let distribution = distribution.clone();
+        self.blocking(move |state| state.rollback(&distribution)).await
+    }
+
+    /// Ends a rollback: what is offered next is taken again.
+    ///
+    /// # Errors
+    /// When there was none.
+    pub async fn resume(&self, distribution: &DistributionRef) -> Result<(), Error> {
+        let distribution = distribution.clone();
+        self.blocking(move |state| state.resume(&distribution)).await
     }
 
     /// Verifies the packages that are kept and what was extracted from them, of one Distribution or of all. Nothing is

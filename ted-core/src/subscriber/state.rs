@@ -16,7 +16,7 @@ use crate::node::{Alarm, Clock, EventBus, Links, Records};
 use crate::protocol::Delivery;
 use crate::security::{Crypto, DistributorRoot, Identity, ReleaseStatement, Stage, Usage};
 use crate::store::{
-    DataDir, Floors, Lineage, LocalDepot, NodeRole, Revocations, SecurityDir, SledCatalog, StandingEnvelopes,
+    DataDir, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog, StandingEnvelopes,
 };
 use crate::subscriber::Settings;
 use crate::subscriber::deliveries::Job;
@@ -40,6 +40,7 @@ pub(super) struct State {
     pub(super) revocations: Revocations,
     /// The certificates that others took over from.
     pub(super) lineage: Lineage,
+    pub(super) pins: Pins,
     /// The standing envelopes that are in force.
     pub(super) envelopes: StandingEnvelopes,
     /// One announcement is taken at a time, so that what is newer comes later.
@@ -128,6 +129,7 @@ impl State {
             floors: Floors::open(&security)?,
             revocations: Revocations::open(&security)?,
             lineage: Lineage::open(&security)?,
+            pins: Pins::open(&security)?,
             envelopes: StandingEnvelopes::open(&security)?,
             taking: tokio::sync::Mutex::default(),
             security,

@@ -17,6 +17,7 @@ use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::report::{
     DistributionRow, DistributorRow, ExtractionRow, SubscriberStatus, TargetRow, VerifyRow,
 };
+use crate::subscriber::rollback::before_key;
 use crate::subscriber::state::{Key, KnownDistributor, State, known_key, lock};
 use crate::subscriber::targets::{TargetRule, check_target};
 use crate::transport::QuicConnection;
@@ -93,6 +94,7 @@ impl State {
                 bytes: standing.bytes.max(known_bytes),
                 bytes_total: standing.bytes_total.max(known_bytes),
                 target: target.and_then(Result::ok).map(|(target, _)| target),
+                rolled_back_to: self.pinned_at(&key),
                 trouble: standing.trouble.or(refused),
                 at: standing.at.or_else(|| extracted.map(|extracted| extracted.at)),
             });
@@ -109,7 +111,7 @@ impl State {
     pub(super) fn finish_interrupted(self: &Arc<Self>) -> Result<(), Error> {
         for ((fleet, distribution), held) in self.all_held()? {
             let extracted: Option<Extracted> = self.extracted(&fleet, &distribution)?;
-            if extracted.is_none_or(|extracted| extracted.revision < held.revision) {
+            if extracted.is_none_or(|extracted| extracted.revision != held.revision) {
                 self.start_job(Job::Extract { fleet, distribution, firing: None, revision: held.revision });
             }
         }
@@ -117,7 +119,7 @@ impl State {
     }
 
     /// What is held and meant by `name`; all of it without one.
-    fn meant(&self, name: Option<&DistributionRef>) -> Result<Vec<(Key, Held)>, Error> {
+    pub(super) fn meant(&self, name: Option<&DistributionRef>) -> Result<Vec<(Key, Held)>, Error> {
         let mut found = self.all_held()?;
         found
             .retain(|((fleet, _), held)| name.is_none_or(|name| name.means(&self.distributor_name(fleet), &held.name)));
@@ -240,6 +242,8 @@ impl State {
                 keep_newest(&self.depot, &distribution, 0)?;
                 self.records.delete(&held_key(&fleet, &distribution))?;
                 self.records.delete(&extracted_key(&fleet, &distribution))?;
+                self.records.delete(&before_key(&(fleet, distribution)))?;
+                self.pins.remove(&fleet, &distribution)?;
             }
         }
         self.forget_receipts(&fleet)?;

@@ -16,6 +16,7 @@ use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::report::Enrolment;
+use crate::subscriber::rollback::before_key;
 use crate::subscriber::state::{KnownDistributor, State, known_key, lock};
 use crate::transport::QuicConnection;
 
@@ -106,6 +107,7 @@ impl State {
         self.lineage.add(old, &to, self.clock.now())?;
         self.floors.carry_over(&from, &to)?;
         self.revocations.carry_over(&from, &to)?;
+        self.pins.carry_over(&from, &to)?;
         self.security.before(Step::Follow)?;
         self.move_records(old, new)?;
         self.security.before(Step::Follow)?;
@@ -139,6 +141,11 @@ impl State {
                     batch = batch.put(&held_key(&to, &id), &held)?;
                 }
                 batch = batch.delete(&key);
+            }
+        }
+        for (key, before) in self.records.list::<Held>(&format!("before/{from}/"))? {
+            if let Some(Ok(id)) = key.rsplit('/').next().map(str::parse::<DistributionId>) {
+                batch = batch.put(&before_key(&(to, id)), &before)?.delete(&key);
             }
         }
         for (key, extracted) in self.records.list::<Extracted>(&format!("extracted/{from}/"))? {
@@ -246,7 +253,7 @@ impl State {
         }
         for info in wait(self.depot.list())? {
             let of_former = self.lineage.descends(fleet, &info.root.distributor);
-            if of_former && info.root.distribution == distribution && info.root.revision <= revision {
+            if of_former && info.root.distribution == distribution && info.root.revision == revision {
                 wait(self.depot.delete(info.id))?;
             }
         }
