@@ -109,7 +109,7 @@ fn read_frames(job: &Job<'_>, gate: &Gate, to_compress: &SyncSender<(usize, Vec<
     Ok(())
 }
 
-fn read_frame(job: &Job<'_>, frame: &PlannedFrame, raw: &mut Vec<u8>) -> Result<(), BuildError> {
+pub(super) fn read_frame(job: &Job<'_>, frame: &PlannedFrame, raw: &mut Vec<u8>) -> Result<(), BuildError> {
     // The buffer's old bytes need no clearing: every byte of the frame is written below.
     raw.resize(frame.raw_bytes as usize, 0);
     let mut room = Room { raw, filled: 0 };

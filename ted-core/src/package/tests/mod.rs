@@ -13,6 +13,7 @@ mod build;
 mod cut_rule;
 mod every_byte;
 mod hostile;
+mod remake;
 mod round_trip;
 
 /// Frames of 64 KiB, so that a few hundred KiB have many.
