@@ -77,6 +77,16 @@ pub struct Limits {
     /// windows, and 16 KiB for each of 3,000 that send at once. Blocks that are read ahead come on top: two of
     /// `block_bytes_max` for each Fetch that is served.
     pub send_budget_bytes: u64,
+    /// Seconds after which a Subscriber reads a package that it keeps again, unless it is told otherwise: a week.
+    pub scrub_interval_seconds: u64,
+    /// The shortest such interval that may be set, in seconds: anything less is a load and no check.
+    pub scrub_interval_seconds_min: u64,
+    /// Bytes that a scrub reads in a second, unless it is told otherwise: a small part of what any disk gives.
+    pub scrub_bytes_per_second: u64,
+    /// Bytes after which a scrub notes how far it is: what a restart may cost again.
+    pub scrub_note_bytes: u64,
+    /// Numbers of damaged frames that are named in a receipt or a log line; of more, only the count is told.
+    pub damaged_frames_named_max: usize,
 }
 
 impl Limits {
@@ -115,6 +125,11 @@ impl Limits {
         handshakes_max: 1024,
         close_reason_chars_max: 300,
         send_budget_bytes: 48 * MIB,
+        scrub_interval_seconds: 7 * 24 * 3600,
+        scrub_interval_seconds_min: 60,
+        scrub_bytes_per_second: 16 * MIB,
+        scrub_note_bytes: 256 * MIB,
+        damaged_frames_named_max: 8,
     };
 }
 

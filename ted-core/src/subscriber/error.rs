@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::Coded;
+use crate::id::Revision;
 use crate::name::NodeName;
 
 /// Why a Subscriber refused a call, or could not do what a Distributor asked.
@@ -92,6 +93,24 @@ pub enum SubscriberError {
     /// Nothing of this Distribution is here to extract.
     #[error("no verified revision of `{0}` is here")]
     NothingToExtract(String),
+    /// A kept package turned out to be damaged just now, and was set aside.
+    #[error("revision {revision} of `{distribution}` is damaged and was set aside: {detail}")]
+    Damaged {
+        /// Whose package it is.
+        distribution: String,
+        /// Which revision.
+        revision: Revision,
+        /// What was found.
+        detail: String,
+    },
+    /// The newest revision is damaged and set aside until the Channel's next firing.
+    #[error("revision {revision} is set aside until the Channel's next firing: {detail}")]
+    SetAside {
+        /// Which revision.
+        revision: Revision,
+        /// What was found.
+        detail: String,
+    },
     /// The release statement is not what it should be.
     #[error("the release statement cannot be used: {0}")]
     Statement(String),
@@ -120,6 +139,8 @@ impl Coded for SubscriberError {
             Self::BadTarget { .. } => "TED-1859",
             Self::NotEnrolled(_) => "TED-1864",
             Self::NothingToExtract(_) => "TED-1860",
+            Self::Damaged { .. } => "TED-1873",
+            Self::SetAside { .. } => "TED-1874",
             Self::Statement(_) => "TED-1861",
             Self::Worker => "TED-1862",
             Self::Stopping => "TED-1863",

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
 use crate::limits::Limits;
 use crate::node::fetch;
-use crate::protocol::{Delivery, DeliveryAction, Fetch, FetchTarget, Offer, OfferAnswer, Refused, Statement};
+use crate::protocol::{DeliveryAction, Fetch, FetchTarget, Offer, OfferAnswer, Refused, Statement};
 use crate::security::{DistributorRoot, Envelope, EnvelopeKind, ReleaseStatement};
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
@@ -123,18 +123,13 @@ impl State {
         });
         if !matches!(answer, OfferAnswer::Refused(_)) {
             lock(&self.statements).insert(key, statement.release.clone());
+            self.remember_firing(&key, offer.firing)?;
         }
         self.carry_out(fleet, statement.release.distribution, actions)?;
         if answer == OfferAnswer::Current {
             self.start_job(Job::Confirm { fleet, statement: statement.release.clone(), firing: offer.firing });
         }
         Ok(answer)
-    }
-
-    fn new_delivery(&self, fleet: KeyHash, distribution: DistributionId) -> Result<Delivery, Error> {
-        let floor = self.floors.get(&fleet, &distribution);
-        let verified = self.held(&fleet, &distribution)?.map(|held| held.revision);
-        Ok(Delivery::new(floor, verified, Limits::DEFAULT))
     }
 
     /// Does what the delivery's machine asks for. Blocks on the disk.

@@ -127,6 +127,7 @@ impl State {
         for row in self.distributors()?.into_iter().filter(|row| row.endpoints.is_empty() && address.is_none()) {
             tracing::warn!(distributor = %row.name, "trusted, but nothing comes from it before this node has enrolled");
         }
+        tasks.spawn(self.clone().scrub_all(stop.clone()));
         tasks.spawn(self.clone().send_all_receipts(stop));
         Ok(address)
     }

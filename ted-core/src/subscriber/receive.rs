@@ -40,7 +40,11 @@ const BUFFERS_KEPT: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReceptionError {
     #[error("the package stayed damaged{}", .frame.map_or(String::new(), |frame| format!(": frame {frame}")))]
-    Corrupt { frame: Option<u64> },
+    Corrupt {
+        frame: Option<u64>,
+        /// What arrived of it, once there is something.
+        part: Option<PartFile>,
+    },
     #[error("the sender was silent for the connection timeout")]
     Silence,
     #[error("{0}")]
@@ -72,7 +76,7 @@ impl Coded for ReceptionError {
 impl From<GiveUp> for ReceptionError {
     fn from(cause: GiveUp) -> Self {
         match cause {
-            GiveUp::Corrupt { frame } => Self::Corrupt { frame },
+            GiveUp::Corrupt { frame } => Self::Corrupt { frame, part: None },
             GiveUp::Silence => Self::Silence,
             GiveUp::Refused(refused) => Self::Refused(refused),
         }

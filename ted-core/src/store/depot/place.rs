@@ -42,8 +42,9 @@ impl PackagePlace {
         &self.0
     }
 
-    /// The place that a path found on disk is, if it is one.
-    pub(super) fn from_found(folder: &Path) -> Option<Self> {
+    /// The place that a folder is, relative to the data directory, if it is one.
+    #[must_use]
+    pub fn from_found(folder: &Path) -> Option<Self> {
         let parts: Vec<&OsStr> = folder.iter().collect();
         let (revision, kind) = match parts[..] {
             [tier, _, revision, kind] if tier == "dist" => (revision, kind),
