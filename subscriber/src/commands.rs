@@ -63,7 +63,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Keystore(KeystoreCommand::Show { distributor }) => context.answer(&KeystoreShow { distributor }).await,
         Command::Target(command) => target(&context, command).await,
         Command::Extract { distribution } => extract(&context, distribution).await,
-        Command::Verify { distribution } => verify(&context, distribution).await,
+        Command::Verify { distribution, repair } => verify(&context, distribution, repair).await,
         Command::Doctor => doctor(&context).await,
         Command::Events { follow } => watch::events(&context.daemon().await?, follow, format).await,
         Command::Package(_) | Command::Generate(_) => Ok(()),
@@ -164,8 +164,8 @@ async fn extract(context: &Context, distribution: Option<DistributionRef>) -> Re
     output::print(context.format, &extracted)
 }
 
-async fn verify(context: &Context, distribution: Option<DistributionRef>) -> Result<(), ApiError> {
-    let verified = context.long(&DistributionVerify { distribution }).await?;
+async fn verify(context: &Context, distribution: Option<DistributionRef>, repair: bool) -> Result<(), ApiError> {
+    let verified = context.long(&DistributionVerify { distribution, repair }).await?;
     output::print(context.format, &verified)?;
     if verified.is_whole() {
         return Ok(());

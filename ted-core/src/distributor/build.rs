@@ -77,6 +77,28 @@ impl State {
 
     fn attempt(&self, distribution: &Distribution) -> Result<BuildOutcome, Error> {
         let source = source_of(distribution)?;
+        let (entries, skipped) = self.entries_of(distribution, &source)?;
+        let newest = self.newest_package(distribution)?;
+        if let Some((newest, index)) = &newest
+            && same_but_content(index.catalog(), &entries)
+        {
+            return Ok(BuildOutcome::Unchanged(newest.clone()));
+        }
+        self.build_entries(distribution, &source, entries, newest, skipped)
+    }
+
+    /// Builds a new revision, whether or not the source has changed.
+    pub(super) fn build_anew(&self, distribution: &Distribution) -> Result<BuiltRevision, Error> {
+        let source = source_of(distribution)?;
+        let (entries, skipped) = self.entries_of(distribution, &source)?;
+        Ok(self.build_entries(distribution, &source, entries, None, skipped)?.revision().clone())
+    }
+
+    fn entries_of(
+        &self,
+        distribution: &Distribution,
+        source: &FolderSource,
+    ) -> Result<(Vec<Entry>, Vec<String>), Error> {
         let mut skipped = vec![];
         let entries = source.entries(&mut |skip: Skipped| {
             tracing::info!(distribution = %distribution.name, path = skip.path, reason = %skip.reason, "left out");
@@ -87,13 +109,7 @@ impl State {
             });
             skipped.push(format!("{}: {}", skip.path, skip.reason));
         })?;
-        let newest = self.newest_package(distribution)?;
-        if let Some((newest, index)) = &newest
-            && same_but_content(index.catalog(), &entries)
-        {
-            return Ok(BuildOutcome::Unchanged(newest.clone()));
-        }
-        self.build_entries(distribution, &source, entries, newest, skipped)
+        Ok((entries, skipped))
     }
 
     /// The newest revision and its package. One that cannot be read any more does not count: it is built anew.
@@ -103,6 +119,11 @@ impl State {
             Ok((index, _)) => Ok(Some((newest, index))),
             Err(error) => {
                 tracing::warn!(distribution = %distribution.name, %error, "the newest package is built anew");
+                self.events.emit(DistributorEvent::OwnCopyDamaged {
+                    distribution: distribution.name.clone(),
+                    revision: newest.revision,
+                    detail: error.to_string(),
+                });
                 Ok(None)
             }
         }
@@ -197,7 +218,7 @@ impl State {
     }
 }
 
-fn source_of(distribution: &Distribution) -> Result<FolderSource, Error> {
+pub(super) fn source_of(distribution: &Distribution) -> Result<FolderSource, Error> {
     let unreadable = if distribution.skip_unreadable { Unreadable::Skip } else { Unreadable::Refuse };
     Ok(FolderSource::new(PathBuf::from(&distribution.source), Exclude::new(&distribution.exclude)?, unreadable))
 }

@@ -67,6 +67,16 @@ pub enum DistributorError {
     /// An invite needs at least one endpoint at which this Distributor is reached.
     #[error("this Distributor does not know at which endpoint it is reached")]
     NoEndpoint,
+    /// The package that should be sent is damaged here, and could not be made good.
+    #[error("the package of `{distribution}` is damaged here ({damage}) and cannot be made good: {reason}")]
+    OwnCopyDamaged {
+        /// Whose package it is.
+        distribution: Label,
+        /// What was found.
+        damage: String,
+        /// What keeps it from being made good.
+        reason: String,
+    },
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
@@ -90,6 +100,7 @@ impl Coded for DistributorError {
             Self::TooManyPending => "TED-1213",
             Self::ForeignReceipt => "TED-1841",
             Self::NoEndpoint => "TED-1838",
+            Self::OwnCopyDamaged { .. } => "TED-1845",
             Self::Worker => "TED-1839",
         }
     }

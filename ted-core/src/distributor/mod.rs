@@ -7,6 +7,7 @@ mod events;
 mod fleet;
 mod peers;
 mod release;
+mod repair;
 mod report;
 mod send;
 mod source;

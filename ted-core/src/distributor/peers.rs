@@ -412,6 +412,7 @@ impl State {
     fn take_receipt(&self, key: &KeyHash, receipt: Receipt) -> Result<Reply, Error> {
         self.change_firings_now(|firing, now| firing.receipt(key, &receipt, now))?;
         let (subscriber, distribution) = (self.name_of_key(key), self.name_of_distribution(&receipt.distribution));
+        self.doubt_after(&subscriber, &receipt)?;
         let (revision, stage) = (receipt.revision, receipt.stage);
         match &receipt.code {
             None => tracing::info!(%subscriber, %distribution, %revision, ?stage, "receipt"),

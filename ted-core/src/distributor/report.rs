@@ -204,6 +204,9 @@ pub struct DeliveryRow {
     pub code: Option<String>,
     /// What happened, for people.
     pub detail: String,
+    /// What was done about this Distributor's own copy before the firing began, with its code.
+    #[serde(default)]
+    pub note: Option<String>,
     /// Bytes of the package that were served to this Subscriber since this process started.
     pub sent_bytes: u64,
     /// That package's length in bytes; 0 where nothing was served yet.
@@ -225,6 +228,9 @@ impl fmt::Display for FiringReport {
             write!(f, "; {} {} {:?}", row.subscriber, row.distribution, row.state)?;
             if let Some(code) = &row.code {
                 write!(f, " {code} {}", row.detail)?;
+            }
+            if let Some(note) = &row.note {
+                write!(f, " ({note})")?;
             }
         }
         Ok(())

@@ -64,9 +64,14 @@ impl State {
                 self.build(&distribution.name).await?;
             }
         }
+        let mut mended = vec![];
+        for distribution in &distributions {
+            let note = self.make_sure(distribution).await?;
+            mended.extend(note.map(|note| (distribution.id, note)));
+        }
         let state = self.clone();
         let channel = channel.clone();
-        let firing = tokio::task::spawn_blocking(move || state.start_firing(&channel, &distributions))
+        let firing = tokio::task::spawn_blocking(move || state.start_firing(&channel, &distributions, mended))
             .await
             .map_err(|_| DistributorError::Worker)??;
         for (key, connection) in self.links.all() {
@@ -75,7 +80,12 @@ impl State {
         Ok(firing)
     }
 
-    fn start_firing(&self, channel: &Label, distributions: &[Distribution]) -> Result<FiringId, Error> {
+    fn start_firing(
+        &self,
+        channel: &Label,
+        distributions: &[Distribution],
+        mended: Vec<(DistributionId, String)>,
+    ) -> Result<FiringId, Error> {
         let mut targets = vec![];
         for distribution in distributions {
             let newest = self.newest(distribution)?;
@@ -91,6 +101,7 @@ impl State {
         let id = FiringId::from_bytes(self.random()?);
         let now = self.now();
         let firing = Firing::start(id, channel.clone(), priority, Until::Extracted, targets, now);
+        self.note_mended(id, mended)?;
         let mut ended = vec![];
         {
             let mut firings = lock(&self.firings);
@@ -190,7 +201,7 @@ impl State {
     }
 
     fn report_of(&self, firing: &Firing) -> FiringReport {
-        let sent = lock(&self.sent);
+        let (sent, mended) = (lock(&self.sent), lock(&self.mended));
         let rows = firing.parts().iter().map(|part| {
             let sent = sent.get(&(part.subscriber, part.distribution)).filter(|sent| sent.revision >= part.revision);
             DeliveryRow {
@@ -201,6 +212,7 @@ impl State {
                 since: part.since,
                 code: part.code.clone(),
                 detail: part.detail.clone(),
+                note: mended.get(&(firing.id(), part.distribution)).cloned(),
                 sent_bytes: sent.map_or(0, |sent| sent.bytes),
                 package_bytes: sent.map_or(0, |sent| sent.bytes_total),
             }
@@ -279,7 +291,12 @@ impl State {
 
     fn offerable(&self, id: &DistributionId) -> Result<Option<(Distribution, BuiltRevision)>, Error> {
         let Some(distribution) = lock(&self.fleet).distribution_by_id(id).cloned() else { return Ok(None) };
-        Ok(self.newest(&distribution)?.map(|built| (distribution, built)))
+        let Some(built) = self.newest(&distribution)? else { return Ok(None) };
+        if !self.may_offer(&distribution, &built)? {
+            tracing::warn!(distribution = %distribution.name, revision = %built.revision, "not offered: the own copy is damaged");
+            return Ok(None);
+        }
+        Ok(Some((distribution, built)))
     }
 
     /// Changes one firing, persists it, and tells those who wait.
@@ -342,6 +359,7 @@ impl State {
         over.sort_unstable();
         for (_, id) in over.iter().rev().skip(FIRINGS_KEPT) {
             self.records.delete(&format!("firing/{id}"))?;
+            self.forget_mended(*id)?;
             firings.remove(id);
         }
         Ok(())

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::distributor::events::DistributorEvent;
 use crate::distributor::peers::Network;
+use crate::distributor::repair::load_mended;
 use crate::distributor::{DistributorError, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
@@ -44,6 +45,8 @@ pub(super) struct State {
     pub(super) events: EventBus<DistributorEvent>,
     pub(super) enrolling: Mutex<()>,
     pub(super) stating: Mutex<()>,
+    /// What was done about an own copy before a firing, for its rows.
+    pub(super) mended: Mutex<HashMap<(FiringId, DistributionId), String>>,
     pub(super) network: Mutex<Option<Network>>,
 }
 
@@ -95,6 +98,7 @@ impl State {
             let firing = Firing::decode(&bytes, &Limits::DEFAULT)?;
             firings.insert(firing.id(), firing);
         }
+        let mended = load_mended(&records)?;
         Ok(Self {
             data,
             instance: InstanceId::from_bytes(instance),
@@ -113,6 +117,7 @@ impl State {
             events: EventBus::new(),
             enrolling: Mutex::default(),
             stating: Mutex::default(),
+            mended: Mutex::new(mended),
             network: Mutex::default(),
             settings,
             clock,

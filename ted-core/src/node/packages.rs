@@ -1,6 +1,7 @@
 //! Package files of a node: opened with their signature verified, and pruned.
 
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -8,7 +9,7 @@ use tokio::runtime::Handle;
 use crate::error::Error;
 use crate::id::{DistributionId, PackageId, Revision};
 use crate::limits::Limits;
-use crate::package::{PackageIndex, ROOT_CONTEXT, Root, read_index};
+use crate::package::{PackageError, PackageIndex, ROOT_CONTEXT, Root, is_damage, read_index};
 use crate::security::{DistributorRoot, Signature, Usage};
 use crate::store::{Depot, DepotError, LocalDepot, prune};
 
@@ -37,6 +38,33 @@ pub(crate) fn judge_signature(
 ) -> Result<(), Error> {
     root.verify(ROOT_CONTEXT, root_bytes, signature, Usage::Sign, found.created)?;
     Ok(())
+}
+
+/// Whether a package was opened when an error came up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opened {
+    /// It was being opened.
+    No,
+    /// It was open, and something was done with it.
+    Yes,
+}
+
+/// Whether an error about a kept package says that its file is damaged or, where it was being opened, gone.
+pub(crate) fn is_damaged(error: &Error, opened: Opened) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(error) = inner.downcast_ref::<PackageError>() {
+            return is_damage(error);
+        }
+        if let Some(DepotError::NotFound { .. }) = inner.downcast_ref::<DepotError>() {
+            return true;
+        }
+        if let Some(error) = inner.downcast_ref::<io::Error>().filter(|_| opened == Opened::No) {
+            return matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof);
+        }
+        cause = inner.source();
+    }
+    false
 }
 
 /// Removes the packages of a Distribution but those of its newest `revisions` revisions. Must run on a thread where

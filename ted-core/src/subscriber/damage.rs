@@ -1,7 +1,6 @@
 //! Packages that were whole and are damaged or gone: set aside as `distfile.corrupt`, told to the Distributor, and
 //! left alone until the Channel's next firing brings what lacks.
 
-use std::io;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -10,8 +9,8 @@ use crate::error::Error;
 use crate::id::{DistributionId, FiringId, KeyHash, PackageId, Revision, UnixMillis};
 use crate::limits::Limits;
 use crate::name::NodeName;
-use crate::node::{RecordBatch, judge_signature, wait};
-use crate::package::{PackageError, PackageIndex, PackageKind, Root, damaged_frames, is_damage, read_index};
+use crate::node::{Opened, RecordBatch, is_damaged, judge_signature, wait};
+use crate::package::{PackageIndex, PackageKind, Root, damaged_frames, read_index};
 use crate::protocol::{Delivery, code as wire_code};
 use crate::security::{DistributorRoot, PackageRef, Receipt, Signature, Stage};
 use crate::store::{Depot, DepotError, FileError, PackagePlace};
@@ -205,7 +204,8 @@ impl State {
     /// What a person is told of the damage that `error` speaks of, which the package `id` has; `None` where it speaks
     /// of something else. Without an index, the error is that of opening the package.
     pub(super) fn damage_of(&self, index: Option<&PackageIndex>, error: &Error, id: PackageId) -> Option<String> {
-        if !is_damaged(error, index.is_none()) {
+        let opened = if index.is_some() { Opened::Yes } else { Opened::No };
+        if !is_damaged(error, opened) {
             return None;
         }
         let threads = self.threads();
@@ -257,21 +257,6 @@ pub(super) fn name_frames(frames: &[u64]) -> String {
         }
         count => format!("{count} frames are damaged, the first is {}", named[0]),
     }
-}
-
-/// Whether an error about a kept package says that its file is damaged or, where it was being opened, gone.
-fn is_damaged(error: &Error, opening: bool) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        if let Some(error) = inner.downcast_ref::<PackageError>() {
-            return is_damage(error);
-        }
-        if let Some(error) = inner.downcast_ref::<io::Error>().filter(|_| opening) {
-            return matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof);
-        }
-        cause = inner.source();
-    }
-    false
 }
 
 pub(super) fn aside_key((fleet, distribution): &Key) -> String {
