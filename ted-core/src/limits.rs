@@ -77,6 +77,14 @@ pub struct Limits {
     /// windows, and 16 KiB for each of 3,000 that send at once. Blocks that are read ahead come on top: two of
     /// `block_bytes_max` for each Fetch that is served.
     pub send_budget_bytes: u64,
+    /// Grants of one package: a hundred times the fleet that the other limits fit; a path then has 20 hashes.
+    pub grants_max: u32,
+    /// Bytes of one grant with its path: 20 hashes and the wrapped key need under 1 KiB; other ways of wrapping need more.
+    pub grant_bytes_max: u64,
+    /// Bytes of a grant as its recipient keeps it: the grant and its envelope.
+    pub kept_grant_bytes_max: u64,
+    /// Epoch secrets in one keystore: a new one every year for a lifetime.
+    pub epoch_secrets_max: usize,
 }
 
 impl Limits {
@@ -115,6 +123,10 @@ impl Limits {
         handshakes_max: 1024,
         close_reason_chars_max: 300,
         send_budget_bytes: 48 * MIB,
+        grants_max: 1000 * 1000,
+        grant_bytes_max: 4 * KIB,
+        kept_grant_bytes_max: 72 * KIB,
+        epoch_secrets_max: 64,
     };
 }
 

@@ -207,15 +207,16 @@ impl State {
         Ok(())
     }
 
+    /// Issues both certificates. To the key of the one for encryption grants are sealed from now on.
     fn issue(&self, checked: &CheckedEnrolment) -> Result<EnrolAnswer, Error> {
         let now = self.now();
         let issue = |usage, spki: &[u8]| -> Result<Vec<u8>, Error> {
             Ok(self.own().authority.issue(&*self.crypto, usage, checked.node(), spki, now)?.der().to_vec())
         };
-        Ok(EnrolAnswer::Issued {
-            identity: issue(Usage::SubscriberIdentity, checked.identity.spki())?,
-            encryption: issue(Usage::SubscriberEncryption, checked.encryption.spki())?,
-        })
+        let identity = issue(Usage::SubscriberIdentity, checked.identity.spki())?;
+        let encryption = issue(Usage::SubscriberEncryption, checked.encryption.spki())?;
+        self.registrations.set_encryption(&checked.key_hash(), &encryption)?;
+        Ok(EnrolAnswer::Issued { identity, encryption })
     }
 }
 

@@ -9,6 +9,8 @@ mod enrol;
 mod envelope;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod grant;
+mod hpke;
 mod invite;
 mod judge;
 mod keystore;
@@ -28,6 +30,10 @@ pub use crypto::{Crypto, CryptoError, SecretKey, verify_signature};
 pub use csr::CertificateRequest;
 pub use enrol::{CheckedEnrolment, EnrolAnswer, EnrolError, EnrolRequest, TokenProof};
 pub use envelope::{Envelope, EnvelopeBody, EnvelopeError, EnvelopeKind};
+pub use grant::{
+    Grant, GrantError, GrantTree, Grants, KeptGrant, ProvenGrant, Recipient, Unfit, Wrap, judge_recipient,
+};
+pub use hpke::{HPKE_ENC_BYTES, HPKE_TAG_BYTES, HpkeError, HpkeSealed, hpke_open};
 pub use invite::{Invite, InviteError, ParentHint};
 pub use judge::{
     Alpn, Facts, FleetRole, FleetTrust, Peer, PeerRole, Refusal, Side, TrustPolicy, fleet_sni, judge_connection,
