@@ -154,6 +154,9 @@ pub(crate) struct DistributionOptions {
     /// Which sends go first: high, medium or low [default: medium].
     #[arg(long)]
     pub(crate) priority: Option<Priority>,
+    /// Encrypt its packages: only Subscribers of its Channels can read them [default: false].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) encrypt: Option<bool>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -357,6 +360,8 @@ mod tests {
             "ted-distributor doctor --json",
             "ted-distributor distribution create site --source /srv/site --exclude *.log --exclude tmp/** --digest md5 --target /srv/www --skip-unreadable --priority high",
             "ted-distributor distribution update site --skip-unreadable=false --digest none",
+            "ted-distributor distribution create site --source /srv/site --encrypt",
+            "ted-distributor distribution update site --encrypt=false",
             "ted-distributor distribution build site",
             "ted-distributor distribution ls site",
             "ted-distributor channel create nightly --distribution site --distribution docs --subscriber s1.example.com",

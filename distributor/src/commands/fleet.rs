@@ -24,6 +24,7 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 target: options.target.filter(|target| !target.is_empty()),
                 skip_unreadable: options.skip_unreadable.unwrap_or_default(),
                 priority: options.priority.unwrap_or_default(),
+                encrypt: options.encrypt.unwrap_or_default(),
             };
             context.answer(&request).await
         }
@@ -36,6 +37,7 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 target: options.target,
                 skip_unreadable: options.skip_unreadable,
                 priority: options.priority,
+                encrypt: options.encrypt,
             };
             context.answer(&request).await
         }

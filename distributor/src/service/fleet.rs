@@ -27,6 +27,7 @@ impl Service {
             digest: request.digest,
             target: request.target,
             skip_unreadable: request.skip_unreadable,
+            encrypt: request.encrypt,
             priority: request.priority,
         };
         self.distributor().create_distribution(spec).await?;
@@ -44,6 +45,7 @@ impl Service {
         spec.exclude = request.exclude.unwrap_or(spec.exclude);
         spec.digest = request.digest.unwrap_or(spec.digest);
         spec.skip_unreadable = request.skip_unreadable.unwrap_or(spec.skip_unreadable);
+        spec.encrypt = request.encrypt.unwrap_or(spec.encrypt);
         spec.priority = request.priority.unwrap_or(spec.priority);
         self.distributor().update_distribution(&request.name, spec).await?;
         self.show_distribution(request.name).await
@@ -187,6 +189,7 @@ impl From<DistributionStatus> for DistributionView {
             digest: spec.digest,
             target: spec.target,
             skip_unreadable: spec.skip_unreadable,
+            encrypt: spec.encrypt,
             priority: spec.priority,
             newest: newest.map(|newest| RevisionView::new(&newest, file)),
         }

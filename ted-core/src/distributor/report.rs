@@ -33,6 +33,9 @@ pub struct DistributionSpec {
     /// How urgent it is.
     #[serde(default)]
     pub priority: Priority,
+    /// Seal its packages, so that only Subscribers with a grant can read them.
+    #[serde(default)]
+    pub encrypt: bool,
 }
 
 impl DistributionSpec {
@@ -47,6 +50,7 @@ impl DistributionSpec {
             target: None,
             skip_unreadable: false,
             priority: Priority::default(),
+            encrypt: false,
         }
     }
 
@@ -54,6 +58,13 @@ impl DistributionSpec {
     #[must_use]
     pub fn skip_unreadable(mut self, skip: bool) -> Self {
         self.skip_unreadable = skip;
+        self
+    }
+
+    /// The same, with packages that are sealed (or not).
+    #[must_use]
+    pub fn encrypt(mut self, encrypt: bool) -> Self {
+        self.encrypt = encrypt;
         self
     }
 
@@ -66,6 +77,7 @@ impl DistributionSpec {
             target: distribution.target,
             skip_unreadable: distribution.skip_unreadable,
             priority: distribution.priority,
+            encrypt: distribution.encrypt,
         }
     }
 
@@ -79,6 +91,7 @@ impl DistributionSpec {
             target: self.target,
             skip_unreadable: self.skip_unreadable,
             priority: self.priority,
+            encrypt: self.encrypt,
         }
     }
 }

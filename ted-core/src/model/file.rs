@@ -69,6 +69,8 @@ struct DistributionFile {
     skip_unreadable: bool,
     #[serde(default)]
     priority: Priority,
+    #[serde(default)]
+    encrypt: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,13 +107,15 @@ impl DistributionFile {
             target: self.target,
             skip_unreadable: self.skip_unreadable,
             priority: self.priority,
+            encrypt: self.encrypt,
         })
     }
 }
 
 impl From<&Distribution> for DistributionFile {
     fn from(distribution: &Distribution) -> Self {
-        let Distribution { id, name, source, exclude, digest, target, skip_unreadable, priority } = distribution;
+        let Distribution { id, name, source, exclude, digest, target, skip_unreadable, priority, encrypt } =
+            distribution;
         Self {
             name: name.clone(),
             id: Some(id.to_string()),
@@ -121,6 +125,7 @@ impl From<&Distribution> for DistributionFile {
             target: target.clone(),
             skip_unreadable: *skip_unreadable,
             priority: *priority,
+            encrypt: *encrypt,
         }
     }
 }
@@ -178,6 +183,7 @@ mod tests {
         site.digest = Digest::Md5;
         site.priority = Priority::High;
         site.skip_unreadable = true;
+        site.encrypt = true;
         fleet.update_distribution(&label("site"), site).expect("valid");
         let mut leaf = fleet.subscriber(&node("leaf1")).expect("there").clone();
         leaf.endpoints = vec!["[::1]:1229".parse().expect("valid"), "leaf1:7".parse().expect("valid")];
