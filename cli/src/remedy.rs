@@ -46,7 +46,8 @@ pub fn exit_of(code: &str) -> Exit {
         // Damaged packages, certificates and signatures that do not hold, and connections that are judged badly.
         _ if ["TED-110", "TED-112", "TED-130"].iter().any(|range| code.starts_with(range)) => Exit::Refused,
         "TED-1011" | "TED-1013" | "TED-1015" | "TED-1016" | "TED-1017" | "TED-1018" | "TED-1019" => Exit::Refused,
-        "TED-1110" | "TED-1111" | "TED-1144" | "TED-1202" | "TED-1203" | "TED-1314" | "TED-1401" => Exit::Refused,
+        "TED-1110" | "TED-1111" | "TED-1144" | "TED-1150" | "TED-1151" | "TED-1152" | "TED-1202" | "TED-1203"
+        | "TED-1314" | "TED-1401" => Exit::Refused,
         _ => Exit::Failure,
     }
 }

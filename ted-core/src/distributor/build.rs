@@ -130,8 +130,7 @@ impl State {
         drop(out);
         flushed.map_err(|error| staged.error(error))?;
         if let Some((newest, index)) = newest
-            && index.root().disclosure.as_ref().map(|known| known.content)
-                == built.root.disclosure.as_ref().map(|new| new.content)
+            && index.disclosure().content == built.index.disclosure().content
         {
             return Ok(BuildOutcome::Unchanged(newest));
         }

@@ -193,10 +193,7 @@ impl State {
         if index.id() != package.id {
             return Err(ReceptionError::Corrupt { frame: None });
         }
-        let Some(disclosure) = index.root().disclosure.clone() else {
-            return Err(Error::from(SubscriberError::Statement("the package is sealed".to_owned())).into());
-        };
-        let name = disclosure.distribution_name;
+        let name = index.disclosure().distribution_name.clone();
         reception.progress = self.receiving_progress((fleet, distribution), &name, statement.revision, package.bytes);
         tracing::info!(distribution = %name, revision = %statement.revision, bytes = package.bytes, "receiving");
         self.events.emit(SubscriberEvent::Accepted { distribution: name.clone(), revision: statement.revision });
@@ -302,16 +299,13 @@ impl State {
         place: PackagePlace,
         part: PartFile,
     ) -> Result<(), Error> {
-        let disclosure = index.root().disclosure.as_ref();
-        let name = disclosure.map(|disclosure| disclosure.distribution_name.clone());
-        let name = name.ok_or_else(|| SubscriberError::Statement("the package is sealed".to_owned()))?;
         wait(self.depot.put(FinishedFile { path: part.finish()?, place }))?;
         self.security.promote(&fleet).map_err(Error::from)?;
         let issued = self.floors.get(&fleet, &statement.distribution).issued;
         let floor = Floor { revision: statement.revision, issued };
         self.floors.raise(&fleet, &statement.distribution, floor).map_err(Error::from)?;
         let held = Held {
-            name,
+            name: index.disclosure().distribution_name.clone(),
             revision: statement.revision,
             package: index.id(),
             bytes: index.bytes(),
@@ -470,15 +464,13 @@ impl State {
         self.clear_superseded(index.root(), root.name());
         let (name, revision) = (&held.name, held.revision);
         tracing::info!(distribution = %name, %revision, to = %path.display(), files = summary.files_written, "extracted");
-        if let Some(disclosure) = &index.root().disclosure {
-            self.events.emit(SubscriberEvent::Extracted {
-                distribution: held.name.clone(),
-                revision: held.revision,
-                content: disclosure.content,
-                target: path.clone(),
-                files_written: summary.files_written,
-            });
-        }
+        self.events.emit(SubscriberEvent::Extracted {
+            distribution: held.name.clone(),
+            revision: held.revision,
+            content: index.disclosure().content,
+            target: path.clone(),
+            files_written: summary.files_written,
+        });
         Ok(ExtractionRow {
             distributor: root.name().clone(),
             distribution: held.name,
