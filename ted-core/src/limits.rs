@@ -85,6 +85,14 @@ pub struct Limits {
     pub kept_grant_bytes_max: u64,
     /// Epoch secrets in one keystore: a new one every year for a lifetime.
     pub epoch_secrets_max: usize,
+    /// Standing envelopes that one announcement may name: a page of the revocation list for every 500 keys, and a few.
+    pub announced_envelopes_max: usize,
+    /// Keys on one page of a revocation list: with their serial numbers they need half of an envelope.
+    pub revocation_page_keys_max: usize,
+    /// Pages of a revocation list: 25,000 keys, more than a fleet of 10,000 nodes replaces in its life.
+    pub revocation_pages_max: u16,
+    /// Serial numbers that stand beside one revoked key: those of its certificates that still hold.
+    pub revocation_serials_max: usize,
 }
 
 impl Limits {
@@ -127,6 +135,10 @@ impl Limits {
         grant_bytes_max: 4 * KIB,
         kept_grant_bytes_max: 72 * KIB,
         epoch_secrets_max: 64,
+        announced_envelopes_max: 64,
+        revocation_page_keys_max: 500,
+        revocation_pages_max: 50,
+        revocation_serials_max: 2,
     };
 }
 

@@ -126,6 +126,9 @@ impl State {
         let request = EnrolRequest::from_bytes(bytes)?;
         let checked = request.check()?;
         let key = checked.key_hash();
+        if self.is_key_revoked(&key) {
+            return Err(DistributorError::RevokedKey(key.fingerprint()).into());
+        }
         let _one_at_a_time = lock(&self.enrolling);
         let known = self.registrations.get(&key).map(|registration| registration.name);
         let answer = if known.as_ref() == Some(checked.node()) {
@@ -229,8 +232,8 @@ impl TrustPolicy for State {
         self.registrations.is_registered(key)
     }
 
-    fn is_revoked(&self, _fleet: &KeyHash, key: &KeyHash) -> bool {
-        self.registrations.is_revoked(key)
+    fn is_revoked(&self, fleet: &KeyHash, key: &KeyHash) -> bool {
+        self.revocations.is_revoked(fleet, key)
     }
 }
 

@@ -67,6 +67,15 @@ pub enum DistributorError {
     /// An invite needs at least one endpoint at which this Distributor is reached.
     #[error("this Distributor does not know at which endpoint it is reached")]
     NoEndpoint,
+    /// A node asks for certificates for a key that was revoked.
+    #[error("the key {0} was revoked")]
+    RevokedKey(String),
+    /// Nothing here is known by what was to be revoked.
+    #[error("nothing here is known as `{0}`")]
+    NothingToRevoke(String),
+    /// The pages of the revocation list are full.
+    #[error("the revocation list is full")]
+    TooManyRevoked,
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
@@ -90,6 +99,9 @@ impl Coded for DistributorError {
             Self::TooManyPending => "TED-1213",
             Self::ForeignReceipt => "TED-1841",
             Self::NoEndpoint => "TED-1838",
+            Self::RevokedKey(_) => "TED-1195",
+            Self::NothingToRevoke(_) => "TED-1196",
+            Self::TooManyRevoked => "TED-1198",
             Self::Worker => "TED-1839",
         }
     }

@@ -116,6 +116,26 @@ pub enum DistributorEvent {
         #[serde(skip_serializing_if = "String::is_empty")]
         detail: String,
     },
+    /// A Subscriber said that an announced envelope is in force there.
+    Acknowledged {
+        /// Which one.
+        subscriber: NodeName,
+        /// What the envelope holds.
+        kind: String,
+        /// Its sequence number.
+        sequence: u64,
+    },
+    /// A Subscriber refused an announced envelope.
+    NotAcknowledged {
+        /// Which one.
+        subscriber: NodeName,
+        /// What the envelope holds.
+        kind: String,
+        /// The stable code.
+        code: String,
+        /// Why.
+        reason: String,
+    },
     /// A firing is over: every Subscriber is done, or it was cancelled or followed by another.
     FiringEnded {
         /// Its id, as hex.

@@ -113,6 +113,7 @@ impl State {
         self.change_fleet(|fleet| Ok(fleet.delete_subscriber(name).map(drop)?))?;
         if let Some(key) = self.key_of_name(name) {
             self.registrations.remove(&key)?;
+            self.withdraw(|slot| slot.recipient == Some(key))?;
             self.links.close(&key, "the Subscriber was removed from the fleet");
             self.change_firings_now(|firing, _| firing.remove(&key))?;
         }

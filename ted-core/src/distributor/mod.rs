@@ -1,5 +1,6 @@
 //! The Distributor: it builds revisions, states what is current, offers, serves, enrols, and collects receipts.
 
+mod announce;
 mod build;
 mod enrol;
 mod error;
@@ -8,6 +9,7 @@ mod fleet;
 mod peers;
 mod release;
 mod report;
+mod revoke;
 mod send;
 mod source;
 mod standing;
@@ -33,6 +35,7 @@ pub use report::{
     BuildOutcome, BuiltRevision, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus, FiringReport,
     IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, SendOptions, SendPlan, SubscriberStatus,
 };
+pub use revoke::RevokedRow;
 pub use source::{Exclude, FolderSource, Unreadable};
 
 use state::State;

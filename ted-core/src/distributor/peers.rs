@@ -59,9 +59,13 @@ impl State {
         }
         let endpoint = Arc::new(Endpoint::bind_with(self.settings.listen, self.endpoint_options())?);
         let address = endpoint.local_addr()?;
+        let state = self.clone();
+        let issuing = move || state.issue_missing_revocations();
+        tokio::task::spawn_blocking(issuing).await.map_err(|_| DistributorError::Worker)??;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(self.clone().accept_all(endpoint.clone(), stop.clone(), tasks.clone()));
         tasks.spawn(self.clone().rounds(endpoint.clone(), stop.clone(), tasks.clone()));
+        tasks.spawn(self.clone().announce_changes(stop.clone()));
         *lock(&self.network) = Some(Network { endpoint, address, stop, tasks });
         Ok(address)
     }
@@ -148,6 +152,7 @@ impl State {
         self.judge_again(&connection);
         tracing::info!(%subscriber, address = %connection.remote_address(), "connected");
         self.events.emit(DistributorEvent::Connected { subscriber: subscriber.clone() });
+        self.announce_to(key, connection.clone());
         self.offer_to(key, connection.clone(), Due::AllOpen);
         let serving = Arc::new(Serving { state: self.clone(), key });
         let reason = serve(connection.clone(), serving, Limits::DEFAULT).await;
@@ -383,6 +388,9 @@ impl State {
     }
 
     fn envelope_content(&self, key: &KeyHash, id: &crate::id::EnvelopeId) -> Reply {
+        if let Some(reply) = self.standing_content(key, id) {
+            return reply;
+        }
         let stored: Option<StoredEnvelope> = self.records.get(&format!("envelope/{id}")).ok().flatten();
         let Some(stored) = stored else { return Reply::refuse(code::NOT_FOUND, "this envelope is not here") };
         let about = stored.distribution.parse();

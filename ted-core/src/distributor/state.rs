@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::distributor::events::DistributorEvent;
 use crate::distributor::peers::Network;
@@ -16,7 +17,10 @@ use crate::name::NodeName;
 use crate::node::{Clock, EventBus, Links, RecordBatch, Records};
 use crate::protocol::Firing;
 use crate::security::{Authority, Crypto, Identity, Usage};
-use crate::store::{DataDir, DurableFile, LocalDepot, NodeRole, Registrations, SecurityDir, Sequences, SledCatalog};
+use crate::store::{
+    DataDir, DurableFile, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
+    StandingEnvelopes,
+};
 
 /// What a Distributor keeps while it is open.
 pub(super) struct State {
@@ -30,6 +34,13 @@ pub(super) struct State {
     pub(super) security: SecurityDir,
     pub(super) registrations: Registrations,
     pub(super) sequences: Sequences,
+    pub(super) revocations: Revocations,
+    /// What is announced to Subscribers.
+    pub(super) standing: StandingEnvelopes,
+    /// Something that is announced has changed.
+    pub(super) announcing: Notify,
+    /// Who is to be told again, and when.
+    pub(super) announce_later: Mutex<HashMap<KeyHash, Instant>>,
     pub(super) records: Records,
     pub(super) depot: LocalDepot,
     pub(super) fleet: Mutex<Fleet>,
@@ -100,6 +111,10 @@ impl State {
             instance: InstanceId::from_bytes(instance),
             registrations: Registrations::open(&security)?,
             sequences: Sequences::open(&security)?,
+            revocations: Revocations::open(&security)?,
+            standing: StandingEnvelopes::open(&security)?,
+            announcing: Notify::new(),
+            announce_later: Mutex::default(),
             own: RwLock::new(Arc::new(own)),
             security,
             records,

@@ -4,6 +4,7 @@
 //! Everything here is pure: bytes, events and the time come in, answers and actions go out. Drivers in
 //! `distributor` and `subscriber` do the work. The wire is described byte by byte in `docs/protocol.md`.
 
+mod announce;
 mod block;
 mod delivery;
 mod firing;
@@ -15,6 +16,7 @@ mod patience;
 mod receiver;
 mod refused;
 
+pub use announce::{Announce, AnnounceAnswer, Announced};
 pub use block::{
     BLOCK_HEADER_BYTES, BlockError, BlockEvent, BlockReader, SendStep, Sending, data_header, end_block, error_block,
     waiting_block,

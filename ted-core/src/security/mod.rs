@@ -15,6 +15,7 @@ mod invite;
 mod judge;
 mod keystore;
 mod receipt;
+mod revocation;
 mod root;
 mod seal;
 mod signature;
@@ -41,6 +42,7 @@ pub use judge::{
 };
 pub use keystore::{HeldKey, Keystore, KeystoreError};
 pub use receipt::{Receipt, Stage};
+pub use revocation::{ReasonError, RevocationList, RevocationReason, RevokedKey};
 pub use root::DistributorRoot;
 pub use seal::{ContentKey, EpochSecret, FrameSealer, SALT_BYTES, SEAL_BYTES, SealError};
 pub use signature::{Signature, sign, signed_message};

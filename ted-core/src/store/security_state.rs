@@ -1,4 +1,4 @@
-//! What lies beside the keystore and cannot be rebuilt: floors, registered Subscribers, revocations, sequences.
+//! What lies beside the keystore and cannot be rebuilt: floors, registered Subscribers, sequences.
 
 use std::collections::BTreeMap;
 
@@ -93,10 +93,9 @@ pub struct Registration {
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Registered {
     subscribers: BTreeMap<KeyHash, Registration>,
-    revoked: BTreeMap<KeyHash, UnixMillis>,
 }
 
-/// The keys that a Distributor knows: registered Subscribers and revoked keys. Changes are durable when they return.
+/// The Subscribers that a Distributor knows by their keys. Changes are durable when they return.
 pub struct Registrations(StateFile<Registered>);
 
 impl Registrations {
@@ -147,26 +146,10 @@ impl Registrations {
         self.0.change(|registered| registered.subscribers.remove(key).is_some())
     }
 
-    /// Revokes a key for good; its registration stays readable.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub fn revoke(&self, key: &KeyHash, now: UnixMillis) -> Result<(), StateError> {
-        self.0.change(|registered| {
-            registered.revoked.entry(*key).or_insert(now);
-        })
-    }
-
     /// Whether this key is registered.
     #[must_use]
     pub fn is_registered(&self, key: &KeyHash) -> bool {
         self.0.state().subscribers.contains_key(key)
-    }
-
-    /// Whether this key was revoked.
-    #[must_use]
-    pub fn is_revoked(&self, key: &KeyHash) -> bool {
-        self.0.state().revoked.contains_key(key)
     }
 
     /// The registration of a key.
@@ -179,12 +162,6 @@ impl Registrations {
     #[must_use]
     pub fn all(&self) -> Vec<(KeyHash, Registration)> {
         self.0.state().subscribers.iter().map(|(key, registration)| (*key, registration.clone())).collect()
-    }
-
-    /// All revoked keys and since when.
-    #[must_use]
-    pub fn revoked(&self) -> Vec<(KeyHash, UnixMillis)> {
-        self.0.state().revoked.iter().map(|(key, since)| (*key, *since)).collect()
     }
 }
 
@@ -270,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn registrations_and_revocations_survive() {
+    fn registrations_survive() {
         let (_temp, security) = folder();
         let registrations = Registrations::open(&security).unwrap();
         let registration = Registration {
@@ -283,12 +260,11 @@ mod tests {
         registrations.set_encryption(&key, b"certificate").unwrap();
         registrations.set_encryption(&KeyHash::from_bytes([9; 32]), b"of nobody").unwrap();
         let registration = Registration { encryption: Some(b"certificate".to_vec()), ..registration };
-        registrations.revoke(&key, NOW).unwrap();
         let again = Registrations::open(&security).unwrap();
         assert_eq!(again.get(&key), Some(registration));
-        assert!(again.is_registered(&key) && again.is_revoked(&key));
+        assert!(again.is_registered(&key));
         assert!(again.remove(&key).unwrap() && !again.remove(&key).unwrap());
-        assert_eq!(Registrations::open(&security).unwrap().revoked(), [(key, NOW)]);
+        assert!(Registrations::open(&security).unwrap().all().is_empty());
     }
 
     #[test]

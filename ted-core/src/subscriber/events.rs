@@ -61,6 +61,26 @@ pub enum SubscriberEvent {
         /// Why.
         reason: String,
     },
+    /// An envelope that the Distributor announced is in force here.
+    EnvelopeAccepted {
+        /// Whose it is.
+        distributor: NodeName,
+        /// What it holds.
+        kind: String,
+        /// Its sequence number.
+        sequence: u64,
+    },
+    /// An envelope that the Distributor announced was refused.
+    EnvelopeRefused {
+        /// Whose it is.
+        distributor: NodeName,
+        /// What it was said to hold.
+        kind: String,
+        /// The stable code.
+        code: String,
+        /// Why.
+        reason: String,
+    },
     /// A package is arriving: verified bytes so far, of how many.
     Receiving {
         /// Which Distribution.

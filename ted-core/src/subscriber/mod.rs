@@ -1,5 +1,6 @@
 //! The Subscriber: it trusts, enrols, takes offers, receives, verifies, extracts, and says so in receipts.
 
+mod announced;
 mod deliveries;
 mod error;
 mod events;
@@ -27,6 +28,7 @@ use crate::node::{Clock, Events, SystemClock};
 use crate::protocol::Silence;
 use crate::security::{AwsLc, Crypto, Invite, Token};
 
+pub use announced::AnnouncedError;
 pub use error::SubscriberError;
 pub use events::SubscriberEvent;
 pub use reference::DistributionRef;

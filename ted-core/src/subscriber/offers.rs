@@ -94,6 +94,7 @@ impl State {
         // An expired statement is judged by the delivery, which raises an alarm; its signature has to hold all the same.
         let at = self.now(&root.key_hash()).min(envelope.body().expires).max(envelope.body().issued);
         envelope.verify(root, at)?;
+        self.refuse_revoked(&root.key_hash(), &envelope.body().issuer)?;
         Ok(envelope)
     }
 

@@ -404,6 +404,9 @@ impl Answering for Serving {
         match request {
             Request::Hello(_) => Reply::Answer(Answer::Hello(self.state.hello())),
             Request::Offer(offer) => Reply::Answer(Answer::Offer(self.state.take_offer(&self.connection, offer).await)),
+            Request::Announce(announce) => {
+                Reply::Answer(Answer::Announce(self.state.take_announcement(&self.connection, announce).await))
+            }
             _ => Reply::refuse(code::NOT_ENTITLED, "this node serves nothing to this peer"),
         }
     }
@@ -411,7 +414,7 @@ impl Answering for Serving {
 
 /// Judges peers for as long as the state is there. Holding it weakly, an endpoint does not keep alive (and locked) the
 /// data directory of a Subscriber that everybody else has let go.
-struct Policy(Weak<State>);
+pub(super) struct Policy(pub(super) Weak<State>);
 
 impl TrustPolicy for Policy {
     fn fleets(&self) -> Vec<FleetTrust> {
@@ -427,7 +430,7 @@ impl TrustPolicy for Policy {
         false
     }
 
-    fn is_revoked(&self, _fleet: &KeyHash, _key: &KeyHash) -> bool {
-        false
+    fn is_revoked(&self, fleet: &KeyHash, key: &KeyHash) -> bool {
+        self.0.upgrade().is_some_and(|state| state.revocations.is_revoked(fleet, key))
     }
 }

@@ -15,7 +15,7 @@ use crate::name::NodeName;
 use crate::node::{Clock, EventBus, Links, Records};
 use crate::protocol::Delivery;
 use crate::security::{Crypto, DistributorRoot, Identity, ReleaseStatement, Stage, Usage};
-use crate::store::{DataDir, Floors, LocalDepot, NodeRole, SecurityDir, SledCatalog};
+use crate::store::{DataDir, Floors, LocalDepot, NodeRole, Revocations, SecurityDir, SledCatalog, StandingEnvelopes};
 use crate::subscriber::Settings;
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
@@ -35,6 +35,11 @@ pub(super) struct State {
     pub(super) instance: InstanceId,
     pub(super) security: SecurityDir,
     pub(super) floors: Floors,
+    pub(super) revocations: Revocations,
+    /// The standing envelopes that are in force.
+    pub(super) envelopes: StandingEnvelopes,
+    /// One announcement is taken at a time, so that what is newer comes later.
+    pub(super) taking: tokio::sync::Mutex<()>,
     pub(super) records: Records,
     pub(super) depot: LocalDepot,
     pub(super) deliveries: Mutex<HashMap<Key, Delivery>>,
@@ -113,6 +118,9 @@ impl State {
             name,
             instance: InstanceId::from_bytes(instance),
             floors: Floors::open(&security)?,
+            revocations: Revocations::open(&security)?,
+            envelopes: StandingEnvelopes::open(&security)?,
+            taking: tokio::sync::Mutex::default(),
             security,
             records,
             depot,

@@ -215,7 +215,7 @@ impl Distributor {
             }
             Request::Fetch(fetch) => self.serve_fetch(connection, stream, &fetch, env),
             Request::Receipt(envelope) => self.serve_receipt(connection, stream, &envelope, env),
-            Request::Offer(_) | Request::Enrol(_) => {
+            Request::Offer(_) | Request::Enrol(_) | Request::Announce(_) => {
                 self.refuse(connection, stream, code::BAD_REQUEST, "not here", env);
             }
             Request::Unknown { kind } => self.answer(connection, stream, &Answer::Unsupported { kind }, env),
