@@ -4,6 +4,7 @@ mod channel;
 mod distribution;
 mod firing;
 mod node;
+mod resolve;
 mod security;
 mod subscriber;
 
@@ -18,11 +19,12 @@ pub(crate) use firing::{
     ChannelSend, DeliveryStage, DeliveryView, FiringCancel, FiringState, FiringView, FiringWait, PlannedView, SendView,
 };
 pub(crate) use node::{DaemonView, NodeDoctor, NodeStatus, NodeView, StatusView};
+pub(crate) use resolve::{CertificateNeeded, CertificateResolve, NeededView, PairView, ResolvingView};
 pub(crate) use security::{
     CertificateExport, CertificateList, CertificateShow, CertificateView, Certificates, InviteCreate, InviteFile,
     RootFile, TokenCreate, TokenView,
 };
 pub(crate) use subscriber::{
     EnrolledView, Pending, PendingView, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList,
-    SubscriberPending, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers,
+    SubscriberPending, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers, WayUpdate,
 };

@@ -2,6 +2,7 @@
 
 mod fleet;
 mod node;
+mod resolve;
 mod security;
 mod send;
 

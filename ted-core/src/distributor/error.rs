@@ -67,6 +67,14 @@ pub enum DistributorError {
     /// An invite needs at least one endpoint at which this Distributor is reached.
     #[error("this Distributor does not know at which endpoint it is reached")]
     NoEndpoint,
+    /// The certificate could not be written where it should be.
+    #[error("the certificate cannot be written to {}: {reason}", path.display())]
+    NotSaved {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
@@ -90,6 +98,7 @@ impl Coded for DistributorError {
             Self::TooManyPending => "TED-1213",
             Self::ForeignReceipt => "TED-1841",
             Self::NoEndpoint => "TED-1838",
+            Self::NotSaved { .. } => "TED-1215",
             Self::Worker => "TED-1839",
         }
     }

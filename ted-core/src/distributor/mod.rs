@@ -1,6 +1,7 @@
 //! The Distributor: it builds revisions, states what is current, offers, serves, enrols, and collects receipts.
 
 mod build;
+mod certificates;
 mod enrol;
 mod error;
 mod events;
@@ -8,10 +9,12 @@ mod fleet;
 mod peers;
 mod release;
 mod report;
+mod resolve;
 mod send;
 mod source;
 mod standing;
 mod state;
+mod trust;
 mod walk;
 
 use std::net::SocketAddr;
@@ -30,8 +33,9 @@ use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 pub use error::DistributorError;
 pub use events::DistributorEvent;
 pub use report::{
-    BuildOutcome, BuiltRevision, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus, FiringReport,
-    IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, SendOptions, SendPlan, SubscriberStatus,
+    BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus,
+    FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, Resolving, ResolvingOutcome, ResolvingRow,
+    ResolvingWay, SendOptions, SendPlan, SubscriberStatus,
 };
 pub use source::{Exclude, FolderSource, Unreadable};
 

@@ -7,6 +7,7 @@
 mod block;
 mod delivery;
 mod firing;
+mod greeting;
 mod index_phase;
 mod map;
 mod message;

@@ -12,11 +12,13 @@ pub(crate) mod fixtures;
 mod invite;
 mod judge;
 mod keystore;
+mod pair;
 mod receipt;
 mod root;
 mod seal;
 mod signature;
 mod statement;
+mod summary;
 mod token;
 mod trust;
 mod usage;
@@ -34,11 +36,13 @@ pub use judge::{
     judge_standing, sni_means, stays_of_two,
 };
 pub use keystore::{HeldKey, Keystore, KeystoreError};
+pub use pair::{CertificateFacts, CertificateState, HeldCertificate, HeldIn, PairFacts};
 pub use receipt::{Receipt, Stage};
 pub use root::DistributorRoot;
 pub use seal::{ContentKey, EpochSecret, FrameSealer, SALT_BYTES, SEAL_BYTES, SealError};
 pub use signature::{Signature, sign, signed_message};
 pub use statement::{Carried, PackageRef, ReleaseStatement};
+pub use summary::CertificateSummary;
 pub use token::{Token, TokenError, TokenId};
 pub use trust::TrustError;
 pub use usage::Usage;
