@@ -34,7 +34,7 @@ pub fn exit_of(code: &str) -> Exit {
         // What was typed on the command line, and a body that a command made of it.
         "TED-1003" | "TED-1004" | "TED-1005" | "TED-1201" | "TED-1607" | "TED-1609" | "TED-1705" => Exit::Usage,
         code::BAD_REQUEST => Exit::Usage,
-        code::PARTLY_DELIVERED => Exit::PartlyDelivered,
+        code::PARTLY_DELIVERED | code::PARTLY_RESOLVED => Exit::PartlyDelivered,
         code::TIMEOUT => Exit::Timeout,
         code::SOCKET | code::NO_DAEMON | code::BAD_ANSWER => Exit::Unreachable,
         // Nobody answers at the other end, or the connection broke.

@@ -14,7 +14,7 @@ use crate::api::{
     BuildView, ChannelCreate, ChannelDelete, ChannelUpdate, ChannelView, Channels, DeliveryView, DistributionCreate,
     DistributionDelete, DistributionUpdate, DistributionView, Distributions, EnrolledView, FiringView, Pending,
     PendingView, RevisionView, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberUpdate, SubscriberView,
-    Subscribers,
+    Subscribers, WayUpdate,
 };
 
 impl Service {
@@ -106,14 +106,24 @@ impl Service {
     }
 
     pub(super) async fn create_subscriber(&self, request: SubscriberCreate) -> Result<SubscriberView, ApiError> {
-        let SubscriberCreate { name, endpoints, channels } = request;
+        let SubscriberCreate { name, endpoints, channels, certificate } = request;
         self.distributor().create_subscriber(name.clone(), &endpoints, &channels).await?;
+        if certificate.is_some() {
+            self.distributor().set_certificate_way(&name, certificate).await?;
+        }
         self.show_subscriber(name).await
     }
 
     pub(super) async fn update_subscriber(&self, request: SubscriberUpdate) -> Result<SubscriberView, ApiError> {
         if let Some(endpoints) = &request.endpoints {
             self.distributor().update_subscriber(&request.name, endpoints).await?;
+        }
+        if let Some(update) = request.certificate {
+            let way = match update {
+                WayUpdate::Hand => None,
+                WayUpdate::Way(way) => Some(way),
+            };
+            self.distributor().set_certificate_way(&request.name, way).await?;
         }
         let Some(to) = request.rename else { return self.show_subscriber(request.name).await };
         self.distributor().rename_subscriber(&request.name, &to).await?;
@@ -223,6 +233,7 @@ impl SubscriberView {
             channels: status.channels,
             enrolled: enrolled.map(|(fingerprint, since)| EnrolledView { fingerprint, since: since.into() }),
             connected: status.address,
+            certificate: status.certificate.into(),
             deliveries,
         }
     }

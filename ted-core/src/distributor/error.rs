@@ -79,6 +79,14 @@ pub enum DistributorError {
     /// The pages of the revocation list are full.
     #[error("the revocation list is full")]
     TooManyRevoked,
+    /// The certificate could not be written where it should be.
+    #[error("the certificate cannot be written to {}: {reason}", path.display())]
+    NotSaved {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
@@ -106,6 +114,7 @@ impl Coded for DistributorError {
             Self::RevokedKey(_) => "TED-1195",
             Self::NothingToRevoke(_) => "TED-1196",
             Self::TooManyRevoked => "TED-1198",
+            Self::NotSaved { .. } => "TED-1215",
             Self::Worker => "TED-1839",
         }
     }

@@ -2,6 +2,7 @@
 
 mod announce;
 mod build;
+mod certificates;
 mod enrol;
 mod error;
 mod events;
@@ -10,12 +11,14 @@ mod names;
 mod peers;
 mod release;
 mod report;
+mod resolve;
 mod revoke;
 mod rotation;
 mod send;
 mod source;
 mod standing;
 mod state;
+mod trust;
 mod walk;
 
 use std::net::SocketAddr;
@@ -34,8 +37,9 @@ use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 pub use error::DistributorError;
 pub use events::DistributorEvent;
 pub use report::{
-    BuildOutcome, BuiltRevision, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus, FiringReport,
-    IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, SendOptions, SendPlan, SubscriberStatus,
+    BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus,
+    FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, Resolving, ResolvingOutcome, ResolvingRow,
+    ResolvingWay, SendOptions, SendPlan, SubscriberStatus,
 };
 pub use revoke::RevokedRow;
 pub use rotation::Renew;

@@ -117,6 +117,10 @@ fn distribution_fields(old: &Distribution, new: &Distribution) -> Vec<String> {
 fn subscriber_fields(old: &Subscriber, new: &Subscriber) -> Vec<String> {
     let mut fields = Vec::new();
     push_value(&mut fields, "endpoints", &list(&old.endpoints), &list(&new.endpoints));
+    let way = |subscriber: &Subscriber| {
+        subscriber.certificate.as_ref().map_or_else(|| "by hand".to_owned(), ToString::to_string)
+    };
+    push_value(&mut fields, "certificate", &way(old), &way(new));
     fields
 }
 
