@@ -241,7 +241,9 @@ fn answer(shared: &Shared, request: Request) -> (Answer, Option<Vec<u8>>) {
                 Some(bytes) => (Answer::Fetch(FetchAnswer { total_bytes: bytes.len() as u64 }), Some(bytes.clone())),
                 None => (Answer::Refused(Refused::new(code::NOT_FOUND, "not here")), None),
             },
-            FetchTarget::Package(_) => (Answer::Refused(Refused::new(code::NOT_FOUND, "not here")), None),
+            FetchTarget::Package(_) | FetchTarget::Grant { .. } => {
+                (Answer::Refused(Refused::new(code::NOT_FOUND, "not here")), None)
+            }
         },
         _ => (Answer::Refused(Refused::new(code::BAD_REQUEST, "not answered here")), None),
     }

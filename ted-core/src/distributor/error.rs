@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::Coded;
-use crate::id::FiringId;
+use crate::id::{DistributionId, FiringId};
 use crate::name::{Label, NodeName};
 
 /// Why a Distributor refused a call.
@@ -67,6 +67,9 @@ pub enum DistributorError {
     /// An invite needs at least one endpoint at which this Distributor is reached.
     #[error("this Distributor does not know at which endpoint it is reached")]
     NoEndpoint,
+    /// No epoch secret gives the key that a sealed package was sealed with.
+    #[error("the key of the newest package of Distribution {0} is lost: no epoch secret here gives it")]
+    NoContentKey(DistributionId),
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
@@ -89,6 +92,7 @@ impl Coded for DistributorError {
             Self::TokenForAnother => "TED-1212",
             Self::TooManyPending => "TED-1213",
             Self::ForeignReceipt => "TED-1841",
+            Self::NoContentKey(_) => "TED-1168",
             Self::NoEndpoint => "TED-1838",
             Self::Worker => "TED-1839",
         }

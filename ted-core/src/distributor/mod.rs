@@ -5,6 +5,7 @@ mod enrol;
 mod error;
 mod events;
 mod fleet;
+mod grants;
 mod peers;
 mod release;
 mod report;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::watch;
 
 use crate::distributor::events::DistributorEvent;
+use crate::distributor::grants::GrantSets;
 use crate::distributor::peers::Network;
 use crate::distributor::{DistributorError, Settings};
 use crate::error::Error;
@@ -26,7 +27,6 @@ pub(super) struct State {
     pub(super) crypto: Arc<dyn Crypto>,
     pub(super) instance: InstanceId,
     own: RwLock<Arc<Own>>,
-    #[expect(dead_code, reason = "what renews certificates while the node runs comes next")]
     pub(super) security: SecurityDir,
     pub(super) registrations: Registrations,
     pub(super) sequences: Sequences,
@@ -44,6 +44,8 @@ pub(super) struct State {
     pub(super) events: EventBus<DistributorEvent>,
     pub(super) enrolling: Mutex<()>,
     pub(super) stating: Mutex<()>,
+    pub(super) granting: Mutex<()>,
+    pub(super) grant_sets: Mutex<GrantSets>,
     pub(super) network: Mutex<Option<Network>>,
 }
 
@@ -113,6 +115,8 @@ impl State {
             events: EventBus::new(),
             enrolling: Mutex::default(),
             stating: Mutex::default(),
+            granting: Mutex::default(),
+            grant_sets: Mutex::default(),
             network: Mutex::default(),
             settings,
             clock,

@@ -3,6 +3,7 @@
 mod deliveries;
 mod error;
 mod events;
+mod grants;
 mod offers;
 mod outbox;
 mod peers;
@@ -29,6 +30,7 @@ use crate::security::{AwsLc, Crypto, Invite, Token};
 
 pub use error::SubscriberError;
 pub use events::SubscriberEvent;
+pub use grants::granted_key;
 pub use reference::DistributionRef;
 pub use report::{DistributionRow, DistributorRow, Enrolment, ExtractionRow, SubscriberStatus, TargetRow, VerifyRow};
 pub use targets::{TargetRule, Targets};
