@@ -376,3 +376,6 @@ fn grants_prefix(package: &PackageId) -> String {
 fn envelope_key(envelope: &str) -> String {
     format!("envelope/{envelope}")
 }
+
+#[cfg(test)]
+mod tests;
