@@ -63,7 +63,7 @@ async fn list_files(context: &Context, name: Label) -> Result<(), ApiError> {
         return Err(ApiError::new(code::STATE, format!("the package of {} is gone", shown.name))
             .with_remedy(format!("Build it anew: `distribution build {}`.", shown.name)));
     };
-    package::print_listing(&file, context.format)
+    package::print_listing(&file, context.format, &package::no_keys)
 }
 
 pub(super) async fn channel(context: &Context, command: ChannelCommand) -> Result<(), ApiError> {

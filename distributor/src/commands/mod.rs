@@ -25,7 +25,7 @@ use crate::service::{Service, Settings};
 pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
     let format = cli.common.format();
     let command = match cli.command {
-        Command::Package(command) => return package::run(&command, format),
+        Command::Package(command) => return package::run(&command, format, &package::no_keys),
         Command::Generate(command) => return generate::run(&command, Cli::command()),
         command => command,
     };
