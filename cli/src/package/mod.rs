@@ -6,7 +6,7 @@ mod read;
 mod view;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use open::{KeyFinder, Origin, no_keys};
 pub use view::{DigestView, EntryView, Extraction, Inspection, Listing, Verification};
@@ -29,6 +29,18 @@ pub enum PackageCommand {
     Cat(CatArgs),
     /// Write the files of a package below a folder (merge: nothing is deleted).
     Extract(ExtractArgs),
+}
+
+impl PackageCommand {
+    /// The package.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        match self {
+            Self::Inspect(package) | Self::Ls(package) | Self::Verify(package) => &package.file,
+            Self::Cat(args) => &args.package.file,
+            Self::Extract(args) => &args.file,
+        }
+    }
 }
 
 /// Which package, and what to trust.
@@ -108,7 +120,7 @@ pub fn run(command: &PackageCommand, format: Format, keys: &KeyFinder<'_>) -> Re
 ///
 /// # Errors
 /// As [`run`].
-pub fn print_listing(file: &std::path::Path, format: Format, keys: &KeyFinder<'_>) -> Result<(), ApiError> {
+pub fn print_listing(file: &Path, format: Format, keys: &KeyFinder<'_>) -> Result<(), ApiError> {
     output::print(format, &read::list(&PackageFile::open(file, &Trust::Nobody, keys)?)?)
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use crate::security::{
     ContentKey, Envelope, EnvelopeBody, EnvelopeKind, EpochSecret, Grant, GrantTree, Grants, Keystore, ProvenGrant,
     Recipient, judge_recipient,
 };
-use crate::store::Depot;
+use crate::store::{Depot, NodeRole, SecurityDir};
 
 /// How long the signature over a package's grants holds. Grants themselves do not expire: what was opened once was
 /// opened.
@@ -361,6 +362,25 @@ pub(super) fn content_key_of(keystore: &Keystore, root: &Root) -> Result<Option<
     let keys = keystore.epoch_secrets().iter().rev().map(|secret| secret.content_key(&salt));
     let fitting = keys.into_iter().find(|key| key.commitment() == commitment);
     fitting.map(Some).ok_or(DistributorError::NoContentKey(root.distribution))
+}
+
+/// The content key of a sealed package, by the keystore of the Distributor whose data directory is `data`; `None` where
+/// that is no Distributor, or the package is not its own or sealed under a secret that is lost. Nothing is locked, so
+/// that it works while the Distributor runs.
+#[must_use]
+pub fn own_key(data: &Path, root: &Root) -> Option<ContentKey> {
+    if !root.is_sealed() || !data.join("security").is_dir() {
+        return None;
+    }
+    let security = SecurityDir::open(&data.join("security"), NodeRole::Distributor);
+    let found = security.and_then(|security| security.load_keystore()).map_err(Error::from);
+    match found.and_then(|keystore| Ok(content_key_of(&keystore, root)?)) {
+        Ok(key) => key,
+        Err(error) => {
+            tracing::warn!(code = error.code(), %error, "the keys of this node do not open the package");
+            None
+        }
+    }
 }
 
 const SIGNED: &str = "granted/";

@@ -30,6 +30,7 @@ use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
 pub use error::DistributorError;
 pub use events::DistributorEvent;
+pub use grants::own_key;
 pub use report::{
     BuildOutcome, BuiltRevision, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus, FiringReport,
     IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, SendOptions, SendPlan, SubscriberStatus,

@@ -197,17 +197,22 @@ fn unwrap(keystore: &Keystore, kept: &KeptGrant, package: &PackageId) -> Result<
 }
 
 /// The content key of the sealed package in `file`, by the grant and the keys of the Subscriber whose data directory is
-/// `data`; `None` if that node has no grant for it. The grant lies beside the file, or beside the node's own copy.
-/// Nothing is locked, so that it works while the Subscriber runs.
+/// `data`; `None` where that is no Subscriber, or it has no grant for the package. The grant lies beside the file, or
+/// beside the node's own copy. Nothing is locked, so that it works while the Subscriber runs.
 ///
 /// # Errors
-/// When the node's `security/` or the grant cannot be read, or the grant does not open.
+/// When a grant is there and cannot be read or does not open.
 pub fn granted_key(data: &Path, file: &Path, package: &PackageId, root: &Root) -> Result<Option<ContentKey>, Error> {
-    if !root.is_sealed() {
+    if !root.is_sealed() || !data.join("security").is_dir() {
         return Ok(None);
     }
-    let security = SecurityDir::open(&data.join("security"), NodeRole::Subscriber)?;
-    let trust = security.trust()?;
+    let trust = match SecurityDir::open(&data.join("security"), NodeRole::Subscriber).and_then(|dir| dir.trust()) {
+        Ok(trust) => trust,
+        Err(error) => {
+            tracing::warn!(%error, "the keys of this node cannot be used");
+            return Ok(None);
+        }
+    };
     let distributor = trust.roots.iter().find(|trusted| trusted.root.key_hash() == root.distributor);
     let own = distributor.map(|trusted| data.join(PackagePlace::of_root(trusted.root.name(), root).folder()));
     for folder in file.parent().map(Path::to_owned).into_iter().chain(own) {
