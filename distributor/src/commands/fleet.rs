@@ -11,7 +11,10 @@ use crate::api::{
     SubscriberDelete, SubscriberList, SubscriberPending, SubscriberShow, SubscriberUpdate, WayUpdate,
 };
 use crate::cli::{ChannelCommand, DistributionCommand, SubscriberCommand};
+use ted_core::distributor::own_key;
+use ted_core::id::PackageId;
 use ted_core::name::Label;
+use ted_core::package::Root;
 
 pub(super) async fn distribution(context: &Context, command: DistributionCommand) -> Result<(), ApiError> {
     match command {
@@ -63,7 +66,9 @@ async fn list_files(context: &Context, name: Label) -> Result<(), ApiError> {
         return Err(ApiError::new(code::STATE, format!("the package of {} is gone", shown.name))
             .with_remedy(format!("Build it anew: `distribution build {}`.", shown.name)));
     };
-    package::print_listing(&file, context.format)
+    package::print_listing(&file, context.format, &|_: &PackageId, root: &Root| {
+        Ok(own_key(&context.settings.data_dir, root))
+    })
 }
 
 pub(super) async fn channel(context: &Context, command: ChannelCommand) -> Result<(), ApiError> {

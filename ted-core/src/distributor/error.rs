@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::Coded;
-use crate::id::FiringId;
+use crate::id::{DistributionId, FiringId};
 use crate::name::{Label, NodeName};
 
 /// Why a Distributor refused a call.
@@ -87,6 +87,9 @@ pub enum DistributorError {
         /// Why not.
         reason: String,
     },
+    /// No epoch secret gives the key that a sealed package was sealed with.
+    #[error("the key of the newest package of Distribution {0} is lost: no epoch secret here gives it")]
+    NoContentKey(DistributionId),
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
@@ -110,6 +113,7 @@ impl Coded for DistributorError {
             Self::TooManyPending => "TED-1213",
             Self::ForeignReceipt => "TED-1841",
             Self::ForeignRequest => "TED-1140",
+            Self::NoContentKey(_) => "TED-1168",
             Self::NoEndpoint => "TED-1838",
             Self::RevokedKey(_) => "TED-1195",
             Self::NothingToRevoke(_) => "TED-1196",

@@ -111,6 +111,17 @@ pub enum DistributorEvent {
         /// The package's length.
         bytes_total: u64,
     },
+    /// A sealed revision is not offered to a Subscriber, because nothing can be wrapped for it.
+    Withheld {
+        /// To whom.
+        subscriber: NodeName,
+        /// Which Distribution.
+        distribution: Label,
+        /// The stable code.
+        code: String,
+        /// Why.
+        reason: String,
+    },
     /// A Subscriber's receipt arrived.
     Receipt {
         /// The firing it answers, as hex.

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
 use crate::model::{CertificateWay, Channel, Distribution, Endpoint, Subscriber};
 use crate::name::{Label, NodeName};
-use crate::node::{name_of_key, open_package};
+use crate::node::name_of_key;
 use crate::package::Entry;
 
 impl State {
@@ -47,7 +47,7 @@ impl State {
     pub(super) fn entries(&self, name: &Label) -> Result<Vec<Entry>, Error> {
         let distribution = lock(&self.fleet).distribution(name)?.clone();
         let newest = self.newest(&distribution)?.ok_or_else(|| DistributorError::NotBuilt(name.clone()))?;
-        let (index, _) = open_package(&self.depot, newest.package, self.own().authority.root())?;
+        let (index, _) = self.open_own(newest.package)?;
         Ok(index.catalog().iter().map(|row| row.entry.clone()).collect())
     }
 

@@ -7,6 +7,7 @@ mod enrol;
 mod error;
 mod events;
 mod fleet;
+mod grants;
 mod names;
 mod peers;
 mod release;
@@ -36,6 +37,7 @@ use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
 pub use error::DistributorError;
 pub use events::DistributorEvent;
+pub use grants::own_key;
 pub use report::{
     BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus,
     FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, Resolving, ResolvingOutcome, ResolvingRow,

@@ -257,7 +257,7 @@ impl State {
         }
     }
 
-    fn entitled(&self, key: &KeyHash, distribution: &DistributionId) -> bool {
+    pub(super) fn entitled(&self, key: &KeyHash, distribution: &DistributionId) -> bool {
         let registration = self.registrations.get(key);
         registration.is_some_and(|known| lock(&self.fleet).entitled(&known.name).contains(distribution))
     }
@@ -324,6 +324,7 @@ impl Answering for Serving {
                 let finding = move || match fetch.target {
                     FetchTarget::Package(id) => state.package_content(&key, &id),
                     FetchTarget::Envelope(id) => state.envelope_content(&key, &id),
+                    FetchTarget::Grant { grants, recipient } => state.grant_content(&key, &grants, &recipient),
                 };
                 let found = tokio::task::spawn_blocking(finding).await;
                 found.unwrap_or_else(|_| Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"))

@@ -7,6 +7,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::distributor::events::DistributorEvent;
+use crate::distributor::grants::GrantSets;
 use crate::distributor::peers::Network;
 use crate::distributor::rotation::open_own;
 use crate::distributor::{DistributorError, Settings};
@@ -59,6 +60,8 @@ pub(super) struct State {
     pub(super) rotating: Mutex<()>,
     /// The alarms that were told last, so that each is told once.
     pub(super) alarmed: Mutex<Vec<Alarm>>,
+    pub(super) granting: Mutex<()>,
+    pub(super) grant_sets: Mutex<GrantSets>,
     pub(super) network: Mutex<Option<Network>>,
 }
 
@@ -134,6 +137,8 @@ impl State {
             stating: Mutex::default(),
             rotating: Mutex::default(),
             alarmed: Mutex::default(),
+            granting: Mutex::default(),
+            grant_sets: Mutex::default(),
             network: Mutex::default(),
             settings,
             clock,

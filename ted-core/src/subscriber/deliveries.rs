@@ -10,13 +10,14 @@ use crate::extract::{Create, ExtractJob, ExtractOptions, Target, extract, recove
 use crate::id::{DistributionId, FiringId, KeyHash, PackageId, Revision};
 use crate::limits::Limits;
 use crate::name::{Label, NodeName};
-use crate::node::{judge_signature, keep_newest, open_package, wait};
-use crate::package::{BodyReader, Entry, PackageError, PackageIndex, Root, verify_digest};
+use crate::node::{judge_signature, keep_newest, wait};
+use crate::package::{BodyReader, Entry, Opening, PackageError, PackageIndex, Root, verify_digest};
 use crate::protocol::{DeliveryEnd, Floor, FrameMap, Progress, ReceiverOptions, judge_root};
 use crate::security::{PackageRef, Receipt, ReleaseStatement, Stage};
 use crate::store::{Depot, FinishedFile, PackagePlace, PartFile};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::grants::judge_key;
 use crate::subscriber::receive::{Piece, Reception, ReceptionError, Search};
 use crate::subscriber::report::ExtractionRow;
 use crate::subscriber::state::{Key, State, lock};
@@ -169,6 +170,9 @@ impl State {
     ) -> Result<Label, ReceptionError> {
         let root = self.trusted_root(&fleet)?;
         let distribution = statement.distribution;
+        let (state, by, of) = (self.clone(), root.clone(), statement.clone());
+        let unwrapping = move || state.key_of_stated(&by, &of, &package.id);
+        let key = tokio::task::spawn_blocking(unwrapping).await.map_err(|_| ReceptionError::Stopping)??;
         let judge_by = root.clone();
         let mut reception = Reception {
             package,
@@ -184,7 +188,12 @@ impl State {
                 judge_signature(&judge_by, found, bytes, signature)?;
                 judge_root(found, &judge_by.key_hash(), &distribution, &package)
                     .map_err(|refused| SubscriberError::Statement(refused.to_string()))?;
-                Ok(())
+                match &key {
+                    Some(key) => judge_key(found, key)?,
+                    None if found.is_sealed() => return Err(SubscriberError::GrantGone(package.id).into()),
+                    None => {}
+                }
+                Ok(key.clone().map_or(Opening::Unsealed, Opening::With))
             }),
             progress: Box::new(|_| {}),
             started: tokio::time::Instant::now(),
@@ -432,10 +441,10 @@ impl State {
         let _one_at_a_time = lock(&self.extracting);
         let previous = self.extracted(&fleet, &distribution)?.filter(|previous| previous.target == path);
         // The package before this one may be gone; then nothing counts as made by it.
-        let previous = previous.and_then(|previous| open_package(&self.depot, previous.package, &root).ok());
+        let previous = previous.and_then(|previous| self.open_held(previous.package, &root).ok());
         let previous: Option<Vec<Entry>> =
             previous.map(|(index, _)| index.catalog().iter().map(|row| row.entry.clone()).collect());
-        let (index, file) = open_package(&self.depot, held.package, &root)?;
+        let (index, file) = self.open_held(held.package, &root)?;
         let target = Target::open(&path, Create::Missing)?;
         recover(&target, &distribution)?;
         let threads = self.settings.threads.map_or(0, usize::from);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::Coded;
+use crate::id::PackageId;
 use crate::name::NodeName;
 
 /// Why a Subscriber refused a call, or could not do what a Distributor asked.
@@ -103,6 +104,15 @@ pub enum SubscriberError {
     /// The release statement is not what it should be.
     #[error("the release statement cannot be used: {0}")]
     Statement(String),
+    /// A sealed revision is offered, and there is no grant for this node.
+    #[error("the revision is encrypted, and there is no grant for this node: {0}")]
+    NoGrant(String),
+    /// A sealed revision is offered, and nothing can be wrapped for this node.
+    #[error("the revision is encrypted, and this node's encryption certificate cannot be used: {0}")]
+    EncryptionCertificate(String),
+    /// A sealed package is here without its grant.
+    #[error("package {0} is encrypted, and its grant is not here")]
+    GrantGone(PackageId),
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
@@ -130,6 +140,9 @@ impl Coded for SubscriberError {
             Self::AwaitsApproval { .. } => "TED-1880",
             Self::NothingToExtract(_) => "TED-1860",
             Self::Statement(_) => "TED-1861",
+            Self::NoGrant(_) => "TED-1868",
+            Self::EncryptionCertificate(_) => "TED-1869",
+            Self::GrantGone(_) => "TED-1870",
             Self::Worker => "TED-1862",
             Self::Stopping => "TED-1863",
         }

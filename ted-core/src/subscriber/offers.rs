@@ -15,6 +15,7 @@ use crate::security::{DistributorRoot, Envelope, EnvelopeKind, ReleaseStatement}
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::grants::NewGrant;
 use crate::subscriber::state::{State, lock};
 use crate::transport::{Connection, QuicConnection};
 
@@ -70,10 +71,11 @@ impl State {
         if release.distribution != offer.distribution {
             return Err(SubscriberError::Statement("it is about another Distribution".to_owned()).into());
         }
+        let grant = self.grant_for(connection, &root, offer, &release).await?;
         let statement = Statement { release, issued: body.issued, expires: body.expires };
         let state = self.clone();
         let offer = offer.clone();
-        let judging = move || state.judge_statement(fleet, &offer, &statement);
+        let judging = move || state.judge_statement(fleet, &offer, &statement, grant.as_ref());
         tokio::task::spawn_blocking(judging).await.map_err(|_| SubscriberError::Worker)?
     }
 
@@ -99,11 +101,13 @@ impl State {
     }
 
     /// Asks the delivery's machine and does what it says, in its order: the floor is durable before the answer goes out.
+    /// So is the grant of a sealed revision that is taken.
     fn judge_statement(
         self: &Arc<Self>,
         fleet: KeyHash,
         offer: &Offer,
         statement: &Statement,
+        grant: Option<&NewGrant>,
     ) -> Result<OfferAnswer, Error> {
         let now = self.now(&fleet);
         let key = (fleet, statement.release.distribution);
@@ -128,6 +132,9 @@ impl State {
                 self.records.delete(&alarm)?;
             }
             lock(&self.statements).insert(key, statement.release.clone());
+        }
+        if let Some(grant) = grant.filter(|_| !matches!(answer, OfferAnswer::Refused(_))) {
+            self.keep_grant(grant)?;
         }
         self.carry_out(fleet, statement.release.distribution, actions)?;
         if answer == OfferAnswer::Current {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::extract::{Create, Difference, ExtractOptions, Target, compare};
 use crate::name::NodeName;
-use crate::node::{keep_newest, open_package};
+use crate::node::keep_newest;
 use crate::package::verify_body;
 use crate::security::{DistributorRoot, Stage, Usage};
 use crate::store::TrustedIn;
@@ -136,7 +136,7 @@ impl State {
         let threads =
             self.settings.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from);
         let rows = self.meant(name)?.into_iter().map(|((fleet, distribution), held)| {
-            let opened = self.trusted_root(&fleet).and_then(|root| open_package(&self.depot, held.package, &root));
+            let opened = self.trusted_root(&fleet).and_then(|root| self.open_held(held.package, &root));
             let (fault, different) = match &opened {
                 Err(error) => (Some(said(error)), vec![]),
                 Ok((index, file)) => {
