@@ -12,12 +12,15 @@ use ted_cli::output::{self, Format, Render};
 use ted_cli::progress::Progress;
 use ted_cli::session::{Session, open_for_daemon};
 use ted_cli::{files, generate, package, shutdown, watch};
+use ted_core::id::PackageId;
+use ted_core::package::Root;
 use ted_core::security::Invite;
 use ted_core::store::NodeRole;
+use ted_core::subscriber::granted_key;
 
 use crate::api::{
     DistributionExtract, DistributionVerify, DistributorEnrol, DistributorLeave, DistributorTrust, KeystoreList,
-    KeystoreShow, NodeDoctor, NodeJoin, NodeStatus, TargetList, TargetSet, TargetUnset,
+    KeystoreShow, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
 };
 use crate::cli::{Cli, Command, JoinArgs, KeystoreCommand, TargetCommand};
 use crate::service::{Service, Settings};
@@ -33,7 +36,15 @@ const TEXT_FILE_BYTES_MAX: u64 = 256 * 1024;
 pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
     let format = cli.common.format();
     let command = match cli.command {
-        Command::Package(command) => return package::run(&command, format),
+        Command::Package(command) => {
+            // Without a node of its own, whoever looks at a package sees what everybody sees.
+            let data = cli.common.data_dir(NodeRole::Subscriber).ok();
+            let keys = |id: &PackageId, root: &Root| match &data {
+                Some(data) => granted_key(data, command.file(), id, root).map_err(ApiError::from),
+                None => Ok(None),
+            };
+            return package::run(&command, format, &keys);
+        }
         Command::Generate(command) => return generate::run(&command, Cli::command()),
         command => command,
     };
@@ -55,6 +66,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Run => run_daemon(&context).await,
         Command::Status { watch: false } => context.answer(&NodeStatus {}).await,
         Command::Status { watch: true } => watch::status(&context.daemon().await?, &NodeStatus {}, format).await,
+        Command::Rename { name } => context.answer(&NodeRename { name }).await,
         Command::Leave { distributor } => {
             let sentence = format!("left {distributor}; extracted files stay");
             context.done(&DistributorLeave { distributor }, &sentence).await

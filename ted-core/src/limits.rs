@@ -87,6 +87,22 @@ pub struct Limits {
     pub scrub_note_bytes: u64,
     /// Numbers of damaged frames that are named in a receipt or a log line; of more, only the count is told.
     pub damaged_frames_named_max: usize,
+    /// Grants of one package: a hundred times the fleet that the other limits fit; a path then has 20 hashes.
+    pub grants_max: u32,
+    /// Bytes of one grant with its path: 20 hashes and the wrapped key need under 1 KiB; other ways of wrapping need more.
+    pub grant_bytes_max: u64,
+    /// Bytes of a grant as its recipient keeps it: the grant and its envelope.
+    pub kept_grant_bytes_max: u64,
+    /// Epoch secrets in one keystore: a new one every year for a lifetime.
+    pub epoch_secrets_max: usize,
+    /// Standing envelopes that one announcement may name: a page of the revocation list for every 500 keys, and a few.
+    pub announced_envelopes_max: usize,
+    /// Keys on one page of a revocation list: with their serial numbers they need half of an envelope.
+    pub revocation_page_keys_max: usize,
+    /// Pages of a revocation list: 25,000 keys, more than a fleet of 10,000 nodes replaces in its life.
+    pub revocation_pages_max: u16,
+    /// Serial numbers that stand beside one revoked key: those of its certificates that still hold.
+    pub revocation_serials_max: usize,
 }
 
 impl Limits {
@@ -130,6 +146,14 @@ impl Limits {
         scrub_bytes_per_second: 16 * MIB,
         scrub_note_bytes: 256 * MIB,
         damaged_frames_named_max: 8,
+        grants_max: 1000 * 1000,
+        grant_bytes_max: 4 * KIB,
+        kept_grant_bytes_max: 72 * KIB,
+        epoch_secrets_max: 64,
+        announced_envelopes_max: 64,
+        revocation_page_keys_max: 500,
+        revocation_pages_max: 50,
+        revocation_serials_max: 2,
     };
 }
 

@@ -6,13 +6,15 @@ mod events;
 mod firing;
 mod fleet;
 mod node;
+mod resolve;
+mod rotation;
 mod security;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
-use ted_cli::api::{self, Api, Operation, handle};
+use ted_cli::api::{Api, Operation, handle};
 use ted_cli::error::{ApiError, code};
 use ted_core::id::UnixMillis;
 use ted_core::limits::Limits;
@@ -22,11 +24,11 @@ use ted_core::{Distributor, Error};
 use tokio::sync::broadcast;
 
 use crate::api::{
-    CertificateExport, CertificateList, CertificateShow, ChannelCreate, ChannelDelete, ChannelList, ChannelSend,
-    ChannelShow, ChannelUpdate, DistributionBuild, DistributionCreate, DistributionDelete, DistributionList,
-    DistributionShow, DistributionUpdate, FiringCancel, FiringWait, InviteCreate, NodeDoctor, NodeStatus, NodeView,
-    SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList, SubscriberPending, SubscriberShow,
-    SubscriberUpdate, TokenCreate,
+    CertificateExport, CertificateList, CertificateNeeded, CertificateResolve, CertificateShow, ChannelCreate,
+    ChannelDelete, ChannelList, ChannelSend, ChannelShow, ChannelUpdate, DistributionBuild, DistributionCreate,
+    DistributionDelete, DistributionList, DistributionShow, DistributionUpdate, FiringCancel, FiringWait, InviteCreate,
+    NodeDoctor, NodeStatus, NodeView, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList,
+    SubscriberPending, SubscriberShow, SubscriberUpdate, TokenCreate,
 };
 use crate::cli::InitArgs;
 use crate::config::Config;
@@ -127,7 +129,7 @@ impl Service {
             SubscriberDelete::NAME => handle(body, |it| self.delete_subscriber(it)).await,
             SubscriberPending::NAME => handle(body, |_: SubscriberPending| self.list_pending()).await,
             SubscriberApprove::NAME => handle(body, |it| self.approve(it)).await,
-            _ => Err(api::unknown_operation(operation)),
+            _ => self.rotation_operation(operation, body).await,
         }
     }
 }
@@ -144,6 +146,8 @@ impl Api for Service {
             TokenCreate::NAME => handle(body, |it| self.create_token(it)).await,
             CertificateExport::NAME => handle(body, |_: CertificateExport| self.export_certificate()).await,
             CertificateList::NAME => handle(body, |_: CertificateList| self.list_certificates()).await,
+            CertificateResolve::NAME => handle(body, |it| self.resolve(it)).await,
+            CertificateNeeded::NAME => handle(body, |it| self.unresolved(it)).await,
             CertificateShow::NAME => handle(body, |it| self.show_certificate(it)).await,
             _ => self.fleet_operation(operation, body).await,
         }

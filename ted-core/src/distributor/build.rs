@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::id::{Revision, UnixMillis};
 use crate::model::{Digest, Distribution};
 use crate::name::Label;
-use crate::node::{keep_newest, open_package, wait};
+use crate::node::{keep_newest, wait};
 use crate::package::{
     BuildOptions, BuildProgress, DigestKind, Entry, PackageIndex, PackageKind, ROOT_CONTEXT, RootSigner, Skipped,
     Source, build_baseline, same_but_content,
@@ -112,10 +112,12 @@ impl State {
         Ok((entries, skipped))
     }
 
-    /// The newest revision and its package. One that cannot be read any more does not count: it is built anew.
+    /// The newest revision and its package. One that cannot be read any more does not count, nor one that is sealed
+    /// where it should not be, or the other way round: it is built anew.
     fn newest_package(&self, distribution: &Distribution) -> Result<Option<(BuiltRevision, PackageIndex)>, Error> {
         let Some(newest) = self.newest(distribution)? else { return Ok(None) };
-        match open_package(&self.depot, newest.package, self.own().authority.root()) {
+        match self.open_own(newest.package) {
+            Ok((index, _)) if index.root().is_sealed() != distribution.encrypt => Ok(None),
             Ok((index, _)) => Ok(Some((newest, index))),
             Err(error) => {
                 tracing::warn!(distribution = %distribution.name, %error, "the newest package is built anew");
@@ -141,7 +143,7 @@ impl State {
         let revision = self.sequences.next_revision(&distribution.id, now)?;
         let place = PackagePlace::at_distributor(&distribution.name, revision, PackageKind::Baseline);
         let content_bytes = entries.iter().map(|entry| entry.size).sum();
-        let options = self.build_options(distribution, revision, now);
+        let options = self.build_options(distribution, revision, now)?;
         let signer = Signer { crypto: &*self.crypto, identity: &self.own().signing };
         let mut staged = self.depot.stage(&place)?;
         let progress = self.build_progress(distribution);
@@ -151,8 +153,7 @@ impl State {
         drop(out);
         flushed.map_err(|error| staged.error(error))?;
         if let Some((newest, index)) = newest
-            && index.root().disclosure.as_ref().map(|known| known.content)
-                == built.root.disclosure.as_ref().map(|new| new.content)
+            && index.disclosure().content == built.index.disclosure().content
         {
             return Ok(BuildOutcome::Unchanged(newest));
         }
@@ -168,6 +169,7 @@ impl State {
         };
         self.records.put(&newest_key(distribution), &built)?;
         keep_newest(&self.depot, &distribution.id, REVISIONS_KEPT)?;
+        self.forget_grants()?;
         tracing::info!(distribution = %distribution.name, %revision, package = %built.package, bytes = built.bytes, "built");
         self.events.emit(DistributorEvent::Built {
             distribution: distribution.name.clone(),
@@ -178,7 +180,12 @@ impl State {
         Ok(BuildOutcome::Built(built))
     }
 
-    fn build_options(&self, distribution: &Distribution, revision: Revision, created: UnixMillis) -> BuildOptions {
+    fn build_options(
+        &self,
+        distribution: &Distribution,
+        revision: Revision,
+        created: UnixMillis,
+    ) -> Result<BuildOptions, Error> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let distributor = self.own().authority.root().key_hash();
         let digest = match distribution.digest {
@@ -186,18 +193,20 @@ impl State {
             Digest::Md5 => DigestKind::Md5,
             Digest::Blake3 => DigestKind::Blake3,
         };
-        BuildOptions {
+        Ok(BuildOptions {
             revision,
             created,
             digest,
+            seal: distribution.encrypt.then(|| self.new_seal()).transpose()?,
             ..BuildOptions::new(distribution.id, distribution.name.clone(), distributor, threads)
-        }
+        })
     }
 
     /// Forgets what was built of a Distribution, packages included.
     pub(super) fn forget_built(&self, distribution: &Distribution) -> Result<(), Error> {
         self.records.delete(&newest_key(distribution))?;
-        keep_newest(&self.depot, &distribution.id, 0)
+        keep_newest(&self.depot, &distribution.id, 0)?;
+        self.forget_grants()
     }
 
     fn build_progress(&self, distribution: &Distribution) -> impl Fn(BuildProgress) + Sync {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::Coded;
-use crate::id::FiringId;
+use crate::id::{DistributionId, FiringId};
 use crate::name::{Label, NodeName};
 
 /// Why a Distributor refused a call.
@@ -64,6 +64,9 @@ pub enum DistributorError {
     /// A receipt that is signed by another node than the one that sent it.
     #[error("the receipt is another node's")]
     ForeignReceipt,
+    /// A request for certificates for another key than that of the connection it came over.
+    #[error("the request for certificates is for another key than the one that sent it")]
+    ForeignRequest,
     /// An invite needs at least one endpoint at which this Distributor is reached.
     #[error("this Distributor does not know at which endpoint it is reached")]
     NoEndpoint,
@@ -77,6 +80,26 @@ pub enum DistributorError {
         /// What keeps it from being made good.
         reason: String,
     },
+    /// A node asks for certificates for a key that was revoked.
+    #[error("the key {0} was revoked")]
+    RevokedKey(String),
+    /// Nothing here is known by what was to be revoked.
+    #[error("nothing here is known as `{0}`")]
+    NothingToRevoke(String),
+    /// The pages of the revocation list are full.
+    #[error("the revocation list is full")]
+    TooManyRevoked,
+    /// The certificate could not be written where it should be.
+    #[error("the certificate cannot be written to {}: {reason}", path.display())]
+    NotSaved {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// No epoch secret gives the key that a sealed package was sealed with.
+    #[error("the key of the newest package of Distribution {0} is lost: no epoch secret here gives it")]
+    NoContentKey(DistributionId),
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
@@ -99,8 +122,14 @@ impl Coded for DistributorError {
             Self::TokenForAnother => "TED-1212",
             Self::TooManyPending => "TED-1213",
             Self::ForeignReceipt => "TED-1841",
+            Self::ForeignRequest => "TED-1140",
+            Self::NoContentKey(_) => "TED-1168",
             Self::NoEndpoint => "TED-1838",
             Self::OwnCopyDamaged { .. } => "TED-1845",
+            Self::RevokedKey(_) => "TED-1195",
+            Self::NothingToRevoke(_) => "TED-1196",
+            Self::TooManyRevoked => "TED-1198",
+            Self::NotSaved { .. } => "TED-1215",
             Self::Worker => "TED-1839",
         }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::id::{FiringId, PackageId, Revision};
+use crate::id::{FiringId, PackageId, Revision, UnixMillis};
 use crate::name::{Label, NodeName};
 use crate::security::Stage;
 
@@ -97,6 +97,20 @@ pub enum DistributorEvent {
         /// The fingerprint of its key.
         fingerprint: String,
     },
+    /// A certificate that this Distributor uses itself was issued anew.
+    Renewed {
+        /// What it is for.
+        usage: String,
+        /// Until when it holds.
+        until: UnixMillis,
+    },
+    /// An operator has to know this. It is told once, and stands in the status until it is mended.
+    Alarm {
+        /// The stable code.
+        code: String,
+        /// What is the matter.
+        reason: String,
+    },
     /// A firing began.
     FiringStarted {
         /// Its id, as hex.
@@ -116,6 +130,17 @@ pub enum DistributorEvent {
         /// The package's length.
         bytes_total: u64,
     },
+    /// A sealed revision is not offered to a Subscriber, because nothing can be wrapped for it.
+    Withheld {
+        /// To whom.
+        subscriber: NodeName,
+        /// Which Distribution.
+        distribution: Label,
+        /// The stable code.
+        code: String,
+        /// Why.
+        reason: String,
+    },
     /// A Subscriber's receipt arrived.
     Receipt {
         /// The firing it answers, as hex.
@@ -134,6 +159,26 @@ pub enum DistributorEvent {
         /// What happened, for people; left out where there is nothing to say.
         #[serde(skip_serializing_if = "String::is_empty")]
         detail: String,
+    },
+    /// A Subscriber said that an announced envelope is in force there.
+    Acknowledged {
+        /// Which one.
+        subscriber: NodeName,
+        /// What the envelope holds.
+        kind: String,
+        /// Its sequence number.
+        sequence: u64,
+    },
+    /// A Subscriber refused an announced envelope.
+    NotAcknowledged {
+        /// Which one.
+        subscriber: NodeName,
+        /// What the envelope holds.
+        kind: String,
+        /// The stable code.
+        code: String,
+        /// Why.
+        reason: String,
     },
     /// A firing is over: every Subscriber is done, or it was cancelled or followed by another.
     FiringEnded {

@@ -1,18 +1,26 @@
 //! The Distributor: it builds revisions, states what is current, offers, serves, enrols, and collects receipts.
 
+mod announce;
 mod build;
+mod certificates;
 mod enrol;
 mod error;
 mod events;
 mod fleet;
+mod grants;
+mod names;
 mod peers;
 mod release;
 mod repair;
 mod report;
+mod resolve;
+mod revoke;
+mod rotation;
 mod send;
 mod source;
 mod standing;
 mod state;
+mod trust;
 mod walk;
 
 use std::net::SocketAddr;
@@ -30,10 +38,14 @@ use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
 pub use error::DistributorError;
 pub use events::DistributorEvent;
+pub use grants::own_key;
 pub use report::{
-    BuildOutcome, BuiltRevision, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus, FiringReport,
-    IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, SendOptions, SendPlan, SubscriberStatus,
+    BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus,
+    FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, Resolving, ResolvingOutcome, ResolvingRow,
+    ResolvingWay, SendOptions, SendPlan, SubscriberStatus,
 };
+pub use revoke::RevokedRow;
+pub use rotation::Renew;
 pub use source::{Exclude, FolderSource, Unreadable};
 
 use state::State;
@@ -146,6 +158,15 @@ impl Distributor {
         let own = self.state.own();
         let root = own.authority.root().certificate().clone();
         vec![root, own.signing.certificate.clone(), own.tls.certificate.clone()]
+    }
+
+    /// Issues anew what it uses itself: its signing certificate and the one it is known by on connections. Nobody has
+    /// to resolve anything for that. While it serves it does what is due by itself. Answers the new certificates.
+    ///
+    /// # Errors
+    /// When the CA certificate does not hold, or the keystore cannot be written.
+    pub async fn renew(&self, which: Renew) -> Result<Vec<Certificate>, Error> {
+        self.blocking(move |state| state.renew(which)).await
     }
 
     /// The address it listens on, while it serves.
@@ -326,6 +347,16 @@ impl Distributor {
     pub async fn update_subscriber(&self, name: &NodeName, endpoints: &[Endpoint]) -> Result<(), Error> {
         let (name, endpoints) = (name.clone(), endpoints.to_vec());
         self.blocking(move |state| state.update_subscriber(name, endpoints)).await
+    }
+
+    /// Gives a Subscriber another name, a label: its key, endpoints and Channels stay. Sealed Distributions wait until
+    /// the node has a certificate under that name.
+    ///
+    /// # Errors
+    /// When there is none of that name, or the new one is taken.
+    pub async fn rename_subscriber(&self, name: &NodeName, to: &NodeName) -> Result<(), Error> {
+        let (name, to) = (name.clone(), to.clone());
+        self.blocking(move |state| state.rename_subscriber(&name, &to)).await
     }
 
     /// Removes a Subscriber from the fleet: its key is registered no more, and its connection closes.

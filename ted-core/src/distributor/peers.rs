@@ -25,7 +25,7 @@ use crate::node::{
     Answering, Backoff, Content, ExchangeError, Reply, ask, dial, endpoint_secret, is_spare, serve, wait,
 };
 use crate::protocol::{Answer, FetchTarget, Hello, PROTOCOL_VERSION, Request, code};
-use crate::security::{Alpn, Envelope, EnvelopeKind, PeerRole, Receipt, Side};
+use crate::security::{Alpn, Envelope, EnvelopeKind, PeerRole, Receipt, Side, Stage};
 use crate::store::Depot;
 use crate::transport::{CLOSE_DONE, Connection, Endpoint, EndpointOptions, FleetIdentity, QuicConnection};
 
@@ -59,9 +59,13 @@ impl State {
         }
         let endpoint = Arc::new(Endpoint::bind_with(self.settings.listen, self.endpoint_options())?);
         let address = endpoint.local_addr()?;
+        let state = self.clone();
+        let issuing = move || state.issue_missing_revocations();
+        tokio::task::spawn_blocking(issuing).await.map_err(|_| DistributorError::Worker)??;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(self.clone().accept_all(endpoint.clone(), stop.clone(), tasks.clone()));
         tasks.spawn(self.clone().rounds(endpoint.clone(), stop.clone(), tasks.clone()));
+        tasks.spawn(self.clone().announce_changes(stop.clone()));
         *lock(&self.network) = Some(Network { endpoint, address, stop, tasks });
         Ok(address)
     }
@@ -85,11 +89,21 @@ impl State {
     }
 
     fn endpoint_options(self: &Arc<Self>) -> EndpointOptions {
-        let fleet =
-            FleetIdentity { fleet: self.own().authority.root().key_hash(), identity: Some(self.own().tls.clone()) };
         let secret = endpoint_secret(self.own().authority.key());
         let clock = self.clock.clone();
-        EndpointOptions::new(self.clone(), vec![fleet]).clock(move || clock.now()).secret(secret)
+        EndpointOptions::new(self.clone(), self.shown()).clock(move || clock.now()).secret(secret)
+    }
+
+    /// As whom this node appears.
+    fn shown(&self) -> Vec<FleetIdentity> {
+        let own = self.own();
+        vec![FleetIdentity { fleet: own.authority.root().key_hash(), identity: Some(own.tls.clone()) }]
+    }
+
+    /// Shows what this node is now, from the next handshake on.
+    pub(super) fn show_identities(&self) -> Result<(), Error> {
+        let endpoint = lock(&self.network).as_ref().map(|network| network.endpoint.clone());
+        Ok(endpoint.map_or(Ok(()), |endpoint| endpoint.set_identities(&self.shown()))?)
     }
 
     async fn accept_all(self: Arc<Self>, endpoint: Arc<Endpoint>, stop: CancellationToken, tasks: TaskTracker) {
@@ -128,6 +142,7 @@ impl State {
         if side == Side::Dialler {
             let hello = Request::Hello(self.hello());
             match ask(&connection, &hello, &Limits::DEFAULT, GREETING_PATIENCE).await {
+                Ok(Answer::Hello(greeting)) => self.note_greeting_aside(key, greeting),
                 Ok(_) => {}
                 Err(ExchangeError::Connection(error)) if is_spare(&error) => {
                     tracing::debug!(%subscriber, %error, "dialled in vain");
@@ -148,6 +163,7 @@ impl State {
         self.judge_again(&connection);
         tracing::info!(%subscriber, address = %connection.remote_address(), "connected");
         self.events.emit(DistributorEvent::Connected { subscriber: subscriber.clone() });
+        self.announce_to(key, connection.clone());
         self.offer_to(key, connection.clone(), Due::AllOpen);
         let serving = Arc::new(Serving { state: self.clone(), key });
         let reason = serve(connection.clone(), serving, Limits::DEFAULT).await;
@@ -156,6 +172,12 @@ impl State {
             self.events.emit(DistributorEvent::Disconnected { subscriber, reason });
             self.change_firings(move |firing, now| firing.disconnected(&key, now)).await;
         }
+    }
+
+    /// Notes what a greeting says, off the async threads; nobody waits for it.
+    fn note_greeting_aside(self: &Arc<Self>, key: KeyHash, greeting: Hello) {
+        let state = self.clone();
+        tokio::task::spawn_blocking(move || state.note_greeting(&key, &greeting));
     }
 
     fn hello(&self) -> Hello {
@@ -181,6 +203,7 @@ impl State {
                 _ = round.tick() => {}
             }
             self.judge_all_again();
+            self.keep_current().await;
             let silence = self.settings.silence;
             self.change_firings(move |firing, now| firing.tick(silence, now)).await;
             for (key, connection) in self.links.all() {
@@ -234,7 +257,7 @@ impl State {
         }
     }
 
-    fn entitled(&self, key: &KeyHash, distribution: &DistributionId) -> bool {
+    pub(super) fn entitled(&self, key: &KeyHash, distribution: &DistributionId) -> bool {
         let registration = self.registrations.get(key);
         registration.is_some_and(|known| lock(&self.fleet).entitled(&known.name).contains(distribution))
     }
@@ -267,15 +290,19 @@ impl Answering for Enrolling {
             return Reply::refuse(code::NOT_ENTITLED, "only an enrolment is answered on this connection");
         };
         let state = self.state.clone();
-        let enrolling = move || state.enrol(&bytes);
-        match tokio::task::spawn_blocking(enrolling).await {
-            Ok(Ok(answer)) => Reply::Answer(Answer::Enrol(answer)),
-            Ok(Err(error)) => {
-                tracing::warn!(code = error.code(), %error, "an enrolment was refused");
-                Reply::refuse(error.code(), error.to_string())
-            }
-            Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
+        answer_enrolment(move || state.enrol(&bytes)).await
+    }
+}
+
+/// The answer to an enrolment request, which is judged on a thread where blocking is allowed.
+async fn answer_enrolment(enrolling: impl FnOnce() -> Result<Vec<u8>, Error> + Send + 'static) -> Reply {
+    match tokio::task::spawn_blocking(enrolling).await {
+        Ok(Ok(answer)) => Reply::Answer(Answer::Enrol(answer)),
+        Ok(Err(error)) => {
+            tracing::warn!(code = error.code(), %error, "an enrolment was refused");
+            Reply::refuse(error.code(), error.to_string())
         }
+        Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
     }
 }
 
@@ -288,15 +315,23 @@ struct Serving {
 impl Answering for Serving {
     async fn answer(&self, request: Request) -> Reply {
         match request {
-            Request::Hello(_) => Reply::Answer(Answer::Hello(self.state.hello())),
+            Request::Hello(greeting) => {
+                self.state.note_greeting_aside(self.key, greeting);
+                Reply::Answer(Answer::Hello(self.state.hello()))
+            }
             Request::Fetch(fetch) => {
                 let (state, key) = (self.state.clone(), self.key);
                 let finding = move || match fetch.target {
                     FetchTarget::Package(id) => state.package_content(&key, &id),
                     FetchTarget::Envelope(id) => state.envelope_content(&key, &id),
+                    FetchTarget::Grant { grants, recipient } => state.grant_content(&key, &grants, &recipient),
                 };
                 let found = tokio::task::spawn_blocking(finding).await;
                 found.unwrap_or_else(|_| Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"))
+            }
+            Request::Enrol(bytes) => {
+                let (state, key) = (self.state.clone(), self.key);
+                answer_enrolment(move || state.renew_subscriber(&key, &bytes)).await
             }
             Request::Receipt(bytes) => {
                 let (state, key) = (self.state.clone(), self.key);
@@ -383,6 +418,9 @@ impl State {
     }
 
     fn envelope_content(&self, key: &KeyHash, id: &crate::id::EnvelopeId) -> Reply {
+        if let Some(reply) = self.standing_content(key, id) {
+            return reply;
+        }
         let stored: Option<StoredEnvelope> = self.records.get(&format!("envelope/{id}")).ok().flatten();
         let Some(stored) = stored else { return Reply::refuse(code::NOT_FOUND, "this envelope is not here") };
         let about = stored.distribution.parse();
@@ -414,6 +452,9 @@ impl State {
         let (subscriber, distribution) = (self.name_of_key(key), self.name_of_distribution(&receipt.distribution));
         self.doubt_after(&subscriber, &receipt)?;
         let (revision, stage) = (receipt.revision, receipt.stage);
+        if stage == Stage::Verified {
+            self.note_verified(key);
+        }
         match &receipt.code {
             None => tracing::info!(%subscriber, %distribution, %revision, ?stage, "receipt"),
             Some(code) => {

@@ -12,16 +12,17 @@ use crate::distributor::build::source_of;
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
 use crate::distributor::report::BuiltRevision;
+use crate::distributor::source::FolderSource;
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, PackageId, UnixMillis};
 use crate::limits::Limits;
 use crate::model::Distribution;
 use crate::name::NodeName;
-use crate::node::{Opened, is_damaged, judge_signature, open_package, wait};
+use crate::node::{Opened, is_damaged, judge_signature, wait};
 use crate::package::{
-    PackageError, PackageIndex, RemakeError, Remaker, Root, Source as _, check_frame, damaged_frames, is_damage,
-    read_index, verify_body,
+    FrameRemaker, Opening, PackageError, PackageIndex, RemakeError, Root, Source as _, SourceError, check_frame,
+    damaged_frames, is_damage, read_index, verify_body,
 };
 use crate::security::{Receipt, Signature, Stage};
 use crate::store::{Depot, DepotError, FinishedFile};
@@ -142,7 +143,7 @@ impl State {
 
     /// What is wrong with the package of a revision; none if nothing is.
     fn find_damage(&self, newest: &BuiltRevision) -> Result<Option<Damage>, Error> {
-        let (index, file) = match open_package(&self.depot, newest.package, self.own().authority.root()) {
+        let (index, file) = match self.open_own(newest.package) {
             Ok(opened) => opened,
             Err(error) if is_damaged(&error, Opened::No) => return Ok(Some(Damage::Other(error.to_string()))),
             Err(error) => return Err(error),
@@ -200,12 +201,12 @@ impl State {
     ) -> Result<(), Unmade> {
         let source = source_of(distribution)?;
         source.entries(&mut |_| {}).map_err(Error::from)?;
-        let mut remaker = Remaker::new(&source, index)?;
+        let mut remaker = FrameRemaker::new(index)?;
         let place = wait(self.depot.info(index.id())).map_err(Error::from)?;
         let place = place.ok_or(DepotError::NotFound { id: index.id() }).map_err(Error::from)?.place;
         let mut staged = self.depot.stage(&place).map_err(Error::from)?;
         let mut out = BufWriter::with_capacity(WRITE_BYTES, &mut staged);
-        let mut written = write_mended(index, file, frames, &mut remaker, &mut out);
+        let mut written = write_mended((index, file), frames, (&source, &mut remaker), &mut out);
         if written.is_ok() {
             written = out.flush().map_err(Unmade::Write);
         }
@@ -215,8 +216,9 @@ impl State {
             error => error,
         })?;
         let own = self.own();
-        let judge = |found: &Root, bytes: &[u8], signature: &Signature| {
-            judge_signature(own.authority.root(), found, bytes, signature)
+        let judge = |found: &Root, bytes: &[u8], signature: &Signature| -> Result<Opening, Error> {
+            judge_signature(own.authority.root(), found, bytes, signature)?;
+            Ok(self.content_key(found)?.map_or(Opening::Unsealed, Opening::With))
         };
         let again = read_index(staged.file(), &Limits::DEFAULT, judge)?;
         let still = damaged_frames(&again, staged.file(), 1).map_err(Error::from)?;
@@ -271,7 +273,9 @@ enum Unmade {
 impl From<RemakeError> for Unmade {
     fn from(error: RemakeError) -> Self {
         match error {
-            RemakeError::Build(error) => Self::Other(error.into()),
+            RemakeError::Source(SourceError::Changed { .. }) => Self::Differs(error),
+            RemakeError::Source(error) => Self::Other(error.into()),
+            RemakeError::Compress(_) => Self::Other(error.into()),
             error => Self::Differs(error),
         }
     }
@@ -291,10 +295,9 @@ impl From<io::Error> for Unmade {
 
 /// The package that `index` describes, with `frames` made again and everything else from `file`.
 fn write_mended(
-    index: &PackageIndex,
-    file: &File,
+    (index, file): (&PackageIndex, &File),
     frames: &[u64],
-    remaker: &mut Remaker<'_>,
+    (source, remaker): (&FolderSource, &mut FrameRemaker<'_>),
     out: &mut dyn io::Write,
 ) -> Result<(), Unmade> {
     let (mut at, mut buffer) = (0, Vec::new());
@@ -302,7 +305,8 @@ fn write_mended(
         let range = index.frame_range(frame);
         copy(file, at..range.start, &mut buffer, out)?;
         if frames.binary_search(&frame).is_ok() {
-            out.write_all(&remaker.make(frame)?)?;
+            remaker.make(source, frame, &mut buffer)?;
+            out.write_all(&buffer)?;
         } else {
             buffer.resize((range.end - range.start) as usize, 0);
             file.read_exact_at(&mut buffer, range.start)?;

@@ -7,10 +7,11 @@ use tokio::time::Instant;
 
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
+use crate::distributor::grants::Withheld;
 use crate::distributor::report::{BuiltRevision, DeliveryRow, FiringReport, PlannedDelivery, SendOptions, SendPlan};
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
-use crate::id::{DistributionId, FiringId, KeyHash, UnixMillis};
+use crate::id::{DistributionId, EnvelopeId, FiringId, KeyHash, UnixMillis};
 use crate::limits::Limits;
 use crate::model::{Distribution, Priority};
 use crate::name::{Label, NodeName};
@@ -86,11 +87,13 @@ impl State {
         distributions: &[Distribution],
         mended: Vec<(DistributionId, String)>,
     ) -> Result<FiringId, Error> {
-        let mut targets = vec![];
+        let (mut targets, mut withheld) = (vec![], vec![]);
         for distribution in distributions {
             let newest = self.newest(distribution)?;
             let newest = newest.ok_or_else(|| DistributorError::NotBuilt(distribution.name.clone()))?;
-            for subscriber in self.keys_of(channel)? {
+            let subscribers = self.keys_of(channel)?;
+            withheld.extend(self.withheld_of(distribution, &newest, &subscribers).map(|why| (distribution, why)));
+            for subscriber in subscribers {
                 targets.push(FiringTarget { subscriber, distribution: distribution.id, revision: newest.revision });
             }
         }
@@ -122,8 +125,30 @@ impl State {
         }
         tracing::info!(firing = %id, %channel, "a firing began");
         self.events.emit(DistributorEvent::FiringStarted { firing: id, channel: channel.clone() });
+        for (distribution, why) in withheld {
+            self.withhold(id, distribution, &why)?;
+        }
         self.firing_changes.send_modify(|count| *count += 1);
         Ok(id)
+    }
+
+    /// Grants a revision to those whom it goes to, and says who gets nothing. Where nothing can be granted at all,
+    /// nobody does, and other Distributions of the Channel go out all the same.
+    fn withheld_of(
+        &self,
+        distribution: &Distribution,
+        built: &BuiltRevision,
+        subscribers: &[KeyHash],
+    ) -> impl Iterator<Item = Withheld> + use<> {
+        let withheld = match self.grant(distribution, built, subscribers) {
+            Ok(granted) => granted.withheld,
+            Err(error) => {
+                let (code, reason) = (error.code(), error.to_string());
+                let why = |subscriber: &KeyHash| Withheld { subscriber: *subscriber, code, reason: reason.clone() };
+                subscribers.iter().map(why).collect()
+            }
+        };
+        withheld.into_iter()
     }
 
     /// What a send would do now.
@@ -262,19 +287,12 @@ impl State {
         target: FiringTarget,
     ) -> Result<(), Error> {
         let Some((distribution, built)) = self.offerable(&target.distribution)? else { return Ok(()) };
-        let state = self.clone();
-        let statement = {
-            let distribution = distribution.clone();
-            let stating = move || state.statement(&distribution, &built);
-            tokio::task::spawn_blocking(stating).await.map_err(|_| DistributorError::Worker)??
-        };
-        let offer = Offer {
-            firing: id,
-            distribution: distribution.id,
-            priority: distribution.priority,
-            statement,
-            grants: None,
-        };
+        let (state, of) = (self.clone(), distribution.clone());
+        let preparing = move || state.prepare_offer(id, &of, &built, &target.subscriber);
+        let prepared = tokio::task::spawn_blocking(preparing).await.map_err(|_| DistributorError::Worker)??;
+        let Some((statement, grants)) = prepared else { return Ok(()) };
+        let offer =
+            Offer { firing: id, distribution: distribution.id, priority: distribution.priority, statement, grants };
         self.change_firing(id, move |firing, now| firing.offered(&target.subscriber, &target.distribution, now)).await;
         let answer = ask(connection, &Request::Offer(offer), &Limits::DEFAULT, OFFER_PATIENCE).await?;
         let Answer::Offer(answer) = answer else { return Ok(()) };
@@ -287,6 +305,26 @@ impl State {
         })
         .await;
         Ok(())
+    }
+
+    /// The envelopes to offer a revision with; `None` where it is sealed and nothing can be wrapped for this Subscriber.
+    fn prepare_offer(
+        &self,
+        firing: FiringId,
+        distribution: &Distribution,
+        built: &BuiltRevision,
+        subscriber: &KeyHash,
+    ) -> Result<Option<(EnvelopeId, Option<EnvelopeId>)>, Error> {
+        let granted = self.grant(distribution, built, std::slice::from_ref(subscriber));
+        let why = match granted {
+            Ok(granted) => match granted.withheld.into_iter().next() {
+                Some(why) => why,
+                None => return Ok(Some((self.statement(distribution, built)?, granted.envelope))),
+            },
+            Err(error) => Withheld::because(subscriber, error),
+        };
+        self.withhold(firing, distribution, &why)?;
+        Ok(None)
     }
 
     fn offerable(&self, id: &DistributionId) -> Result<Option<(Distribution, BuiltRevision)>, Error> {

@@ -31,7 +31,7 @@ mod tests {
     use crate::distributor::Distributor;
     use crate::error::Coded;
     use crate::security::fixtures::PolicyFixture;
-    use crate::security::{Alpn, AwsLc, FleetRole, Usage};
+    use crate::security::{Alpn, AwsLc, FleetRole, RevocationReason, RevokedKey, Usage};
     use crate::store::Registration;
     use crate::transport::{Connection, ConnectionError, Endpoint, EndpointOptions, FleetIdentity};
 
@@ -69,7 +69,9 @@ mod tests {
             drop(tokio::time::timeout(PATIENCE, connected).await.unwrap().unwrap());
 
             if revoke {
-                state.registrations.revoke(&key, state.now()).unwrap();
+                let since = state.now();
+                let revoked = RevokedKey { key, serials: vec![], since, reason: RevocationReason::LOST };
+                state.revoke_keys(vec![(revoked, None)]).unwrap();
             } else {
                 distributor.delete_subscriber(&name).await.unwrap();
             }

@@ -3,21 +3,27 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::distributor::events::DistributorEvent;
+use crate::distributor::grants::GrantSets;
 use crate::distributor::peers::Network;
 use crate::distributor::repair::load_mended;
+use crate::distributor::rotation::open_own;
 use crate::distributor::{DistributorError, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
 use crate::limits::Limits;
 use crate::model::{Channel, Distribution, Fleet, Subscriber};
 use crate::name::NodeName;
-use crate::node::{Clock, EventBus, Links, RecordBatch, Records};
+use crate::node::{Alarm, Clock, EventBus, Links, RecordBatch, Records};
 use crate::protocol::Firing;
-use crate::security::{Authority, Crypto, Identity, Usage};
-use crate::store::{DataDir, DurableFile, LocalDepot, NodeRole, Registrations, SecurityDir, Sequences, SledCatalog};
+use crate::security::{Authority, Crypto, Identity};
+use crate::store::{
+    DataDir, DurableFile, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
+    StandingEnvelopes,
+};
 
 /// What a Distributor keeps while it is open.
 pub(super) struct State {
@@ -27,10 +33,16 @@ pub(super) struct State {
     pub(super) crypto: Arc<dyn Crypto>,
     pub(super) instance: InstanceId,
     own: RwLock<Arc<Own>>,
-    #[expect(dead_code, reason = "what renews certificates while the node runs comes next")]
     pub(super) security: SecurityDir,
     pub(super) registrations: Registrations,
     pub(super) sequences: Sequences,
+    pub(super) revocations: Revocations,
+    /// What is announced to Subscribers.
+    pub(super) standing: StandingEnvelopes,
+    /// Something that is announced has changed.
+    pub(super) announcing: Notify,
+    /// Who is to be told again, and when.
+    pub(super) announce_later: Mutex<HashMap<KeyHash, Instant>>,
     pub(super) records: Records,
     pub(super) depot: LocalDepot,
     pub(super) fleet: Mutex<Fleet>,
@@ -47,6 +59,12 @@ pub(super) struct State {
     pub(super) stating: Mutex<()>,
     /// What was done about an own copy before a firing, for its rows.
     pub(super) mended: Mutex<HashMap<(FiringId, DistributionId), String>>,
+    /// Held while this node's own certificates change.
+    pub(super) rotating: Mutex<()>,
+    /// The alarms that were told last, so that each is told once.
+    pub(super) alarmed: Mutex<Vec<Alarm>>,
+    pub(super) granting: Mutex<()>,
+    pub(super) grant_sets: Mutex<GrantSets>,
     pub(super) network: Mutex<Option<Network>>,
 }
 
@@ -86,7 +104,7 @@ impl State {
         let now = clock.now();
         let open = if data.security().exists() { SecurityDir::open } else { SecurityDir::create };
         let security = open(&data.security(), NodeRole::Distributor)?;
-        let own = identities(&security, &settings, &*crypto, now)?;
+        let own = open_own(&security, &settings, &*crypto, now)?;
         let catalog = SledCatalog::open(&data.catalog())?;
         let records = Records::new(Arc::new(catalog));
         let fleet = load_fleet(&records)?;
@@ -104,6 +122,10 @@ impl State {
             instance: InstanceId::from_bytes(instance),
             registrations: Registrations::open(&security)?,
             sequences: Sequences::open(&security)?,
+            revocations: Revocations::open(&security)?,
+            standing: StandingEnvelopes::open(&security)?,
+            announcing: Notify::new(),
+            announce_later: Mutex::default(),
             own: RwLock::new(Arc::new(own)),
             security,
             records,
@@ -118,6 +140,10 @@ impl State {
             enrolling: Mutex::default(),
             stating: Mutex::default(),
             mended: Mutex::new(mended),
+            rotating: Mutex::default(),
+            alarmed: Mutex::default(),
+            granting: Mutex::default(),
+            grant_sets: Mutex::default(),
             network: Mutex::default(),
             settings,
             clock,
@@ -128,6 +154,11 @@ impl State {
     /// What this node is now; renewed while it runs, so a value is only good for one piece of work.
     pub(super) fn own(&self) -> Arc<Own> {
         self.own.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes this what the node is from now on.
+    pub(super) fn set_own(&self, own: Own) {
+        *self.own.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(own);
     }
 
     pub(super) fn name(&self) -> NodeName {
@@ -186,43 +217,4 @@ fn load_fleet(records: &Records) -> Result<Fleet, Error> {
     let channels: Vec<Channel> = records.list("fleet/channel/")?.into_iter().map(|(_, value)| value).collect();
     let subscribers: Vec<Subscriber> = records.list("fleet/subscriber/")?.into_iter().map(|(_, value)| value).collect();
     Ok(Fleet::from_parts(distributions, channels, subscribers)?)
-}
-
-/// The CA, and what it issues for this node: made where they are missing, renewed after two thirds of their life.
-fn identities(security: &SecurityDir, settings: &Settings, crypto: &dyn Crypto, now: UnixMillis) -> Result<Own, Error> {
-    let mut keystore = security.load_keystore()?;
-    let mut changed = false;
-    let authority = match (keystore.authority(), &settings.name) {
-        (Some(authority), name) => {
-            if let Some(asked) = name.as_ref().filter(|name| *name != authority.root().name()) {
-                let (data, there) = (settings.data.clone(), authority.root().name().clone());
-                return Err(DistributorError::OtherName { data, there, asked: asked.clone() }.into());
-            }
-            authority
-        }
-        (None, Some(name)) => {
-            let authority = Authority::create(crypto, name, now)?;
-            keystore.hold_identity(authority.root().key_hash(), authority.identity());
-            changed = true;
-            authority
-        }
-        (None, None) => return Err(DistributorError::NotInitialised(settings.data.clone()).into()),
-    };
-    let root = authority.root();
-    let mut own = |usage: Usage| -> Result<Identity, Error> {
-        let held = keystore.identity(&root.key_hash(), usage);
-        if let Some(identity) = held.filter(|identity| now < identity.certificate.renew_at()) {
-            return Ok(identity);
-        }
-        let identity = authority.issue_identity(crypto, usage, root.name(), now)?;
-        keystore.hold_identity(root.key_hash(), identity.clone());
-        changed = true;
-        Ok(identity)
-    };
-    let signing = own(Usage::Sign)?;
-    let tls = own(Usage::DistributorTls)?;
-    if changed {
-        security.save_keystore(&keystore)?;
-    }
-    Ok(Own { authority, signing, tls })
 }

@@ -9,19 +9,22 @@ use tokio::runtime::Handle;
 use crate::error::Error;
 use crate::id::{DistributionId, PackageId, Revision};
 use crate::limits::Limits;
-use crate::package::{PackageError, PackageIndex, ROOT_CONTEXT, Root, is_damage, read_index};
+use crate::package::{Opening, PackageError, PackageIndex, ROOT_CONTEXT, Root, is_damage, read_index};
 use crate::security::{DistributorRoot, Signature, Usage};
 use crate::store::{Depot, DepotError, LocalDepot, prune};
 
-/// Opens a package and verifies everything about it but the body. Blocks on the disk.
+/// Opens a package and verifies everything about it but the body. `opening` brings the key of a sealed one, once its
+/// root was found good. Blocks on the disk.
 pub(crate) fn open_package(
     depot: &LocalDepot,
     id: PackageId,
     root: &DistributorRoot,
+    opening: impl Fn(&Root) -> Result<Opening, Error>,
 ) -> Result<(PackageIndex, Arc<File>), Error> {
     let file = depot.open_file(id)?;
     let index = read_index(&*file, &Limits::DEFAULT, &mut |found: &Root, bytes: &[u8], signature: &Signature| {
-        judge_signature(root, found, bytes, signature)
+        judge_signature(root, found, bytes, signature)?;
+        opening(found)
     })?;
     if index.id() != id {
         return Err(DepotError::NotFound { id }.into());

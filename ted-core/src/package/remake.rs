@@ -1,120 +1,110 @@
-//! Making single frames of a baseline again from its source: what repairs a Distributor's own copy.
+//! Making single frames of a body again, for a package whose file was damaged.
 
-use crate::codec::CodecError;
+use std::io;
+
 use crate::error::Coded;
 
-use super::build::BuildError;
 use super::cuts::Plan;
-use super::entry::Entry;
+use super::error::FrameError;
 use super::frame::{FrameEncoder, check_frame};
 use super::index::PackageIndex;
-use super::pipeline::{Job, read_frame};
-use super::root::{PackageKind, Suite};
-use super::source::Source;
+use super::pipeline::read_frame;
+use super::source::{Source, SourceError};
 
 /// Why a frame was not made again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemakeError {
-    /// The source does not give the bytes that were signed.
-    #[error("the source does not give frame {frame} as it was signed")]
+    /// The source cannot be read, or is no longer what the package was built from.
+    #[error("the source of the frame cannot be read")]
+    Source(#[from] SourceError),
+    /// zstd gave up.
+    #[error("the frame cannot be compressed")]
+    Compress(#[source] io::Error),
+    /// What was made is not what was signed: the source has changed, or zstd has.
+    #[error("frame {frame} comes out different from the one that was signed")]
     Differs {
-        /// Which frame.
+        /// The frame.
+        frame: u64,
+        /// What differs.
+        #[source]
+        source: FrameError,
+    },
+    /// The body has no such frame, or is not cut as this version cuts.
+    #[error("frame {frame} is not one that this version makes")]
+    NoSuchFrame {
+        /// The frame.
         frame: u64,
     },
-    /// The package is not one whose frames this version can make.
-    #[error("this version does not make {what} again")]
-    Unsupported {
-        /// What it is.
-        what: &'static str,
-    },
-    /// The source cannot be read, or a frame not be compressed.
-    #[error("a frame cannot be made again")]
-    Build(#[from] BuildError),
 }
 
 impl Coded for RemakeError {
     fn code(&self) -> &'static str {
         match self {
-            Self::Differs { .. } => "TED-1534",
-            Self::Unsupported { .. } => "TED-1535",
-            Self::Build(inner) => inner.code(),
+            Self::Source(inner) => inner.code(),
+            Self::Compress(_) => "TED-1020",
+            Self::Differs { .. } => "TED-1021",
+            Self::NoSuchFrame { .. } => "TED-1022",
         }
     }
-
-    fn is_retryable(&self) -> bool {
-        matches!(self, Self::Build(inner) if inner.is_retryable())
-    }
 }
 
-impl From<CodecError> for RemakeError {
-    fn from(error: CodecError) -> Self {
-        Self::Build(error.into())
-    }
-}
-
-/// Makes frames of one package's body again. What it makes is what the table says, or an error.
-pub struct Remaker<'a> {
-    source: &'a dyn Source,
+/// Makes frames of one package's body again. What the package says of itself decides how: entries, level, seal.
+pub struct FrameRemaker<'a> {
     index: &'a PackageIndex,
-    entries: Vec<Entry>,
     plan: Plan,
-    encoder: FrameEncoder,
-    cancel: std::sync::atomic::AtomicBool,
+    encoder: FrameEncoder<'a>,
+    raw: Vec<u8>,
 }
 
-impl<'a> Remaker<'a> {
-    /// A maker of the frames of the package that `index` describes, from `source`, which has been listed.
+impl<'a> FrameRemaker<'a> {
+    /// For the body that `index` describes.
     ///
     /// # Errors
-    /// [`RemakeError::Unsupported`]; [`RemakeError::Differs`] when the entries are cut in another way today.
-    pub fn new(source: &'a dyn Source, index: &'a PackageIndex) -> Result<Self, RemakeError> {
+    /// [`RemakeError::Compress`] when zstd cannot be set up.
+    pub fn new(index: &'a PackageIndex) -> Result<Self, RemakeError> {
         let root = index.root();
-        if root.kind != PackageKind::Baseline {
-            return Err(RemakeError::Unsupported { what: "deltas" });
-        }
-        if root.suite != Suite::None {
-            return Err(RemakeError::Unsupported { what: "sealed packages" });
-        }
-        let entries: Vec<Entry> = index.catalog().iter().map(|row| row.entry.clone()).collect();
-        let plan = Plan::of(&entries, root.frame_bytes);
-        let cut_alike = plan.frames.len() as u64 == index.body_frames()
-            && plan.frames.iter().zip(index.rows()).all(|(planned, row)| planned.raw_bytes == row.raw_bytes);
-        if !cut_alike {
-            return Err(RemakeError::Differs { frame: 0 });
-        }
-        let encoder = FrameEncoder::new(root.level).map_err(BuildError::Compress)?;
-        Ok(Self { source, index, entries, plan, encoder, cancel: false.into() })
+        let encoder = FrameEncoder::new(root.level, index.sealer()).map_err(RemakeError::Compress)?;
+        let plan = Plan::of(index.catalog(), root.frame_bytes);
+        Ok(Self { index, plan, encoder, raw: Vec::new() })
     }
 
-    /// The stored bytes of frame number `frame` of the body.
+    /// Makes frame number `frame` of the body again, into `stored`, whose old bytes are dropped.
     ///
     /// # Errors
-    /// [`RemakeError::Differs`] when they are not those that were signed; [`RemakeError::Build`] when the source cannot
-    /// be read.
-    pub fn make(&mut self, frame: u64) -> Result<Vec<u8>, RemakeError> {
-        let differs = RemakeError::Differs { frame };
-        let number = usize::try_from(frame).unwrap_or(usize::MAX);
-        let (Some(planned), Some(row)) = (self.plan.frames.get(number), self.index.rows().get(number)) else {
-            return Err(differs);
-        };
-        let job = Job {
-            source: self.source,
-            entries: &self.entries,
-            plan: &self.plan,
-            level: self.index.root().level,
-            threads: 1,
-            cancel: &self.cancel,
-        };
-        let (mut raw, mut stored) = (Vec::new(), Vec::new());
-        match read_frame(&job, planned, &mut raw) {
-            Err(BuildError::Source(error)) if error.is_retryable() => return Err(differs),
-            read => read?,
+    /// [`RemakeError`], and then `stored` is empty: a frame that is not exactly the signed one never comes out, least
+    /// of all a sealed one, whose nonce another content has used.
+    pub fn make(&mut self, source: &dyn Source, frame: u64, stored: &mut Vec<u8>) -> Result<(), RemakeError> {
+        let made = self.make_unchecked(source, frame, stored);
+        if made.is_err() {
+            stored.clear();
         }
-        self.encoder.encode(&raw, &mut stored).map_err(BuildError::Compress)?;
-        match check_frame(row, &stored) {
-            Ok(()) => Ok(stored),
-            Err(_) => Err(differs),
-        }
+        made
     }
+
+    fn make_unchecked(&mut self, source: &dyn Source, frame: u64, stored: &mut Vec<u8>) -> Result<(), RemakeError> {
+        let no_such_frame = RemakeError::NoSuchFrame { frame };
+        let range = self.index.raw_range(frame);
+        let planned = usize::try_from(frame).ok().and_then(|frame| self.plan.frames.get(frame));
+        let (Some(planned), Ok(row)) = (planned, self.index.row(frame)) else { return Err(no_such_frame) };
+        if self.plan.frames.len() as u64 != self.index.body_frames()
+            || (planned.offset, u64::from(planned.raw_bytes)) != (range.start, range.end - range.start)
+        {
+            return Err(no_such_frame);
+        }
+        read_frame(source, self.index.catalog(), planned, &mut self.raw)?;
+        self.encoder.encode(frame, &self.raw, stored).map_err(RemakeError::Compress)?;
+        check_frame(row, stored).map_err(|source| RemakeError::Differs { frame, source })
+    }
+}
+
+/// Makes frame number `frame` of the body that `index` describes again, from `source`: exactly the bytes that were
+/// signed, or an error. For many frames a [`FrameRemaker`] is cheaper.
+///
+/// # Errors
+/// [`RemakeError`].
+pub fn make_frame(index: &PackageIndex, source: &dyn Source, frame: u64) -> Result<Vec<u8>, RemakeError> {
+    let mut stored = Vec::new();
+    FrameRemaker::new(index)?.make(source, frame, &mut stored)?;
+    Ok(stored)
 }

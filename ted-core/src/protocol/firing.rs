@@ -360,6 +360,23 @@ impl Firing {
         })
     }
 
+    /// It cannot be offered to this Subscriber, for a reason of its own. Says whether the firing changed.
+    pub fn withheld(
+        &mut self,
+        subscriber: &KeyHash,
+        distribution: &DistributionId,
+        (code, detail): (&str, &str),
+        now: UnixMillis,
+    ) -> bool {
+        self.change(subscriber, distribution, now, |part| {
+            if part.state != PartState::Extracted {
+                part.enter(PartState::Failed, now);
+                part.code = Some(code.to_owned());
+                part.detail = detail.to_owned();
+            }
+        })
+    }
+
     /// The Subscriber fetches something of this Distribution, or is sent bytes of it: it is not silent.
     pub fn heard(&mut self, subscriber: &KeyHash, distribution: &DistributionId, now: UnixMillis) {
         self.change(subscriber, distribution, now, |_| {});

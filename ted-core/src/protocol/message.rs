@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::codec::{self, CodecError};
 use crate::error::Coded;
-use crate::id::{DistributionId, EnvelopeId, FiringId, InstanceId, PackageId, UnixMillis};
+use crate::id::{DistributionId, EnvelopeId, FiringId, InstanceId, KeyHash, PackageId, UnixMillis};
 use crate::limits::Limits;
 use crate::model::Priority;
 use crate::name::NodeName;
-use crate::protocol::Refused;
+use crate::protocol::{Announce, AnnounceAnswer, Refused};
 
 /// The version of the protocol that this library speaks, as `Hello` carries it.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -113,6 +113,13 @@ pub enum FetchTarget {
     Package(PackageId),
     /// An envelope.
     Envelope(EnvelopeId),
+    /// The grant of one recipient, of those that an envelope signs.
+    Grant {
+        /// That envelope.
+        grants: EnvelopeId,
+        /// The recipient's identity key.
+        recipient: KeyHash,
+    },
 }
 
 /// Asks for bytes of a package or an envelope.
@@ -146,6 +153,8 @@ pub enum Request {
     Receipt(Vec<u8>),
     /// An enrolment request; its bytes are judged by the enrolment code.
     Enrol(Vec<u8>),
+    /// See [`Announce`].
+    Announce(Announce),
     /// A kind from another version. It is answered with [`Answer::Unsupported`].
     Unknown {
         /// Its kind.
@@ -166,6 +175,8 @@ pub enum Answer {
     Receipt,
     /// An answer to an enrolment request; its bytes are judged by the enrolment code.
     Enrol(Vec<u8>),
+    /// See [`AnnounceAnswer`].
+    Announce(AnnounceAnswer),
     /// This node does not know that kind of request.
     Unsupported {
         /// The kind that was asked.
@@ -181,6 +192,7 @@ mod kind {
     pub(super) const FETCH: u16 = 3;
     pub(super) const RECEIPT: u16 = 4;
     pub(super) const ENROL: u16 = 5;
+    pub(super) const ANNOUNCE: u16 = 6;
     /// Set in the kind of every answer.
     pub(super) const ANSWER: u16 = 0x8000;
     pub(super) const UNSUPPORTED: u16 = 0xfffe;
@@ -207,6 +219,7 @@ pub fn encode_request(request: &Request, limits: &Limits) -> Result<Vec<u8>, Mes
         Request::Fetch(fetch) => frame(kind::FETCH, fetch, limits),
         Request::Receipt(envelope) => frame(kind::RECEIPT, envelope, limits),
         Request::Enrol(bytes) => frame(kind::ENROL, bytes, limits),
+        Request::Announce(announce) => frame(kind::ANNOUNCE, announce, limits),
         Request::Unknown { kind } => frame(*kind, &(), limits),
     }
 }
@@ -222,6 +235,7 @@ pub fn encode_answer(answer: &Answer, limits: &Limits) -> Result<Vec<u8>, Messag
         Answer::Fetch(answer) => frame(kind::ANSWER | kind::FETCH, answer, limits),
         Answer::Receipt => frame(kind::ANSWER | kind::RECEIPT, &(), limits),
         Answer::Enrol(bytes) => frame(kind::ANSWER | kind::ENROL, bytes, limits),
+        Answer::Announce(answer) => frame(kind::ANSWER | kind::ANNOUNCE, answer, limits),
         Answer::Unsupported { kind } => frame(kind::UNSUPPORTED, kind, limits),
         Answer::Refused(refused) => frame(kind::REFUSED, refused, limits),
     }
@@ -245,6 +259,7 @@ pub fn decode_request(message: &Message, limits: &Limits) -> Result<Request, Mes
         }
         kind::RECEIPT => Request::Receipt(payload("a receipt", message, limits)?),
         kind::ENROL => Request::Enrol(payload("an enrolment request", message, limits)?),
+        kind::ANNOUNCE => Request::Announce(payload::<Announce>("an announcement", message, limits)?.within(limits)?),
         kind => Request::Unknown { kind },
     })
 }
@@ -281,6 +296,10 @@ pub fn decode_answer(message: &Message, limits: &Limits) -> Result<Answer, Messa
             Answer::Receipt
         }
         kind::ENROL => Answer::Enrol(payload("an answer to an enrolment request", message, limits)?),
+        kind::ANNOUNCE => {
+            let answer: AnnounceAnswer = payload("an answer to an announcement", message, limits)?;
+            Answer::Announce(answer.within(limits)?)
+        }
         _ => return Err(MessageError::UnexpectedAnswer { kind: message.kind }),
     })
 }
@@ -378,7 +397,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::protocol::code;
+    use crate::protocol::{Announced, code};
+    use crate::security::EnvelopeKind;
 
     const LIMITS: Limits = Limits::DEFAULT;
 
@@ -400,6 +420,11 @@ mod tests {
         }
     }
 
+    fn announcement(envelopes: usize) -> Announce {
+        let (kind, id) = (EnvelopeKind::REVOCATION_LIST, EnvelopeId::from_bytes([6; 32]));
+        Announce { envelopes: vec![Announced { kind, id, sequence: 9, bytes: 700 }; envelopes] }
+    }
+
     #[test]
     fn every_request_comes_back_as_it_went() {
         for request in [
@@ -418,6 +443,7 @@ mod tests {
             }),
             Request::Receipt(vec![1, 2, 3]),
             Request::Enrol(vec![4]),
+            Request::Announce(announcement(3)),
         ] {
             let bytes = encode_request(&request, &LIMITS).expect("short");
             assert_eq!(decode_request(&read(&bytes), &LIMITS).expect("valid"), request);
@@ -435,6 +461,10 @@ mod tests {
             Answer::Fetch(FetchAnswer { total_bytes: 99 }),
             Answer::Receipt,
             Answer::Enrol(vec![4]),
+            Answer::Announce(AnnounceAnswer {
+                holds: vec![EnvelopeId::from_bytes([6; 32])],
+                refused: vec![(EnvelopeId::from_bytes([7; 32]), Refused::new(code::NOT_FOUND, "gone"))],
+            }),
             Answer::Unsupported { kind: 77 },
             Answer::Refused(Refused::new(code::NOT_FOUND, "no such package")),
         ] {
@@ -477,6 +507,14 @@ mod tests {
         let fetch = Fetch { target: FetchTarget::Envelope(EnvelopeId::from_bytes([0; 32])), from: 2, to: 1 };
         let bytes = encode_request(&Request::Fetch(fetch), &LIMITS).expect("short");
         assert_eq!(decode_request(&read(&bytes), &LIMITS).expect_err("impossible").code(), "TED-1332");
+    }
+
+    #[test]
+    fn an_announcement_that_names_too_much_is_refused() {
+        for (envelopes, code) in [(64, None), (65, Some("TED-1332"))] {
+            let bytes = encode_request(&Request::Announce(announcement(envelopes)), &LIMITS).expect("short");
+            assert_eq!(decode_request(&read(&bytes), &LIMITS).err().map(|error| error.code()), code);
+        }
     }
 
     proptest! {

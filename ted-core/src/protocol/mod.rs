@@ -4,9 +4,11 @@
 //! Everything here is pure: bytes, events and the time come in, answers and actions go out. Drivers in
 //! `distributor` and `subscriber` do the work. The wire is described byte by byte in `docs/protocol.md`.
 
+mod announce;
 mod block;
 mod delivery;
 mod firing;
+mod greeting;
 mod index_phase;
 mod map;
 mod message;
@@ -15,6 +17,7 @@ mod patience;
 mod receiver;
 mod refused;
 
+pub use announce::{Announce, AnnounceAnswer, Announced};
 pub use block::{
     BLOCK_HEADER_BYTES, BlockError, BlockEvent, BlockReader, SendStep, Sending, data_header, end_block, error_block,
     waiting_block,

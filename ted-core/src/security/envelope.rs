@@ -45,6 +45,21 @@ impl EnvelopeKind {
     }
 }
 
+impl std::fmt::Display for EnvelopeKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self::RELEASE_STATEMENT => f.pad("release statement"),
+            Self::GRANTS => f.pad("grants"),
+            Self::ENTITLEMENTS => f.pad("entitlements"),
+            Self::CONFIGURATION => f.pad("configuration"),
+            Self::REVOCATION_LIST => f.pad("revocation list"),
+            Self::RECEIPT => f.pad("receipt"),
+            Self::REPLACEMENT => f.pad("replacement"),
+            Self(other) => write!(f, "envelope of kind {other}"),
+        }
+    }
+}
+
 /// What is signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvelopeBody {

@@ -13,6 +13,7 @@ mod read_at;
 mod security_dir;
 mod security_state;
 mod staged_file;
+mod standing;
 mod steps;
 
 pub use catalog::{Batch, Catalog, CatalogError, Committed, Lease, MemoryCatalog, Record, SledCatalog};
@@ -22,8 +23,9 @@ pub use depot::{
 };
 pub use durable::{DurableFile, StateError};
 pub use file::{FileError, create_folders, forget_cached, free_bytes, sync_folder};
-pub use part_file::PartFile;
+pub use part_file::{GRANT_FILE, PartFile};
 pub use security_dir::{IgnoredFile, SecurityDir, SecurityDirError, Trust, TrustedIn, TrustedRoot};
 pub use security_state::{Floors, Registration, Registrations, Sequences};
 pub use staged_file::StagedFile;
+pub use standing::{Revocation, Revocations, StandingEnvelope, StandingEnvelopes, StandingSlot};
 pub use steps::{AllSteps, Step, Steps};

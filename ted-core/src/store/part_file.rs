@@ -21,6 +21,8 @@ pub(super) const PACKAGE_FILE: &str = "distfile.ted";
 pub(super) const PART_FILE: &str = "distfile.part";
 /// One that turned out to be damaged.
 pub(super) const CORRUPT_FILE: &str = "distfile.corrupt";
+/// What lets this node open a sealed package. It lies beside the package, and may come before it.
+pub const GRANT_FILE: &str = "distfile.grant";
 const MAP_FILE: &str = "distfile.part.map";
 const NEW_MAP_FILE: &str = "distfile.part.map.new";
 

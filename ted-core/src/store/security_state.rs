@@ -1,4 +1,4 @@
-//! What lies beside the keystore and cannot be rebuilt: floors, registered Subscribers, revocations, sequences.
+//! What lies beside the keystore and cannot be rebuilt: floors, registered Subscribers, sequences.
 
 use std::collections::BTreeMap;
 
@@ -93,10 +93,9 @@ pub struct Registration {
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Registered {
     subscribers: BTreeMap<KeyHash, Registration>,
-    revoked: BTreeMap<KeyHash, UnixMillis>,
 }
 
-/// The keys that a Distributor knows: registered Subscribers and revoked keys. Changes are durable when they return.
+/// The Subscribers that a Distributor knows by their keys. Changes are durable when they return.
 pub struct Registrations(StateFile<Registered>);
 
 impl Registrations {
@@ -119,6 +118,23 @@ impl Registrations {
         Ok(key)
     }
 
+    /// Notes the encryption certificate that was issued to a registered Subscriber last. Nothing is written for another
+    /// key, or if it is the one that is known.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn set_encryption(&self, key: &KeyHash, certificate: &[u8]) -> Result<(), StateError> {
+        let known = self.get(key);
+        if known.is_none_or(|known| known.encryption.as_deref() == Some(certificate)) {
+            return Ok(());
+        }
+        self.0.change(|registered| {
+            if let Some(known) = registered.subscribers.get_mut(key) {
+                known.encryption = Some(certificate.to_vec());
+            }
+        })
+    }
+
     /// Forgets a Subscriber. Answers whether it was registered.
     ///
     /// # Errors
@@ -130,26 +146,10 @@ impl Registrations {
         self.0.change(|registered| registered.subscribers.remove(key).is_some())
     }
 
-    /// Revokes a key for good; its registration stays readable.
-    ///
-    /// # Errors
-    /// [`StateError`].
-    pub fn revoke(&self, key: &KeyHash, now: UnixMillis) -> Result<(), StateError> {
-        self.0.change(|registered| {
-            registered.revoked.entry(*key).or_insert(now);
-        })
-    }
-
     /// Whether this key is registered.
     #[must_use]
     pub fn is_registered(&self, key: &KeyHash) -> bool {
         self.0.state().subscribers.contains_key(key)
-    }
-
-    /// Whether this key was revoked.
-    #[must_use]
-    pub fn is_revoked(&self, key: &KeyHash) -> bool {
-        self.0.state().revoked.contains_key(key)
     }
 
     /// The registration of a key.
@@ -162,12 +162,6 @@ impl Registrations {
     #[must_use]
     pub fn all(&self) -> Vec<(KeyHash, Registration)> {
         self.0.state().subscribers.iter().map(|(key, registration)| (*key, registration.clone())).collect()
-    }
-
-    /// All revoked keys and since when.
-    #[must_use]
-    pub fn revoked(&self) -> Vec<(KeyHash, UnixMillis)> {
-        self.0.state().revoked.iter().map(|(key, since)| (*key, *since)).collect()
     }
 }
 
@@ -253,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn registrations_and_revocations_survive() {
+    fn registrations_survive() {
         let (_temp, security) = folder();
         let registrations = Registrations::open(&security).unwrap();
         let registration = Registration {
@@ -263,12 +257,14 @@ mod tests {
             registered: NOW,
         };
         let key = registrations.register(registration.clone()).unwrap();
-        registrations.revoke(&key, NOW).unwrap();
+        registrations.set_encryption(&key, b"certificate").unwrap();
+        registrations.set_encryption(&KeyHash::from_bytes([9; 32]), b"of nobody").unwrap();
+        let registration = Registration { encryption: Some(b"certificate".to_vec()), ..registration };
         let again = Registrations::open(&security).unwrap();
         assert_eq!(again.get(&key), Some(registration));
-        assert!(again.is_registered(&key) && again.is_revoked(&key));
+        assert!(again.is_registered(&key));
         assert!(again.remove(&key).unwrap() && !again.remove(&key).unwrap());
-        assert_eq!(Registrations::open(&security).unwrap().revoked(), [(key, NOW)]);
+        assert!(Registrations::open(&security).unwrap().all().is_empty());
     }
 
     #[test]

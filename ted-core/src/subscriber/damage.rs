@@ -10,7 +10,7 @@ use crate::id::{DistributionId, FiringId, KeyHash, PackageId, Revision, UnixMill
 use crate::limits::Limits;
 use crate::name::NodeName;
 use crate::node::{Opened, RecordBatch, is_damaged, judge_signature, wait};
-use crate::package::{PackageIndex, PackageKind, Root, damaged_frames, read_index};
+use crate::package::{Opening, PackageIndex, PackageKind, Root, damaged_frames, read_index};
 use crate::protocol::{Delivery, code as wire_code};
 use crate::security::{DistributorRoot, PackageRef, Receipt, Signature, Stage};
 use crate::store::{Depot, DepotError, FileError, PackagePlace};
@@ -174,7 +174,7 @@ impl State {
         key: &Key,
         root: &DistributorRoot,
         package: &PackageRef,
-        judge: impl Fn(&Root, &[u8], &Signature) -> Result<(), Error>,
+        judge: impl Fn(&Root, &[u8], &Signature) -> Result<Opening, Error>,
     ) -> Option<PackageIndex> {
         let aside = self.aside(key).ok()??;
         if aside.package != package.id {

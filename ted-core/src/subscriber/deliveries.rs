@@ -10,13 +10,14 @@ use crate::id::{DistributionId, FiringId, KeyHash, PackageId, Revision};
 use crate::limits::Limits;
 use crate::name::Label;
 use crate::node::{RecordBatch, judge_signature, wait};
-use crate::package::{PackageError, PackageIndex, Root, verify_digest};
+use crate::package::{Opening, PackageError, PackageIndex, Root, verify_digest};
 use crate::protocol::{DeliveryEnd, Floor, FrameMap, Progress, ReceiverOptions, judge_root};
 use crate::security::{PackageRef, Receipt, ReleaseStatement, Signature, Stage};
 use crate::store::{Depot, FinishedFile, PackagePlace, PartFile};
 use crate::subscriber::damage::{Damage, aside_key};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::grants::judge_key;
 use crate::subscriber::receive::{Piece, Reception, ReceptionError, Search};
 use crate::subscriber::scrub::{Checked, checked_key};
 use crate::subscriber::state::{Key, State, lock};
@@ -169,12 +170,20 @@ impl State {
     ) -> Result<Label, ReceptionError> {
         let root = self.trusted_root(&fleet)?;
         let distribution = statement.distribution;
+        let (state, by, of) = (self.clone(), root.clone(), statement.clone());
+        let unwrapping = move || state.key_of_stated(&by, &of, &package.id);
+        let key = tokio::task::spawn_blocking(unwrapping).await.map_err(|_| ReceptionError::Stopping)??;
         let judge_by = root.clone();
-        let judge = move |found: &Root, bytes: &[u8], signature: &Signature| -> Result<(), Error> {
+        let judge = move |found: &Root, bytes: &[u8], signature: &Signature| -> Result<Opening, Error> {
             judge_signature(&judge_by, found, bytes, signature)?;
             judge_root(found, &judge_by.key_hash(), &distribution, &package)
                 .map_err(|refused| SubscriberError::Statement(refused.to_string()))?;
-            Ok(())
+            match &key {
+                Some(key) => judge_key(found, key)?,
+                None if found.is_sealed() => return Err(SubscriberError::GrantGone(package.id).into()),
+                None => {}
+            }
+            Ok(key.clone().map_or(Opening::Unsealed, Opening::With))
         };
         let (state, looking_by, looking_root) = (self.clone(), judge.clone(), root.clone());
         let looking = move || state.index_set_aside(&(fleet, distribution), &looking_root, &package, looking_by);
@@ -199,10 +208,7 @@ impl State {
         if index.id() != package.id {
             return Err(ReceptionError::Corrupt { frame: None, part: None });
         }
-        let Some(disclosure) = index.root().disclosure.clone() else {
-            return Err(Error::from(SubscriberError::Statement("the package is sealed".to_owned())).into());
-        };
-        let name = disclosure.distribution_name;
+        let name = index.disclosure().distribution_name.clone();
         reception.progress = self.receiving_progress((fleet, distribution), &name, statement.revision, package.bytes);
         tracing::info!(distribution = %name, revision = %statement.revision, bytes = package.bytes, "receiving");
         self.events.emit(SubscriberEvent::Accepted { distribution: name.clone(), revision: statement.revision });
@@ -312,9 +318,6 @@ impl State {
         place: PackagePlace,
         part: PartFile,
     ) -> Result<(), Error> {
-        let disclosure = index.root().disclosure.as_ref();
-        let name = disclosure.map(|disclosure| disclosure.distribution_name.clone());
-        let name = name.ok_or_else(|| SubscriberError::Statement("the package is sealed".to_owned()))?;
         let folder = Some(place.folder().to_owned());
         wait(self.depot.put(FinishedFile { path: part.finish()?, place }))?;
         self.security.promote(&fleet).map_err(Error::from)?;
@@ -322,7 +325,7 @@ impl State {
         let floor = Floor { revision: statement.revision, issued };
         self.floors.raise(&fleet, &statement.distribution, floor).map_err(Error::from)?;
         let held = Held {
-            name,
+            name: index.disclosure().distribution_name.clone(),
             revision: statement.revision,
             package: index.id(),
             bytes: index.bytes(),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::Coded;
+use crate::id::PackageId;
 use crate::id::Revision;
 use crate::name::NodeName;
 
@@ -90,6 +91,14 @@ pub enum SubscriberError {
     /// This node has no certificates of that Distributor yet.
     #[error("this node is not enrolled with the Distributor {0}")]
     NotEnrolled(NodeName),
+    /// The Distributor's operator has to approve this node's name first.
+    #[error("the Distributor {name} has to approve this node's name first; fingerprint {fingerprint}")]
+    AwaitsApproval {
+        /// Its name.
+        name: NodeName,
+        /// The fingerprint that the Distributor prints too.
+        fingerprint: String,
+    },
     /// Nothing of this Distribution is here to extract.
     #[error("no verified revision of `{0}` is here")]
     NothingToExtract(String),
@@ -114,6 +123,15 @@ pub enum SubscriberError {
     /// The release statement is not what it should be.
     #[error("the release statement cannot be used: {0}")]
     Statement(String),
+    /// A sealed revision is offered, and there is no grant for this node.
+    #[error("the revision is encrypted, and there is no grant for this node: {0}")]
+    NoGrant(String),
+    /// A sealed revision is offered, and nothing can be wrapped for this node.
+    #[error("the revision is encrypted, and this node's encryption certificate cannot be used: {0}")]
+    EncryptionCertificate(String),
+    /// A sealed package is here without its grant.
+    #[error("package {0} is encrypted, and its grant is not here")]
+    GrantGone(PackageId),
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
@@ -138,10 +156,14 @@ impl Coded for SubscriberError {
             Self::TargetNotAllowed { .. } => "TED-1858",
             Self::BadTarget { .. } => "TED-1859",
             Self::NotEnrolled(_) => "TED-1864",
+            Self::AwaitsApproval { .. } => "TED-1880",
             Self::NothingToExtract(_) => "TED-1860",
             Self::Damaged { .. } => "TED-1873",
             Self::SetAside { .. } => "TED-1874",
             Self::Statement(_) => "TED-1861",
+            Self::NoGrant(_) => "TED-1868",
+            Self::EncryptionCertificate(_) => "TED-1869",
+            Self::GrantGone(_) => "TED-1870",
             Self::Worker => "TED-1862",
             Self::Stopping => "TED-1863",
         }

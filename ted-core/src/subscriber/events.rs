@@ -45,6 +45,18 @@ pub enum SubscriberEvent {
         /// The fingerprint that its side prints too.
         fingerprint: String,
     },
+    /// The Distributor issued this node's certificates anew.
+    Renewed {
+        /// Which Distributor.
+        distributor: NodeName,
+    },
+    /// An operator has to know this. It is told once, and stands in the status until it is mended.
+    Alarm {
+        /// The stable code.
+        code: String,
+        /// What is the matter.
+        reason: String,
+    },
     /// A revision was offered and is wanted.
     Accepted {
         /// Which Distribution.
@@ -56,6 +68,26 @@ pub enum SubscriberEvent {
     OfferRefused {
         /// Who offered.
         distributor: NodeName,
+        /// The stable code.
+        code: String,
+        /// Why.
+        reason: String,
+    },
+    /// An envelope that the Distributor announced is in force here.
+    EnvelopeAccepted {
+        /// Whose it is.
+        distributor: NodeName,
+        /// What it holds.
+        kind: String,
+        /// Its sequence number.
+        sequence: u64,
+    },
+    /// An envelope that the Distributor announced was refused.
+    EnvelopeRefused {
+        /// Whose it is.
+        distributor: NodeName,
+        /// What it was said to hold.
+        kind: String,
         /// The stable code.
         code: String,
         /// Why.

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::extract::{Create, ExtractJob, ExtractOptions, Target, extract, recover};
 use crate::id::{DistributionId, FiringId, KeyHash, Revision};
 use crate::name::{Label, NodeName};
-use crate::node::{keep_newest, open_package, wait};
+use crate::node::{keep_newest, wait};
 use crate::package::{BodyReader, Entry, Root};
 use crate::security::{Receipt, Stage};
 use crate::store::PackagePlace;
@@ -92,7 +92,8 @@ impl State {
     /// Where a Distribution is extracted, and why there.
     pub(super) fn target_of(&self, fleet: &KeyHash, held: &Held) -> Result<(PathBuf, TargetRule), Error> {
         let distributor = self.distributor_name(fleet);
-        let variables = Variables { node: self.name(), distribution: &held.name, distributor: &distributor };
+        let node = self.name();
+        let variables = Variables { node: &node, distribution: &held.name, distributor: &distributor };
         let files = self.data.path().join("files");
         let set = self.set_targets()?;
         Ok(self.settings.targets.resolve(&set, held.proposed_target.as_deref(), &variables, &files)?)
@@ -116,7 +117,7 @@ impl State {
             Ok(row) => return Ok(row),
             Err(error) => error,
         };
-        let opened = self.trusted_root(&fleet).and_then(|root| open_package(&self.depot, held.package, &root));
+        let opened = self.trusted_root(&fleet).and_then(|root| self.open_held(held.package, &root));
         let (index, error) = match opened {
             Ok((index, _)) => (Some(index), error),
             // What keeps it from being opened says more than what followed from it.
@@ -139,13 +140,13 @@ impl State {
         let _one_at_a_time = lock(&self.extracting);
         let previous = self.extracted(&fleet, &distribution)?.filter(|previous| previous.target == path);
         // The package before this one may be gone; then nothing counts as made by it.
-        let previous = previous.and_then(|previous| match open_package(&self.depot, previous.package, &root) {
+        let previous = previous.and_then(|previous| match self.open_held(previous.package, &root) {
             Ok((index, _)) => Some(index),
             Err(_) => self.index_of_leftover(held, previous.revision, &root),
         });
         let previous: Option<Vec<Entry>> =
             previous.map(|index| index.catalog().iter().map(|row| row.entry.clone()).collect());
-        let (index, file) = open_package(&self.depot, held.package, &root)?;
+        let (index, file) = self.open_held(held.package, &root)?;
         let target = Target::open(&path, Create::Missing)?;
         recover(&target, &distribution)?;
         let threads = self.settings.threads.map_or(0, usize::from);
@@ -175,15 +176,13 @@ impl State {
         self.clear_superseded(index.root(), root.name());
         let (name, revision) = (&held.name, held.revision);
         tracing::info!(distribution = %name, %revision, to = %path.display(), files = summary.files_written, "extracted");
-        if let Some(disclosure) = &index.root().disclosure {
-            self.events.emit(SubscriberEvent::Extracted {
-                distribution: held.name.clone(),
-                revision: held.revision,
-                content: disclosure.content,
-                target: path.clone(),
-                files_written: summary.files_written,
-            });
-        }
+        self.events.emit(SubscriberEvent::Extracted {
+            distribution: held.name.clone(),
+            revision: held.revision,
+            content: index.disclosure().content,
+            target: path.clone(),
+            files_written: summary.files_written,
+        });
         Ok(ExtractionRow {
             distributor: root.name().clone(),
             distribution: held.name.clone(),

@@ -1,15 +1,18 @@
 //! The Subscriber: it trusts, enrols, takes offers, receives, verifies, extracts, and says so in receipts.
 
+mod announced;
 mod damage;
 mod deliveries;
 mod error;
 mod events;
 mod extraction;
+mod grants;
 mod offers;
 mod outbox;
 mod peers;
 mod receive;
 mod reference;
+mod renewal;
 mod report;
 mod scrub;
 mod state;
@@ -33,8 +36,10 @@ use crate::node::{Clock, Events, SystemClock};
 use crate::protocol::Silence;
 use crate::security::{AwsLc, Crypto, Invite, Token};
 
+pub use announced::AnnouncedError;
 pub use error::SubscriberError;
 pub use events::SubscriberEvent;
+pub use grants::granted_key;
 pub use reference::DistributionRef;
 pub use report::{DistributionRow, DistributorRow, Enrolment, ExtractionRow, SubscriberStatus, TargetRow, VerifyRow};
 pub use scrub::ScrubInterval;
@@ -194,7 +199,7 @@ impl Subscriber {
 
     /// Its name.
     #[must_use]
-    pub fn name(&self) -> &NodeName {
+    pub fn name(&self) -> NodeName {
         self.state.name()
     }
 
@@ -254,6 +259,25 @@ impl Subscriber {
     /// Stops: connections close, and what was running ends; it goes on from there when it is started again.
     pub async fn shutdown(&self) {
         self.state.stop().await;
+    }
+
+    /// Gives this node another name. What it is known by, its keys, stays; its certificates are issued anew under that
+    /// name once each Distributor's operator has approved it. Unsealed Distributions arrive all the same.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub async fn rename(&self, name: &NodeName) -> Result<(), Error> {
+        let name = name.clone();
+        self.blocking(move |state| state.rename(&name)).await
+    }
+
+    /// Has this node's certificates renewed that have lived two thirds of their life, at the Distributors that are
+    /// connected. A running Subscriber does so by itself. Answers in how many fleets certificates came.
+    ///
+    /// # Errors
+    /// When a Distributor refuses, or has to approve a new name first.
+    pub async fn renew(&self) -> Result<usize, Error> {
+        self.state.renew_due().await
     }
 
     /// How everything stands.
@@ -340,6 +364,6 @@ impl Subscriber {
 
 impl std::fmt::Debug for Subscriber {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Subscriber").field("name", self.name()).finish_non_exhaustive()
+        f.debug_struct("Subscriber").field("name", &self.name()).finish_non_exhaustive()
     }
 }

@@ -9,12 +9,13 @@ use crate::codec;
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
 use crate::limits::Limits;
-use crate::node::fetch;
+use crate::node::{Alarm, fetch};
 use crate::protocol::{DeliveryAction, Fetch, FetchTarget, Offer, OfferAnswer, Refused, Statement};
 use crate::security::{DistributorRoot, Envelope, EnvelopeKind, ReleaseStatement};
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::grants::NewGrant;
 use crate::subscriber::state::{State, lock};
 use crate::transport::{Connection, QuicConnection};
 
@@ -70,10 +71,11 @@ impl State {
         if release.distribution != offer.distribution {
             return Err(SubscriberError::Statement("it is about another Distribution".to_owned()).into());
         }
+        let grant = self.grant_for(connection, &root, offer, &release).await?;
         let statement = Statement { release, issued: body.issued, expires: body.expires };
         let state = self.clone();
         let offer = offer.clone();
-        let judging = move || state.judge_statement(fleet, &offer, &statement);
+        let judging = move || state.judge_statement(fleet, &offer, &statement, grant.as_ref());
         tokio::task::spawn_blocking(judging).await.map_err(|_| SubscriberError::Worker)?
     }
 
@@ -94,15 +96,18 @@ impl State {
         // An expired statement is judged by the delivery, which raises an alarm; its signature has to hold all the same.
         let at = self.now(&root.key_hash()).min(envelope.body().expires).max(envelope.body().issued);
         envelope.verify(root, at)?;
+        self.refuse_revoked(&root.key_hash(), &envelope.body().issuer)?;
         Ok(envelope)
     }
 
     /// Asks the delivery's machine and does what it says, in its order: the floor is durable before the answer goes out.
+    /// So is the grant of a sealed revision that is taken.
     fn judge_statement(
         self: &Arc<Self>,
         fleet: KeyHash,
         offer: &Offer,
         statement: &Statement,
+        grant: Option<&NewGrant>,
     ) -> Result<OfferAnswer, Error> {
         let now = self.now(&fleet);
         let key = (fleet, statement.release.distribution);
@@ -122,14 +127,47 @@ impl State {
             };
         });
         if !matches!(answer, OfferAnswer::Refused(_)) {
+            let alarm = alarm_key(&fleet, &statement.release.distribution);
+            if self.records.get::<Alarm>(&alarm)?.is_some() {
+                self.records.delete(&alarm)?;
+            }
             lock(&self.statements).insert(key, statement.release.clone());
             self.remember_firing(&key, offer.firing)?;
+        }
+        if let Some(grant) = grant.filter(|_| !matches!(answer, OfferAnswer::Refused(_))) {
+            self.keep_grant(grant)?;
         }
         self.carry_out(fleet, statement.release.distribution, actions)?;
         if answer == OfferAnswer::Current {
             self.start_job(Job::Confirm { fleet, statement: statement.release.clone(), firing: offer.firing });
         }
         Ok(answer)
+    }
+
+    /// The expired statements that were offered and not followed by fresh ones.
+    pub(super) fn statement_alarms(&self) -> Result<Vec<Alarm>, Error> {
+        let rows = self.records.list::<Alarm>("alarm/")?.into_iter();
+        Ok(rows
+            .map(|(key, alarm)| {
+                let parts = key.trim_start_matches("alarm/").split_once('/');
+                let named = parts.and_then(|(fleet, id)| Some((fleet.parse().ok()?, id.parse().ok()?)));
+                match named {
+                    Some((fleet, id)) => {
+                        let (name, of) = (self.known_label(&fleet, &id), self.distributor_name(&fleet));
+                        Alarm { text: format!("{name} of {of}: {}", alarm.text), ..alarm }
+                    }
+                    None => alarm,
+                }
+            })
+            .collect())
+    }
+
+    /// Drops the alarms about a Distributor that this node has left.
+    pub(super) fn forget_alarms(&self, fleet: &KeyHash) -> Result<(), Error> {
+        for (key, _) in self.records.list::<Alarm>(&format!("alarm/{fleet}/"))? {
+            self.records.delete(&key)?;
+        }
+        Ok(())
     }
 
     /// Does what the delivery's machine asks for. Blocks on the disk.
@@ -153,10 +191,16 @@ impl State {
                     self.start_job(Job::Extract { fleet, distribution, firing: Some(firing), revision });
                 }
                 DeliveryAction::Alarm(refused) => {
-                    tracing::error!(code = refused.code(), reason = refused.reason(), "alarm");
+                    let alarm = Alarm::new(refused.code(), refused.reason());
+                    self.records.put(&alarm_key(&fleet, &distribution), &alarm)?;
+                    self.tell_alarms();
                 }
             }
         }
         Ok(())
     }
+}
+
+fn alarm_key(fleet: &KeyHash, distribution: &DistributionId) -> String {
+    format!("alarm/{fleet}/{distribution}")
 }

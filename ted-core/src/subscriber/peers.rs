@@ -14,7 +14,10 @@ use crate::id::KeyHash;
 use crate::limits::Limits;
 use crate::node::{Answering, Backoff, ExchangeError, Reply, ask, dial, endpoint_secret, is_spare, serve};
 use crate::protocol::{Answer, Hello, PROTOCOL_VERSION, Request, code};
-use crate::security::{Alpn, FleetRole, FleetTrust, Side, TrustPolicy, Usage, judge_standing};
+use crate::security::{
+    Alpn, FleetRole, FleetTrust, HeldCertificate, HeldIn, Side, TrustPolicy, Usage, clock_text, judge_standing,
+};
+use crate::store::TrustedIn;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::report::Enrolment;
@@ -29,6 +32,9 @@ const GOODBYE: Duration = Duration::from_secs(10);
 
 /// How long a node that waits for approval pauses before it asks again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The codes of certificates whose time has not come or is over.
+const OVER_TIME: [&str; 2] = ["TED-1106", "TED-1107"];
 
 /// How long receipts wait that a connected Distributor did not take.
 const RECEIPTS_AGAIN: Duration = Duration::from_secs(10);
@@ -128,7 +134,8 @@ impl State {
             tracing::warn!(distributor = %row.name, "trusted, but nothing comes from it before this node has enrolled");
         }
         tasks.spawn(self.clone().scrub_all(stop.clone()));
-        tasks.spawn(self.clone().send_all_receipts(stop));
+        tasks.spawn(self.clone().send_all_receipts(stop.clone()));
+        tasks.spawn(self.clone().keep_current(stop));
         Ok(address)
     }
 
@@ -283,7 +290,7 @@ impl State {
             Ok(connection) => connection,
             Err(error) => return self.trouble(&fleet, error.code, &error.reason),
         };
-        match ask(&connection, &Request::Hello(self.hello()), &Limits::DEFAULT, GREETING_PATIENCE).await {
+        match ask(&connection, &Request::Hello(self.hello(&fleet)), &Limits::DEFAULT, GREETING_PATIENCE).await {
             Ok(_) => Attempt::Met(connection),
             Err(ExchangeError::Connection(error)) if is_spare(&error) => {
                 tracing::debug!(distributor = %known.name, %error, "dialled in vain");
@@ -301,15 +308,18 @@ impl State {
 
     /// Tells what is wrong between this node and a Distributor, once for as long as it is the same.
     fn trouble(&self, fleet: &KeyHash, code: &str, reason: &str) -> Attempt {
-        let text = if reason.contains(code) { reason.to_owned() } else { format!("{code}: {reason}") };
-        if lock(&self.troubles).insert(*fleet, text.clone()) != Some(text) {
+        let mut text = if reason.contains(code) { reason.to_owned() } else { format!("{code}: {reason}") };
+        let over_time = OVER_TIME.contains(&code);
+        if over_time {
+            // The reason names the clock of the node that refuses; with this one's it can be told which is wrong.
+            text = format!("{text}; the clock of this node says {}", clock_text(self.clock.now()));
+        }
+        let reason = text.clone();
+        let before = lock(&self.troubles).insert(*fleet, text.clone());
+        if before.is_none_or(|before| before != text && !(over_time && before.contains(code))) {
             let distributor = self.distributor_name(fleet);
             tracing::warn!(%distributor, code, reason, "no connection");
-            self.events.emit(SubscriberEvent::Refused {
-                peer: distributor.to_string(),
-                code: code.to_owned(),
-                reason: reason.to_owned(),
-            });
+            self.events.emit(SubscriberEvent::Refused { peer: distributor.to_string(), code: code.to_owned(), reason });
         }
         Attempt::Failed
     }
@@ -348,15 +358,31 @@ impl State {
         }
     }
 
-    fn hello(&self) -> Hello {
-        Hello {
+    /// The greeting for a Distributor: it also says how this node holds that Distributor's certificate.
+    fn hello(&self, fleet: &KeyHash) -> Hello {
+        let hello = Hello {
             version: PROTOCOL_VERSION,
-            node: self.name().clone(),
+            node: self.name(),
             instance: self.instance,
             clock: self.clock.now(),
             capabilities: vec![],
             extensions: vec![],
+        };
+        match self.held_certificate(fleet) {
+            Some(held) => hello.clone().holding(&held, &Limits::DEFAULT).unwrap_or(hello),
+            None => hello,
         }
+    }
+
+    fn held_certificate(&self, fleet: &KeyHash) -> Option<HeldCertificate> {
+        let trust = self.security.trust().ok()?;
+        let trusted = trust.roots.iter().find(|trusted| trusted.root.key_hash() == *fleet)?;
+        let held_in = match trusted.lies_in {
+            TrustedIn::Keystore => HeldIn::Keystore,
+            TrustedIn::File(_) => HeldIn::File,
+        };
+        let thumbprint = trusted.root.certificate().thumbprint_bytes();
+        Some(HeldCertificate { held_in, thumbprint, name: trusted.root.name().clone() })
     }
 
     /// Sends receipts whenever there are new ones, or a connection over which old ones can go; and again after a pause
@@ -403,8 +429,11 @@ struct Serving {
 impl Answering for Serving {
     async fn answer(&self, request: Request) -> Reply {
         match request {
-            Request::Hello(_) => Reply::Answer(Answer::Hello(self.state.hello())),
+            Request::Hello(_) => Reply::Answer(Answer::Hello(self.state.hello(&self.connection.peer().fleet))),
             Request::Offer(offer) => Reply::Answer(Answer::Offer(self.state.take_offer(&self.connection, offer).await)),
+            Request::Announce(announce) => {
+                Reply::Answer(Answer::Announce(self.state.take_announcement(&self.connection, announce).await))
+            }
             _ => Reply::refuse(code::NOT_ENTITLED, "this node serves nothing to this peer"),
         }
     }
@@ -412,7 +441,7 @@ impl Answering for Serving {
 
 /// Judges peers for as long as the state is there. Holding it weakly, an endpoint does not keep alive (and locked) the
 /// data directory of a Subscriber that everybody else has let go.
-struct Policy(Weak<State>);
+pub(super) struct Policy(pub(super) Weak<State>);
 
 impl TrustPolicy for Policy {
     fn fleets(&self) -> Vec<FleetTrust> {
@@ -428,7 +457,7 @@ impl TrustPolicy for Policy {
         false
     }
 
-    fn is_revoked(&self, _fleet: &KeyHash, _key: &KeyHash) -> bool {
-        false
+    fn is_revoked(&self, fleet: &KeyHash, key: &KeyHash) -> bool {
+        self.0.upgrade().is_some_and(|state| state.revocations.is_revoked(fleet, key))
     }
 }

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::{Coded, Error};
 use crate::limits::Limits;
 use crate::node::{ExchangeError, Fetched, fetch};
-use crate::package::{FrameError, IndexReader, PackageError, PackageIndex, ReadAt, Step, check_frame};
+use crate::package::{FrameError, IndexReader, Opening, PackageError, PackageIndex, ReadAt, Step, check_frame};
 use crate::protocol::{
     Action, Fetch, FetchFailure, FetchNumber, FetchTarget, FrameLayout, FrameMap, GiveUp, IndexAction, IndexPhase,
     Progress, Receiver, ReceiverOptions, code,
@@ -89,8 +89,8 @@ pub(super) struct Piece {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Judges the root that a reader has just read.
-pub(super) type RootJudge = Box<dyn Fn(&IndexReader) -> Result<(), Error> + Send + Sync>;
+/// Judges the root that a reader has just read, and brings what opens the package.
+pub(super) type RootJudge = Box<dyn Fn(&IndexReader) -> Result<Opening, Error> + Send + Sync>;
 
 /// What a reception needs from the node.
 pub(super) struct Reception {
@@ -172,8 +172,8 @@ impl Reception {
             match reader.next() {
                 Step::Done => break,
                 Step::JudgeRoot => {
-                    (self.judge)(&reader).map_err(IndexFailure::Judged)?;
-                    reader.accept_root()?;
+                    let opening = (self.judge)(&reader).map_err(IndexFailure::Judged)?;
+                    reader.open_root(&opening)?;
                 }
                 Step::Read { from, to } => {
                     let wanted = Fetch { target: FetchTarget::Package(self.package.id), from, to };

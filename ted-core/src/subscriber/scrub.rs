@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::Error;
 use crate::id::{PackageId, UnixMillis};
 use crate::limits::Limits;
-use crate::node::{open_package, wait};
+use crate::node::wait;
 use crate::package::{BodyReader, PackageIndex};
 use crate::store::{Depot, forget_cached};
 use crate::subscriber::deliveries::Held;
@@ -151,7 +151,7 @@ impl State {
         let Task { key, held, mut checked, .. } = task;
         let (state, package) = (self.clone(), held.package);
         let opening = move || {
-            let opened = state.trusted_root(&key.0).and_then(|root| open_package(&state.depot, package, &root));
+            let opened = state.trusted_root(&key.0).and_then(|root| state.open_held(package, &root));
             opened.map_err(|error| (state.damage_of(None, &error, package), error))
         };
         let opened = tokio::task::spawn_blocking(opening).await.map_err(|_| SubscriberError::Worker)?;

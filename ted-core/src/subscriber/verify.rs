@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::extract::{Create, Difference, ExtractOptions, Target, compare};
-use crate::node::open_package;
 use crate::package::{PackageIndex, verify_body};
 use crate::subscriber::deliveries::{Extracted, Held};
 use crate::subscriber::reference::DistributionRef;
@@ -39,7 +38,7 @@ impl State {
             (row.fault, row.set_aside) = (Some(aside.trouble()), true);
             return Ok(row);
         }
-        let opened = self.trusted_root(&fleet).and_then(|root| open_package(&self.depot, held.package, &root));
+        let opened = self.trusted_root(&fleet).and_then(|root| self.open_held(held.package, &root));
         let (index, checked) = match opened {
             Ok((index, file)) => {
                 let checked = verify_body(&index, &*file, self.threads(), &|_| {}).map_err(Error::from);

@@ -215,7 +215,7 @@ impl Distributor {
             }
             Request::Fetch(fetch) => self.serve_fetch(connection, stream, &fetch, env),
             Request::Receipt(envelope) => self.serve_receipt(connection, stream, &envelope, env),
-            Request::Offer(_) | Request::Enrol(_) => {
+            Request::Offer(_) | Request::Enrol(_) | Request::Announce(_) => {
                 self.refuse(connection, stream, code::BAD_REQUEST, "not here", env);
             }
             Request::Unknown { kind } => self.answer(connection, stream, &Answer::Unsupported { kind }, env),
@@ -246,6 +246,7 @@ impl Distributor {
         let found = match fetch.target {
             FetchTarget::Package(id) => self.packages.get(&id),
             FetchTarget::Envelope(id) => self.envelopes.get(&id),
+            FetchTarget::Grant { .. } => None,
         };
         let Some(file) = found.filter(|_| !(env.faults && env.rng.chance(4))) else {
             return self.refuse(connection, stream, code::NOT_FOUND, "nothing by that id is here", env);

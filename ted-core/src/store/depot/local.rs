@@ -14,7 +14,7 @@ use crate::id::PackageId;
 use crate::store::depot::identify::{identify, is_damage};
 use crate::store::depot::{Depot, DepotError, FinishedFile, PackageInfo, PackagePlace, check_range, in_order};
 use crate::store::file::{FileError, create_folders, remove_if_there, sync_folder};
-use crate::store::part_file::{CORRUPT_FILE, PACKAGE_FILE, PART_FILE, PartFile};
+use crate::store::part_file::{CORRUPT_FILE, GRANT_FILE, PACKAGE_FILE, PART_FILE, PartFile};
 use crate::store::staged_file::StagedFile;
 
 /// Folders below the data directory that hold packages, and how many levels each has above the package files.
@@ -178,7 +178,8 @@ impl LocalDepot {
         [CORRUPT_FILE, PART_FILE].iter().find_map(|name| open_regular(&folder.join(name)))
     }
 
-    /// Removes the part file and the corrupt package of a place, where there are any.
+    /// Removes the part file and the corrupt package of a place, where there are any, and the grant where there is no
+    /// package.
     ///
     /// # Errors
     /// [`DepotError::File`]; [`FileError::Busy`] while the part file is being written.
@@ -194,6 +195,9 @@ impl LocalDepot {
                 PartFile::open(&folder, bytes)?.0.discard()?;
             }
             remove_if_there(&folder.join(CORRUPT_FILE))?;
+            if folder.join(PACKAGE_FILE).symlink_metadata().is_err() {
+                remove_if_there(&folder.join(GRANT_FILE))?;
+            }
             remove_empty(&folder);
             Ok(())
         })
@@ -236,6 +240,7 @@ impl Depot for LocalDepot {
         blocking(move || {
             if let Some(folder) = inner.take(id)? {
                 remove_if_there(&folder.join(PACKAGE_FILE))?;
+                remove_if_there(&folder.join(GRANT_FILE))?;
                 sync_folder(&folder)?;
                 remove_empty(&folder);
             }

@@ -1,0 +1,136 @@
+//! Revocation: keys that count for nothing any more, here at once and at every Subscriber by a signed list.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::distributor::Distributor;
+use crate::distributor::announce::{Address, slot};
+use crate::distributor::error::DistributorError;
+use crate::distributor::state::State;
+use crate::error::Error;
+use crate::id::{KeyHash, UnixMillis};
+use crate::name::NodeName;
+use crate::security::{Envelope, EnvelopeBody, EnvelopeKind, RevocationList, RevocationReason, RevokedKey};
+use crate::store::StandingSlot;
+
+/// How long a list holds; it is signed anew at two thirds of that. What it says holds for good.
+const LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+
+impl State {
+    /// Revokes keys: durably, with their live connections closed, and with the list that says so on its way to all.
+    pub(super) fn revoke_keys(&self, keys: Vec<(RevokedKey, Option<NodeName>)>) -> Result<(), Error> {
+        let fleet = self.own().authority.root().key_hash();
+        let revoked: Vec<KeyHash> = keys.iter().map(|(revoked, _)| revoked.key).collect();
+        let pages = self.revocations.revoke(&fleet, keys)?.ok_or(DistributorError::TooManyRevoked)?;
+        self.judge_all_again();
+        for key in &revoked {
+            self.change_firings_now(|firing, _| firing.remove(key))?;
+        }
+        self.issue_revocations(&pages)
+    }
+
+    /// Signs pages of the list anew, and has them stand.
+    pub(super) fn issue_revocations(&self, pages: &[u16]) -> Result<(), Error> {
+        let own = self.own();
+        let fleet = own.authority.root().key_hash();
+        let mut all = self.revocations.all(&fleet);
+        all.sort_by_key(|(key, revocation)| (revocation.since, *key));
+        let mut envelopes = vec![];
+        for page in pages {
+            let of_page = all.iter().filter(|(_, revocation)| revocation.page == *page);
+            let keys = of_page.map(|(key, revocation)| RevokedKey {
+                key: *key,
+                serials: revocation.serials.clone(),
+                since: revocation.since,
+                reason: revocation.reason,
+            });
+            let list = RevocationList { page: *page, keys: keys.collect(), extensions: vec![] };
+            let now = self.now();
+            let body = EnvelopeBody {
+                kind: EnvelopeKind::REVOCATION_LIST,
+                distributor: fleet,
+                issuer: fleet,
+                sequence: self.next_sequence()?,
+                issued: now,
+                expires: now.plus(LIFE),
+                payload: list.to_payload()?,
+            };
+            let envelope = Envelope::seal(&*self.crypto, &own.authority.identity(), body)?;
+            envelopes.push((slot(Address::All, &envelope, *page), envelope));
+        }
+        if envelopes.is_empty() { Ok(()) } else { self.announce_all(envelopes) }
+    }
+
+    /// Signs pages of which no envelope stands, because a crash came between revoking and saying so.
+    pub(super) fn issue_missing_revocations(&self) -> Result<(), Error> {
+        let fleet = self.own().authority.root().key_hash();
+        let mut pages: Vec<u16> = self.revocations.all(&fleet).iter().map(|(_, revocation)| revocation.page).collect();
+        pages.sort_unstable();
+        pages.dedup();
+        let page_slot = |page| StandingSlot { fleet, kind: EnvelopeKind::REVOCATION_LIST, recipient: None, page };
+        pages.retain(|page| !self.names_all_revoked(&page_slot(*page)));
+        self.issue_revocations(&pages)
+    }
+
+    /// Whether what stands in a page's slot names every key that was revoked on that page.
+    fn names_all_revoked(&self, slot: &StandingSlot) -> bool {
+        let Some(standing) = self.standing.get(slot) else { return false };
+        let Ok(envelope) = Envelope::from_bytes(&standing.bytes) else { return false };
+        let Ok(list) = RevocationList::from_payload(&envelope.body().payload) else { return false };
+        let of_page =
+            self.revocations.all(&slot.fleet).into_iter().filter(|(_, revocation)| revocation.page == slot.page);
+        of_page.count() == list.keys.len()
+    }
+
+    /// Signs anew what has lived for two thirds of its life.
+    pub(super) fn renew_due(&self) -> Result<(), Error> {
+        let fleet = self.own().authority.root().key_hash();
+        let due = self.standing.due(self.now());
+        let pages: Vec<u16> = due
+            .iter()
+            .filter(|slot| (slot.fleet, slot.kind) == (fleet, EnvelopeKind::REVOCATION_LIST))
+            .map(|slot| slot.page)
+            .collect();
+        self.issue_revocations(&pages)
+    }
+
+    /// Whether a key was revoked in this Distributor's fleet.
+    pub(super) fn is_key_revoked(&self, key: &KeyHash) -> bool {
+        self.revocations.is_revoked(&self.own().authority.root().key_hash(), key)
+    }
+
+    /// Revokes the key that a Subscriber of this name is registered with.
+    fn revoke_named(&self, name: &NodeName, reason: RevocationReason) -> Result<RevokedRow, Error> {
+        let key = self.key_of_name(name).ok_or_else(|| DistributorError::NothingToRevoke(name.to_string()))?;
+        let since = self.now();
+        self.revoke_keys(vec![(RevokedKey { key, serials: vec![], since, reason }, Some(name.clone()))])?;
+        tracing::warn!(%name, fingerprint = key.fingerprint(), %reason, "revoked");
+        Ok(RevokedRow { name: Some(name.clone()), fingerprint: key.fingerprint(), since, reason: reason.to_string() })
+    }
+}
+
+/// A key that was revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokedRow {
+    /// Whose it was, as far as that is known.
+    pub name: Option<NodeName>,
+    /// Its short form.
+    pub fingerprint: String,
+    /// Since when it counts for nothing.
+    pub since: UnixMillis,
+    /// Why.
+    pub reason: String,
+}
+
+impl Distributor {
+    /// Revokes the certificates of a Subscriber: its key counts for nothing from now on, its live connection closes,
+    /// and every Subscriber is told.
+    ///
+    /// # Errors
+    /// When nobody of that name is registered, or the revocation cannot be made durable.
+    pub async fn revoke(&self, name: &NodeName, reason: RevocationReason) -> Result<RevokedRow, Error> {
+        let name = name.clone();
+        self.blocking(move |state| state.revoke_named(&name, reason)).await
+    }
+}

@@ -1,0 +1,90 @@
+//! Standing envelopes: what a Distributor has said once reaches every Subscriber, connected or not, and stays in force
+//! whatever is lost.
+
+mod support;
+
+use support::{World, event, node, within};
+use ted_core::security::RevocationReason;
+use ted_core::{DistributorEvent, Events, SubscriberEvent};
+
+const LIST: &str = "revocation list";
+
+async fn acknowledged(events: &mut Events<DistributorEvent>, name: &str) -> u64 {
+    let name = node(name);
+    event("an acknowledgement", events, move |event| match event {
+        DistributorEvent::Acknowledged { subscriber, kind, sequence } if subscriber == name && kind == LIST => {
+            Some(sequence)
+        }
+        _ => None,
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_reaches_who_is_connected_at_once_and_who_was_away_when_it_comes_back() {
+    let world = World::new().await;
+    let (near, away) = (world.subscriber("near.example").await, world.subscriber("away.example").await);
+    let lost = world.subscriber("lost.example").await;
+    within("the shutdown", away.shutdown()).await;
+    drop(away);
+
+    let (mut at_distributor, mut at_near, mut at_lost) = (world.distributor.events(), near.events(), lost.events());
+    let row = world.distributor.revoke(&node("lost.example"), RevocationReason::LOST).await.expect("revoked");
+    assert_eq!(row.name, Some(node("lost.example")));
+    let sequence = acknowledged(&mut at_distributor, "near.example").await;
+    event("the list to be in force", &mut at_near, |event| match event {
+        SubscriberEvent::EnvelopeAccepted { kind, sequence: accepted, .. } => {
+            assert_eq!((kind.as_str(), accepted), (LIST, sequence));
+            Some(())
+        }
+        _ => None,
+    })
+    .await;
+    event("the revoked node to be sent away", &mut at_lost, |event| match event {
+        SubscriberEvent::Disconnected { reason, .. } | SubscriberEvent::Refused { reason, .. } => {
+            reason.contains("TED-1305").then_some(())
+        }
+        _ => None,
+    })
+    .await;
+
+    let _away = world.reopen("away.example").await;
+    assert_eq!(acknowledged(&mut at_distributor, "away.example").await, sequence);
+    let nobody = world.distributor.revoke(&node("nobody.example"), RevocationReason::LOST).await;
+    assert_eq!(nobody.expect_err("unknown").code(), "TED-1196");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_survives_the_loss_of_the_catalog_on_both_sides() {
+    let world = World::new().await;
+    let near = world.subscriber("near.example").await;
+    let lost = world.subscriber("lost.example").await;
+    let mut events = world.distributor.events();
+    world.distributor.revoke(&node("lost.example"), RevocationReason::KEY_COMPROMISE).await.expect("revoked");
+    let sequence = acknowledged(&mut events, "near.example").await;
+    within("the shutdown", near.shutdown()).await;
+    within("the shutdown", lost.shutdown()).await;
+    drop((near, lost));
+
+    // The Distributor's memory of who has it is gone with its catalog; what it announces is not.
+    within("the shutdown", world.distributor.shutdown()).await;
+    let World { folder, source, distributor, address } = world;
+    drop(distributor);
+    std::fs::remove_dir_all(folder.path().join("distributor/catalog")).expect("removed");
+    let (distributor, address) = support::open_distributor(folder.path(), address).await;
+    let world = World { folder, source, distributor, address };
+    let mut events = world.distributor.events();
+    let near = world.builder("near.example").open().await.expect("opened");
+    near.start().await.expect("started");
+    assert_eq!(acknowledged(&mut events, "near.example").await, sequence);
+
+    // The revoked node is refused all the same.
+    let lost = world.builder("lost.example").open().await.expect("opened");
+    let mut at_lost = lost.events();
+    lost.start().await.expect("started");
+    event("the refusal", &mut at_lost, |event| match event {
+        SubscriberEvent::Refused { code, reason, .. } => (code == "TED-1305").then(|| drop(reason)),
+        _ => None,
+    })
+    .await;
+}
