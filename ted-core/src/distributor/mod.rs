@@ -6,6 +6,7 @@ mod enrol;
 mod error;
 mod events;
 mod fleet;
+mod issued;
 mod peers;
 mod release;
 mod report;

@@ -9,6 +9,7 @@ mod endpoint;
 mod error;
 mod file;
 mod fleet;
+mod settings;
 mod subscriber;
 
 pub use channel::Channel;
@@ -17,4 +18,5 @@ pub use distribution::{ChoiceError, Digest, Distribution, Priority};
 pub use endpoint::{DEFAULT_PORT, DirectAddress, Endpoint, EndpointError};
 pub use error::{FleetError, Item};
 pub use fleet::Fleet;
+pub use settings::{Interval, Setting, SettingError, Settings, VariableName};
 pub use subscriber::Subscriber;
