@@ -1,5 +1,7 @@
 //! The command line of `ted-distributor`: what can be asked, in clap's words. Nothing is decided here.
 
+mod rotation;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +15,8 @@ use ted_cli::units::parse_duration;
 use ted_core::id::FiringId;
 use ted_core::model::{Digest, Endpoint, Priority};
 use ted_core::name::{Label, NodeName};
+
+pub(crate) use rotation::RotationCommand;
 
 /// Builds signed packages of file trees and delivers them to Subscribers.
 #[derive(Debug, Parser)]
@@ -232,16 +236,19 @@ pub(crate) enum SubscriberCommand {
         /// Its node name.
         name: NodeName,
     },
-    /// Replace the list of places where it is dialled.
+    /// Replace the list of places where it is dialled, or its name.
     Update {
         /// Its node name.
         name: NodeName,
         /// Where it is dialled from now on. May be repeated.
-        #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::parse_with_default_port, required_unless_present = "dials_itself")]
+        #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::parse_with_default_port, required_unless_present_any = ["dials_itself", "rename"])]
         endpoint: Vec<Endpoint>,
         /// It dials by itself from now on.
         #[arg(long, conflicts_with = "endpoint")]
         dials_itself: bool,
+        /// Its name from now on, a label: its key, Channels and endpoints stay. Run `ted-subscriber rename` there.
+        #[arg(long = "name", value_name = "NEW")]
+        rename: Option<NodeName>,
     },
     /// Delete it and forget its keys: it is refused from now on.
     Delete {
@@ -291,6 +298,8 @@ pub(crate) enum CertificateCommand {
         /// Its serial number, or the beginning of it.
         serial: String,
     },
+    #[command(flatten)]
+    Rotation(RotationCommand),
 }
 
 #[derive(Debug, Args)]
@@ -364,10 +373,12 @@ mod tests {
             "ted-distributor invite s1 --channel nightly --endpoint dist.example.com --output s1.invite",
             "ted-distributor subscriber create s1 --endpoint [2001:db8::1]:99 --channel nightly",
             "ted-distributor subscriber update s1 --dials-itself",
+            "ted-distributor subscriber update s1 --name s2.example.com",
             "ted-distributor subscriber approve s1 --fingerprint 0011-2233-4455-6677",
             "ted-distributor token create --uses 3 --expires 24h",
             "ted-distributor certificate export",
             "ted-distributor certificate show 0a",
+            "ted-distributor certificate renew",
             "ted-distributor send nightly --wait --until received --timeout 10m --no-build",
             "ted-distributor send nightly --dry-run",
             "ted-distributor cancel 00112233445566778899aabbccddeeff",

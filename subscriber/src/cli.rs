@@ -46,6 +46,11 @@ pub(crate) enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Give this node another name. Its keys stay; sealed Distributions wait until each Distributor has approved it.
+    Rename {
+        /// The node's name from now on. Taken as it is, never looked up.
+        name: NodeName,
+    },
     /// Receive nothing more from a Distributor and forget its certificates; extracted files stay.
     Leave {
         /// The Distributor's node name.

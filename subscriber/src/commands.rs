@@ -17,7 +17,7 @@ use ted_core::store::NodeRole;
 
 use crate::api::{
     DistributionExtract, DistributionVerify, DistributorEnrol, DistributorLeave, DistributorTrust, KeystoreList,
-    KeystoreShow, NodeDoctor, NodeJoin, NodeStatus, TargetList, TargetSet, TargetUnset,
+    KeystoreShow, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
 };
 use crate::cli::{Cli, Command, JoinArgs, KeystoreCommand, TargetCommand};
 use crate::service::{Service, Settings};
@@ -55,6 +55,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Run => run_daemon(&context).await,
         Command::Status { watch: false } => context.answer(&NodeStatus {}).await,
         Command::Status { watch: true } => watch::status(&context.daemon().await?, &NodeStatus {}, format).await,
+        Command::Rename { name } => context.answer(&NodeRename { name }).await,
         Command::Leave { distributor } => {
             let sentence = format!("left {distributor}; extracted files stay");
             context.done(&DistributorLeave { distributor }, &sentence).await

@@ -4,6 +4,7 @@ mod channel;
 mod distribution;
 mod firing;
 mod node;
+mod rotation;
 mod security;
 mod subscriber;
 
@@ -18,6 +19,7 @@ pub(crate) use firing::{
     ChannelSend, DeliveryStage, DeliveryView, FiringCancel, FiringState, FiringView, FiringWait, PlannedView, SendView,
 };
 pub(crate) use node::{DaemonView, NodeDoctor, NodeStatus, NodeView, StatusView};
+pub(crate) use rotation::CertificateRenew;
 pub(crate) use security::{
     CertificateExport, CertificateList, CertificateShow, CertificateView, Certificates, InviteCreate, InviteFile,
     RootFile, TokenCreate, TokenView,

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use ted_cli::doctor::Diagnosis;
-use ted_cli::output::{Render, Text, count, list};
+use ted_cli::output::{Render, Text, clean, count, list};
 use ted_cli::units::Time;
 use ted_core::model::Endpoint;
 use ted_core::name::NodeName;
+use ted_core::node::Alarm;
 
 use super::{DistributionView, FiringView, SubscriberView, distribution, subscriber};
 
@@ -76,6 +77,17 @@ pub(crate) struct StatusView {
     pub(crate) pending: u64,
     /// Firings that are not done.
     pub(crate) firings: Vec<FiringView>,
+    /// What its operator has to know.
+    #[serde(default)]
+    pub(crate) alarms: Vec<Alarm>,
+}
+
+/// What an operator has to know.
+pub(crate) fn alarms(alarms: &[Alarm], out: &mut Text) {
+    let paint = out.paint();
+    for alarm in alarms {
+        out.painted(&format!("{} {}", paint.bad("alarm"), clean(&alarm.to_string())));
+    }
 }
 
 impl Render for StatusView {
@@ -85,6 +97,7 @@ impl Render for StatusView {
             None => "not running".to_owned(),
         };
         out.fields(self.node.fields().into_iter().chain([("daemon", Some(daemon))]));
+        alarms(&self.alarms, out);
         out.gap();
         distribution::table(&self.distributions, out);
         out.gap();

@@ -17,12 +17,16 @@ pub(crate) struct SubscriberCreate {
     pub(crate) channels: Vec<Label>,
 }
 
-/// Replaces the endpoints; none means that it dials by itself.
+/// Replaces the endpoints, or the name.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SubscriberUpdate {
     pub(crate) name: NodeName,
-    pub(crate) endpoints: Vec<Endpoint>,
+    /// An empty list means that it dials by itself; `None` leaves it as it is.
+    pub(crate) endpoints: Option<Vec<Endpoint>>,
+    /// Its name from now on.
+    #[serde(default)]
+    pub(crate) rename: Option<NodeName>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

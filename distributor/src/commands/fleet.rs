@@ -88,8 +88,9 @@ pub(super) async fn subscriber(context: &Context, command: SubscriberCommand) ->
         SubscriberCommand::Create { name, endpoint, channel } => {
             context.answer(&SubscriberCreate { name, endpoints: endpoint, channels: channel }).await
         }
-        SubscriberCommand::Update { name, endpoint, .. } => {
-            context.answer(&SubscriberUpdate { name, endpoints: endpoint }).await
+        SubscriberCommand::Update { name, endpoint, dials_itself, rename } => {
+            let endpoints = (dials_itself || !endpoint.is_empty()).then_some(endpoint);
+            context.answer(&SubscriberUpdate { name, endpoints, rename }).await
         }
         SubscriberCommand::List => context.answer(&SubscriberList {}).await,
         SubscriberCommand::Show { name } => context.answer(&SubscriberShow { name }).await,

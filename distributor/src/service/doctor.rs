@@ -26,6 +26,10 @@ impl Service {
             ),
         }
         self.sources(&mut checks).await?;
+        for alarm in self.distributor().status().await?.alarms {
+            let remedy = format!("see {} in docs/errors.md", alarm.code);
+            checks.push(check("alarm", Health::Bad, alarm.to_string()).mended_by(&remedy));
+        }
         Ok(Diagnosis { checks })
     }
 

@@ -110,8 +110,12 @@ impl Service {
     }
 
     pub(super) async fn update_subscriber(&self, request: SubscriberUpdate) -> Result<SubscriberView, ApiError> {
-        self.distributor().update_subscriber(&request.name, &request.endpoints).await?;
-        self.show_subscriber(request.name).await
+        if let Some(endpoints) = &request.endpoints {
+            self.distributor().update_subscriber(&request.name, endpoints).await?;
+        }
+        let Some(to) = request.rename else { return self.show_subscriber(request.name).await };
+        self.distributor().rename_subscriber(&request.name, &to).await?;
+        self.show_subscriber(to).await
     }
 
     pub(super) async fn list_subscribers(&self) -> Result<Subscribers, ApiError> {

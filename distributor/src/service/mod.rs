@@ -6,13 +6,14 @@ mod events;
 mod firing;
 mod fleet;
 mod node;
+mod rotation;
 mod security;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
-use ted_cli::api::{self, Api, Operation, handle};
+use ted_cli::api::{Api, Operation, handle};
 use ted_cli::error::{ApiError, code};
 use ted_core::id::UnixMillis;
 use ted_core::limits::Limits;
@@ -127,7 +128,7 @@ impl Service {
             SubscriberDelete::NAME => handle(body, |it| self.delete_subscriber(it)).await,
             SubscriberPending::NAME => handle(body, |_: SubscriberPending| self.list_pending()).await,
             SubscriberApprove::NAME => handle(body, |it| self.approve(it)).await,
-            _ => Err(api::unknown_operation(operation)),
+            _ => self.rotation_operation(operation, body).await,
         }
     }
 }

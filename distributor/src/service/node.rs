@@ -23,6 +23,7 @@ impl Service {
             subscribers: self.list_subscribers().await?.subscribers,
             pending: distributor.pending().await?.len() as u64,
             firings: firings.filter(|firing| firing.state == FiringState::Open).collect(),
+            alarms: distributor.status().await?.alarms,
         })
     }
 

@@ -55,7 +55,7 @@ fn refuse(message: String) -> ApiError {
 }
 
 impl CertificateView {
-    fn of(certificate: &Certificate) -> Self {
+    pub(super) fn of(certificate: &Certificate) -> Self {
         let renewed = (certificate.usage() != Usage::Authority).then(|| certificate.renew_at().into());
         Self {
             name: certificate.name().clone(),

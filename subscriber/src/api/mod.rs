@@ -12,4 +12,4 @@ pub(crate) use distributor::{
     DistributorEnrol, DistributorLeave, DistributorTrust, DistributorView, Distributors, EnrolmentView, KeystoreList,
     KeystoreShow, TrustView,
 };
-pub(crate) use node::{DaemonView, NodeDoctor, NodeJoin, NodeStatus, NodeView, StatusView};
+pub(crate) use node::{DaemonView, NodeDoctor, NodeJoin, NodeRename, NodeStatus, NodeView, StatusView};

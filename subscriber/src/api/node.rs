@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use ted_cli::doctor::Diagnosis;
-use ted_cli::output::{Render, Text};
+use ted_cli::output::{Render, Text, clean};
 use ted_cli::units::Time;
 use ted_core::name::NodeName;
+use ted_core::node::Alarm;
 
 use super::{DistributionView, DistributorView, EnrolmentView, distribution, distributor};
 use ted_core::DistributionRef;
@@ -30,6 +31,13 @@ impl fmt::Debug for NodeJoin {
     }
 }
 
+/// Gives the node another name.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeRename {
+    pub(crate) name: NodeName,
+}
+
 /// Everything at a glance.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct NodeStatus {}
@@ -40,6 +48,7 @@ pub(crate) struct NodeDoctor {}
 
 ted_cli::operations! {
     NodeJoin => "node/join" -> EnrolmentView,
+    NodeRename => "node/rename" -> NodeView,
     NodeStatus => "node/status" -> StatusView,
     NodeDoctor => "node/doctor" -> Diagnosis,
 }
@@ -85,6 +94,17 @@ pub(crate) struct StatusView {
     pub(crate) daemon: Option<DaemonView>,
     pub(crate) distributors: Vec<DistributorView>,
     pub(crate) distributions: Vec<DistributionView>,
+    /// What its operator has to know.
+    #[serde(default)]
+    pub(crate) alarms: Vec<Alarm>,
+}
+
+/// What an operator has to know.
+pub(crate) fn alarms(alarms: &[Alarm], out: &mut Text) {
+    let paint = out.paint();
+    for alarm in alarms {
+        out.painted(&format!("{} {}", paint.bad("alarm"), clean(&alarm.to_string())));
+    }
 }
 
 impl Render for StatusView {
@@ -94,6 +114,7 @@ impl Render for StatusView {
             None => "not running".to_owned(),
         };
         out.fields(self.node.fields().into_iter().chain([("daemon", Some(daemon))]));
+        alarms(&self.alarms, out);
         out.gap();
         distributor::table(&self.distributors, out);
         out.gap();

@@ -37,7 +37,7 @@ impl Service {
             Enrolment::Pending { .. } => None,
         };
         let fingerprint = row.own_fingerprint.unwrap_or_default();
-        Ok(EnrolmentView { name: self.subscriber().name().clone(), distributor, fingerprint, until })
+        Ok(EnrolmentView { name: self.subscriber().name(), distributor, fingerprint, until })
     }
 
     pub(super) async fn leave(&self, request: DistributorLeave) -> Result<Done, ApiError> {

@@ -42,6 +42,10 @@ impl Service {
                 (None, None) => check(&name, Health::Warning, "nothing of it was extracted yet"),
             });
         }
+        for alarm in status.alarms {
+            let remedy = format!("see {} in docs/errors.md", alarm.code);
+            checks.push(check("alarm", Health::Bad, alarm.to_string()).mended_by(&remedy));
+        }
         Ok(Diagnosis { checks })
     }
 

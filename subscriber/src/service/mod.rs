@@ -25,7 +25,7 @@ use tokio::sync::broadcast;
 
 use crate::api::{
     DistributionExtract, DistributionVerify, DistributorEnrol, DistributorLeave, DistributorTrust, KeystoreList,
-    KeystoreShow, NodeDoctor, NodeJoin, NodeStatus, TargetList, TargetSet, TargetUnset,
+    KeystoreShow, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
 };
 use crate::config::{Config, LinkRule};
 
@@ -108,6 +108,7 @@ impl Api for Service {
     async fn call(&self, operation: &str, body: Value) -> Result<Value, ApiError> {
         match operation {
             NodeJoin::NAME => handle(body, |it| self.join(it)).await,
+            NodeRename::NAME => handle(body, |it| self.rename(it)).await,
             NodeStatus::NAME => handle(body, |_: NodeStatus| self.status()).await,
             NodeDoctor::NAME => handle(body, |_: NodeDoctor| self.diagnose()).await,
             DistributorTrust::NAME => handle(body, |it| self.trust(it)).await,

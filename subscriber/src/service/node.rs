@@ -7,7 +7,7 @@ use ted_cli::units::Time;
 use ted_core::name::NodeName;
 
 use super::{Service, Settings};
-use crate::api::{DaemonView, EnrolmentView, NodeJoin, NodeView, StatusView};
+use crate::api::{DaemonView, EnrolmentView, NodeJoin, NodeRename, NodeView, StatusView};
 
 impl Service {
     /// Makes the Subscriber and its configuration file. One that is there already stays as it is; one whose making was
@@ -47,6 +47,17 @@ impl Service {
         self.enrolment(distributor, &enrolment).await
     }
 
+    pub(super) async fn rename(&self, request: NodeRename) -> Result<NodeView, ApiError> {
+        if self.settings().config.name.as_ref().is_some_and(|name| *name != request.name) {
+            let message = "the configuration gives this node its name";
+            let remedy = format!("Write `name = \"{}\"` there and run this again.", request.name);
+            return Err(ApiError::new(code::STATE, message).with_remedy(remedy));
+        }
+        self.subscriber().rename(&request.name).await?;
+        let status = self.subscriber().status().await?;
+        Ok(self.node(status.listening.as_deref().and_then(|address| address.parse().ok())))
+    }
+
     pub(super) async fn status(&self) -> Result<StatusView, ApiError> {
         let status = self.subscriber().status().await?;
         let daemon = self.held.daemon.then(|| DaemonView {
@@ -59,12 +70,13 @@ impl Service {
             daemon,
             distributors: status.distributors.into_iter().map(Into::into).collect(),
             distributions: status.distributions.into_iter().map(Into::into).collect(),
+            alarms: status.alarms,
         })
     }
 
     fn node(&self, listening: Option<SocketAddr>) -> NodeView {
         NodeView {
-            name: self.subscriber().name().clone(),
+            name: self.subscriber().name(),
             data_dir: self.data_dir().to_owned(),
             listen: listening.or(self.settings().config.listen),
         }

@@ -103,6 +103,9 @@ impl State {
             1 => {}
             count => return Err(DistributorError::SeveralPending { name: name.clone(), count }.into()),
         }
+        for (key, _) in &named {
+            self.follow_name(key, name)?;
+        }
         self.ensure_subscriber(name, channels)?;
         for (key, pending) in named {
             self.records.put(&pending_key(&key), &StoredPending { approved: true, ..pending })?;
@@ -144,6 +147,14 @@ impl State {
             self.enrol_by_approval(&checked)?
         };
         Ok(answer.to_bytes()?)
+    }
+
+    /// A Subscriber that is connected asks for new certificates for the keys it has.
+    pub(super) fn renew_subscriber(&self, key: &KeyHash, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+        if EnrolRequest::from_bytes(bytes)?.check()?.key_hash() != *key {
+            return Err(DistributorError::ForeignRequest.into());
+        }
+        self.enrol(bytes)
     }
 
     fn use_token(&self, request: &EnrolRequest, proof: &TokenProof) -> Result<(), Error> {

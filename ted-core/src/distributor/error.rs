@@ -64,6 +64,9 @@ pub enum DistributorError {
     /// A receipt that is signed by another node than the one that sent it.
     #[error("the receipt is another node's")]
     ForeignReceipt,
+    /// A request for certificates for another key than that of the connection it came over.
+    #[error("the request for certificates is for another key than the one that sent it")]
+    ForeignRequest,
     /// An invite needs at least one endpoint at which this Distributor is reached.
     #[error("this Distributor does not know at which endpoint it is reached")]
     NoEndpoint,
@@ -109,6 +112,7 @@ impl Coded for DistributorError {
             Self::TokenForAnother => "TED-1212",
             Self::TooManyPending => "TED-1213",
             Self::ForeignReceipt => "TED-1841",
+            Self::ForeignRequest => "TED-1140",
             Self::NoEndpoint => "TED-1838",
             Self::RevokedKey(_) => "TED-1195",
             Self::NothingToRevoke(_) => "TED-1196",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::id::{FiringId, PackageId, Revision};
+use crate::id::{FiringId, PackageId, Revision, UnixMillis};
 use crate::name::{Label, NodeName};
 use crate::security::Stage;
 
@@ -77,6 +77,20 @@ pub enum DistributorEvent {
         name: NodeName,
         /// The fingerprint of its key.
         fingerprint: String,
+    },
+    /// A certificate that this Distributor uses itself was issued anew.
+    Renewed {
+        /// What it is for.
+        usage: String,
+        /// Until when it holds.
+        until: UnixMillis,
+    },
+    /// An operator has to know this. It is told once, and stands in the status until it is mended.
+    Alarm {
+        /// The stable code.
+        code: String,
+        /// What is the matter.
+        reason: String,
     },
     /// A firing began.
     FiringStarted {

@@ -161,6 +161,7 @@ impl State {
             channels: channels.collect(),
             subscribers: subscribers.collect(),
             firings: self.reports(|firing| !firing.is_over()),
+            alarms: self.alarms()?,
         })
     }
 }

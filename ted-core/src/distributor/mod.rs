@@ -7,10 +7,12 @@ mod error;
 mod events;
 mod fleet;
 mod issued;
+mod names;
 mod peers;
 mod release;
 mod report;
 mod revoke;
+mod rotation;
 mod send;
 mod source;
 mod standing;
@@ -37,6 +39,7 @@ pub use report::{
     IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, SendOptions, SendPlan, SubscriberStatus,
 };
 pub use revoke::RevokedRow;
+pub use rotation::Renew;
 pub use source::{Exclude, FolderSource, Unreadable};
 
 use state::State;
@@ -149,6 +152,15 @@ impl Distributor {
         let own = self.state.own();
         let root = own.authority.root().certificate().clone();
         vec![root, own.signing.certificate.clone(), own.tls.certificate.clone()]
+    }
+
+    /// Issues anew what it uses itself: its signing certificate and the one it is known by on connections. Nobody has
+    /// to resolve anything for that. While it serves it does what is due by itself. Answers the new certificates.
+    ///
+    /// # Errors
+    /// When the CA certificate does not hold, or the keystore cannot be written.
+    pub async fn renew(&self, which: Renew) -> Result<Vec<Certificate>, Error> {
+        self.blocking(move |state| state.renew(which)).await
     }
 
     /// The address it listens on, while it serves.
@@ -329,6 +341,16 @@ impl Distributor {
     pub async fn update_subscriber(&self, name: &NodeName, endpoints: &[Endpoint]) -> Result<(), Error> {
         let (name, endpoints) = (name.clone(), endpoints.to_vec());
         self.blocking(move |state| state.update_subscriber(name, endpoints)).await
+    }
+
+    /// Gives a Subscriber another name, a label: its key, endpoints and Channels stay. Sealed Distributions wait until
+    /// the node has a certificate under that name.
+    ///
+    /// # Errors
+    /// When there is none of that name, or the new one is taken.
+    pub async fn rename_subscriber(&self, name: &NodeName, to: &NodeName) -> Result<(), Error> {
+        let (name, to) = (name.clone(), to.clone());
+        self.blocking(move |state| state.rename_subscriber(&name, &to)).await
     }
 
     /// Removes a Subscriber from the fleet: its key is registered no more, and its connection closes.

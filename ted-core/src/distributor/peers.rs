@@ -89,11 +89,21 @@ impl State {
     }
 
     fn endpoint_options(self: &Arc<Self>) -> EndpointOptions {
-        let fleet =
-            FleetIdentity { fleet: self.own().authority.root().key_hash(), identity: Some(self.own().tls.clone()) };
         let secret = endpoint_secret(self.own().authority.key());
         let clock = self.clock.clone();
-        EndpointOptions::new(self.clone(), vec![fleet]).clock(move || clock.now()).secret(secret)
+        EndpointOptions::new(self.clone(), self.shown()).clock(move || clock.now()).secret(secret)
+    }
+
+    /// As whom this node appears.
+    fn shown(&self) -> Vec<FleetIdentity> {
+        let own = self.own();
+        vec![FleetIdentity { fleet: own.authority.root().key_hash(), identity: Some(own.tls.clone()) }]
+    }
+
+    /// Shows what this node is now, from the next handshake on.
+    pub(super) fn show_identities(&self) -> Result<(), Error> {
+        let endpoint = lock(&self.network).as_ref().map(|network| network.endpoint.clone());
+        Ok(endpoint.map_or(Ok(()), |endpoint| endpoint.set_identities(&self.shown()))?)
     }
 
     async fn accept_all(self: Arc<Self>, endpoint: Arc<Endpoint>, stop: CancellationToken, tasks: TaskTracker) {
@@ -186,6 +196,7 @@ impl State {
                 _ = round.tick() => {}
             }
             self.judge_all_again();
+            self.keep_current().await;
             let silence = self.settings.silence;
             self.change_firings(move |firing, now| firing.tick(silence, now)).await;
             for (key, connection) in self.links.all() {
@@ -272,15 +283,19 @@ impl Answering for Enrolling {
             return Reply::refuse(code::NOT_ENTITLED, "only an enrolment is answered on this connection");
         };
         let state = self.state.clone();
-        let enrolling = move || state.enrol(&bytes);
-        match tokio::task::spawn_blocking(enrolling).await {
-            Ok(Ok(answer)) => Reply::Answer(Answer::Enrol(answer)),
-            Ok(Err(error)) => {
-                tracing::warn!(code = error.code(), %error, "an enrolment was refused");
-                Reply::refuse(error.code(), error.to_string())
-            }
-            Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
+        answer_enrolment(move || state.enrol(&bytes)).await
+    }
+}
+
+/// The answer to an enrolment request, which is judged on a thread where blocking is allowed.
+async fn answer_enrolment(enrolling: impl FnOnce() -> Result<Vec<u8>, Error> + Send + 'static) -> Reply {
+    match tokio::task::spawn_blocking(enrolling).await {
+        Ok(Ok(answer)) => Reply::Answer(Answer::Enrol(answer)),
+        Ok(Err(error)) => {
+            tracing::warn!(code = error.code(), %error, "an enrolment was refused");
+            Reply::refuse(error.code(), error.to_string())
         }
+        Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
     }
 }
 
@@ -302,6 +317,10 @@ impl Answering for Serving {
                 };
                 let found = tokio::task::spawn_blocking(finding).await;
                 found.unwrap_or_else(|_| Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"))
+            }
+            Request::Enrol(bytes) => {
+                let (state, key) = (self.state.clone(), self.key);
+                answer_enrolment(move || state.renew_subscriber(&key, &bytes)).await
             }
             Request::Receipt(bytes) => {
                 let (state, key) = (self.state.clone(), self.key);

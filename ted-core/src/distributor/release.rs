@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::id::{EnvelopeId, Revision, UnixMillis};
 use crate::limits::Limits;
 use crate::model::Distribution;
+use crate::node::RecordBatch;
 use crate::security::{Carried, Envelope, EnvelopeBody, EnvelopeKind, PackageRef, ReleaseStatement};
 
 /// How long a statement holds.
@@ -22,6 +23,15 @@ struct Stated {
     target: Option<String>,
     issued: UnixMillis,
     envelope: String,
+    /// The one before it: somebody may have been offered it a moment ago.
+    #[serde(default)]
+    before: Option<String>,
+}
+
+impl Stated {
+    fn is_due(&self, now: UnixMillis) -> bool {
+        now >= self.issued.plus(LIFE * 2 / 3)
+    }
 }
 
 /// What the catalog keeps of an envelope: its bytes as hex, and whose it is.
@@ -41,9 +51,9 @@ impl State {
         // A clock that was set back must not make this statement older than the one before: every Subscriber would
         // refuse it.
         let now = before.as_ref().map_or(self.now(), |before| self.now().max(before.issued));
-        if let Some(stated) = before
+        if let Some(stated) = &before
             && (stated.revision, &stated.target) == (built.revision, &distribution.target)
-            && now < stated.issued.plus(LIFE * 2 / 3)
+            && !stated.is_due(now)
         {
             return Ok(stated.envelope.parse()?);
         }
@@ -56,11 +66,36 @@ impl State {
             target: distribution.target.clone(),
             issued: now,
             envelope: id.to_string(),
+            before: before.as_ref().map(|before| before.envelope.clone()),
         };
-        // The statement before this one is not offered any more; whoever holds its id asks for the new one.
-        self.records.put(&format!("envelope/{id}"), &stored)?;
-        self.records.put(&key, &stated)?;
+        let mut batch = RecordBatch::default().put(&envelope_key(&stated.envelope), &stored)?.put(&key, &stated)?;
+        if let Some(gone) = before.and_then(|before| before.before) {
+            batch = batch.delete(&envelope_key(&gone));
+        }
+        self.records.apply(batch)?;
         Ok(id)
+    }
+
+    /// States again what was stated two thirds of a statement's life ago, so that the next offer has a fresh one.
+    pub(super) fn renew_statements(&self) -> Result<(), Error> {
+        let now = self.now();
+        for (key, stated) in self.records.list::<Stated>("stated/")? {
+            if !stated.is_due(now) {
+                continue;
+            }
+            let id = key.trim_start_matches("stated/").parse()?;
+            let Some(distribution) = lock(&self.fleet).distribution_by_id(&id).cloned() else { continue };
+            if let Some(built) = self.newest(&distribution)? {
+                self.statement(&distribution, &built)?;
+                tracing::info!(distribution = %distribution.name, revision = %built.revision, "stated again");
+            }
+        }
+        Ok(())
+    }
+
+    /// When this Distributor signed something last, as far as it knows.
+    pub(super) fn last_stated(&self) -> Result<Option<UnixMillis>, Error> {
+        Ok(self.records.list::<Stated>("stated/")?.into_iter().map(|(_, stated)| stated.issued).max())
     }
 
     fn state_release(
@@ -92,4 +127,8 @@ impl State {
         };
         Ok(Envelope::seal(&*self.crypto, &self.own().signing, body)?)
     }
+}
+
+fn envelope_key(id: &str) -> String {
+    format!("envelope/{id}")
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{DistributionId, FiringId, PackageId, Revision, UnixMillis};
 use crate::model::{Digest, Distribution, Endpoint, Priority};
 use crate::name::{Label, NodeName};
+use crate::node::Alarm;
 use crate::protocol::{Outcome, PartState};
 
 /// What a new Distribution shall be, or an existing one become.
@@ -248,6 +249,8 @@ pub struct DistributorStatus {
     pub subscribers: Vec<SubscriberStatus>,
     /// Firings that are open, newest first.
     pub firings: Vec<FiringReport>,
+    /// What its operator has to know.
+    pub alarms: Vec<Alarm>,
 }
 
 /// How one Subscriber stands, seen from its Distributor.

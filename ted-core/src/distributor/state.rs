@@ -8,15 +8,16 @@ use tokio::time::Instant;
 
 use crate::distributor::events::DistributorEvent;
 use crate::distributor::peers::Network;
+use crate::distributor::rotation::open_own;
 use crate::distributor::{DistributorError, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
 use crate::limits::Limits;
 use crate::model::{Channel, Distribution, Fleet, Subscriber};
 use crate::name::NodeName;
-use crate::node::{Clock, EventBus, Links, RecordBatch, Records};
+use crate::node::{Alarm, Clock, EventBus, Links, RecordBatch, Records};
 use crate::protocol::Firing;
-use crate::security::{Authority, Crypto, Identity, Usage};
+use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
     DataDir, DurableFile, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
     StandingEnvelopes,
@@ -30,7 +31,6 @@ pub(super) struct State {
     pub(super) crypto: Arc<dyn Crypto>,
     pub(super) instance: InstanceId,
     own: RwLock<Arc<Own>>,
-    #[expect(dead_code, reason = "what renews certificates while the node runs comes next")]
     pub(super) security: SecurityDir,
     pub(super) registrations: Registrations,
     pub(super) sequences: Sequences,
@@ -55,6 +55,10 @@ pub(super) struct State {
     pub(super) events: EventBus<DistributorEvent>,
     pub(super) enrolling: Mutex<()>,
     pub(super) stating: Mutex<()>,
+    /// Held while this node's own certificates change.
+    pub(super) rotating: Mutex<()>,
+    /// The alarms that were told last, so that each is told once.
+    pub(super) alarmed: Mutex<Vec<Alarm>>,
     pub(super) network: Mutex<Option<Network>>,
 }
 
@@ -94,7 +98,7 @@ impl State {
         let now = clock.now();
         let open = if data.security().exists() { SecurityDir::open } else { SecurityDir::create };
         let security = open(&data.security(), NodeRole::Distributor)?;
-        let own = identities(&security, &settings, &*crypto, now)?;
+        let own = open_own(&security, &settings, &*crypto, now)?;
         let catalog = SledCatalog::open(&data.catalog())?;
         let records = Records::new(Arc::new(catalog));
         let fleet = load_fleet(&records)?;
@@ -128,6 +132,8 @@ impl State {
             events: EventBus::new(),
             enrolling: Mutex::default(),
             stating: Mutex::default(),
+            rotating: Mutex::default(),
+            alarmed: Mutex::default(),
             network: Mutex::default(),
             settings,
             clock,
@@ -138,6 +144,11 @@ impl State {
     /// What this node is now; renewed while it runs, so a value is only good for one piece of work.
     pub(super) fn own(&self) -> Arc<Own> {
         self.own.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes this what the node is from now on.
+    pub(super) fn set_own(&self, own: Own) {
+        *self.own.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(own);
     }
 
     pub(super) fn name(&self) -> NodeName {
@@ -196,43 +207,4 @@ fn load_fleet(records: &Records) -> Result<Fleet, Error> {
     let channels: Vec<Channel> = records.list("fleet/channel/")?.into_iter().map(|(_, value)| value).collect();
     let subscribers: Vec<Subscriber> = records.list("fleet/subscriber/")?.into_iter().map(|(_, value)| value).collect();
     Ok(Fleet::from_parts(distributions, channels, subscribers)?)
-}
-
-/// The CA, and what it issues for this node: made where they are missing, renewed after two thirds of their life.
-fn identities(security: &SecurityDir, settings: &Settings, crypto: &dyn Crypto, now: UnixMillis) -> Result<Own, Error> {
-    let mut keystore = security.load_keystore()?;
-    let mut changed = false;
-    let authority = match (keystore.authority(), &settings.name) {
-        (Some(authority), name) => {
-            if let Some(asked) = name.as_ref().filter(|name| *name != authority.root().name()) {
-                let (data, there) = (settings.data.clone(), authority.root().name().clone());
-                return Err(DistributorError::OtherName { data, there, asked: asked.clone() }.into());
-            }
-            authority
-        }
-        (None, Some(name)) => {
-            let authority = Authority::create(crypto, name, now)?;
-            keystore.hold_identity(authority.root().key_hash(), authority.identity());
-            changed = true;
-            authority
-        }
-        (None, None) => return Err(DistributorError::NotInitialised(settings.data.clone()).into()),
-    };
-    let root = authority.root();
-    let mut own = |usage: Usage| -> Result<Identity, Error> {
-        let held = keystore.identity(&root.key_hash(), usage);
-        if let Some(identity) = held.filter(|identity| now < identity.certificate.renew_at()) {
-            return Ok(identity);
-        }
-        let identity = authority.issue_identity(crypto, usage, root.name(), now)?;
-        keystore.hold_identity(root.key_hash(), identity.clone());
-        changed = true;
-        Ok(identity)
-    };
-    let signing = own(Usage::Sign)?;
-    let tls = own(Usage::DistributorTls)?;
-    if changed {
-        security.save_keystore(&keystore)?;
-    }
-    Ok(Own { authority, signing, tls })
 }

@@ -234,6 +234,23 @@ impl Fleet {
         Ok(())
     }
 
+    /// Gives a Subscriber another name; its Channels follow it.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`]; [`FleetError::Duplicate`] for the new name.
+    pub fn rename_subscriber(&mut self, name: &NodeName, to: &NodeName) -> Result<(), FleetError> {
+        let mut subscriber = self.subscriber(name)?.clone();
+        subscriber.name = to.clone();
+        self.create_subscriber(subscriber)?;
+        self.subscribers.remove(name);
+        for channel in self.channels.values_mut() {
+            if channel.subscribers.remove(name) {
+                channel.subscribers.insert(to.clone());
+            }
+        }
+        Ok(())
+    }
+
     /// Removes a Subscriber, also from its Channels, whose names come back.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! What both drivers share: clock, events, records, asking and answering over connections, and the connections.
 
+mod alarm;
 pub(crate) mod as_text;
 mod clock;
 mod dial;
@@ -11,6 +12,7 @@ mod packages;
 mod records;
 mod serve;
 
+pub use alarm::Alarm;
 pub use clock::{Clock, SystemClock};
 pub(crate) use dial::{Backoff, DialError, dial, endpoint_secret};
 pub(crate) use events::EventBus;

@@ -129,6 +129,12 @@ impl Certificate {
         self.0.not_after
     }
 
+    /// The end of its time for people, in UTC.
+    #[must_use]
+    pub fn not_after_text(&self) -> String {
+        clock_text(self.not_after())
+    }
+
     /// When it should be renewed: after two thirds of its life.
     #[must_use]
     pub fn renew_at(&self) -> UnixMillis {
@@ -181,7 +187,7 @@ impl fmt::Debug for Certificate {
 }
 
 /// A point in time for people, in UTC: `2027-01-31 02:00:00 UTC`.
-pub(super) fn clock_text(at: UnixMillis) -> String {
+pub(crate) fn clock_text(at: UnixMillis) -> String {
     let seconds = i64::try_from(at.seconds()).unwrap_or(i64::MAX);
     match OffsetDateTime::from_unix_timestamp(seconds) {
         Ok(t) => format!(

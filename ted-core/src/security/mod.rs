@@ -47,4 +47,4 @@ pub use token::{Token, TokenError, TokenId};
 pub use trust::TrustError;
 pub use usage::Usage;
 
-use certificate::clock_text;
+pub(crate) use certificate::clock_text;

@@ -422,7 +422,8 @@ impl State {
     /// Where a Distribution is extracted, and why there.
     pub(super) fn target_of(&self, fleet: &KeyHash, held: &Held) -> Result<(PathBuf, TargetRule), Error> {
         let distributor = self.distributor_name(fleet);
-        let variables = Variables { node: self.name(), distribution: &held.name, distributor: &distributor };
+        let node = self.name();
+        let variables = Variables { node: &node, distribution: &held.name, distributor: &distributor };
         let files = self.data.path().join("files");
         let set = self.set_targets()?;
         Ok(self.settings.targets.resolve(&set, held.proposed_target.as_deref(), &variables, &files)?)

@@ -89,6 +89,14 @@ pub enum SubscriberError {
     /// This node has no certificates of that Distributor yet.
     #[error("this node is not enrolled with the Distributor {0}")]
     NotEnrolled(NodeName),
+    /// The Distributor's operator has to approve this node's name first.
+    #[error("the Distributor {name} has to approve this node's name first; fingerprint {fingerprint}")]
+    AwaitsApproval {
+        /// Its name.
+        name: NodeName,
+        /// The fingerprint that the Distributor prints too.
+        fingerprint: String,
+    },
     /// Nothing of this Distribution is here to extract.
     #[error("no verified revision of `{0}` is here")]
     NothingToExtract(String),
@@ -119,6 +127,7 @@ impl Coded for SubscriberError {
             Self::TargetNotAllowed { .. } => "TED-1858",
             Self::BadTarget { .. } => "TED-1859",
             Self::NotEnrolled(_) => "TED-1864",
+            Self::AwaitsApproval { .. } => "TED-1880",
             Self::NothingToExtract(_) => "TED-1860",
             Self::Statement(_) => "TED-1861",
             Self::Worker => "TED-1862",

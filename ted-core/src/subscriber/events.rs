@@ -45,6 +45,18 @@ pub enum SubscriberEvent {
         /// The fingerprint that its side prints too.
         fingerprint: String,
     },
+    /// The Distributor issued this node's certificates anew.
+    Renewed {
+        /// Which Distributor.
+        distributor: NodeName,
+    },
+    /// An operator has to know this. It is told once, and stands in the status until it is mended.
+    Alarm {
+        /// The stable code.
+        code: String,
+        /// What is the matter.
+        reason: String,
+    },
     /// A revision was offered and is wanted.
     Accepted {
         /// Which Distribution.

@@ -9,6 +9,7 @@ mod outbox;
 mod peers;
 mod receive;
 mod reference;
+mod renewal;
 mod report;
 mod state;
 mod status;
@@ -165,7 +166,7 @@ impl Subscriber {
 
     /// Its name.
     #[must_use]
-    pub fn name(&self) -> &NodeName {
+    pub fn name(&self) -> NodeName {
         self.state.name()
     }
 
@@ -225,6 +226,25 @@ impl Subscriber {
     /// Stops: connections close, and what was running ends; it goes on from there when it is started again.
     pub async fn shutdown(&self) {
         self.state.stop().await;
+    }
+
+    /// Gives this node another name. What it is known by, its keys, stays; its certificates are issued anew under that
+    /// name once each Distributor's operator has approved it. Unsealed Distributions arrive all the same.
+    ///
+    /// # Errors
+    /// When the catalog cannot be written.
+    pub async fn rename(&self, name: &NodeName) -> Result<(), Error> {
+        let name = name.clone();
+        self.blocking(move |state| state.rename(&name)).await
+    }
+
+    /// Has this node's certificates renewed that have lived two thirds of their life, at the Distributors that are
+    /// connected. A running Subscriber does so by itself. Answers in how many fleets certificates came.
+    ///
+    /// # Errors
+    /// When a Distributor refuses, or has to approve a new name first.
+    pub async fn renew(&self) -> Result<usize, Error> {
+        self.state.renew_due().await
     }
 
     /// How everything stands.
@@ -301,6 +321,6 @@ impl Subscriber {
 
 impl std::fmt::Debug for Subscriber {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Subscriber").field("name", self.name()).finish_non_exhaustive()
+        f.debug_struct("Subscriber").field("name", &self.name()).finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@ use crate::codec;
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
 use crate::limits::Limits;
-use crate::node::fetch;
+use crate::node::{Alarm, fetch};
 use crate::protocol::{Delivery, DeliveryAction, Fetch, FetchTarget, Offer, OfferAnswer, Refused, Statement};
 use crate::security::{DistributorRoot, Envelope, EnvelopeKind, ReleaseStatement};
 use crate::subscriber::deliveries::Job;
@@ -123,6 +123,10 @@ impl State {
             };
         });
         if !matches!(answer, OfferAnswer::Refused(_)) {
+            let alarm = alarm_key(&fleet, &statement.release.distribution);
+            if self.records.get::<Alarm>(&alarm)?.is_some() {
+                self.records.delete(&alarm)?;
+            }
             lock(&self.statements).insert(key, statement.release.clone());
         }
         self.carry_out(fleet, statement.release.distribution, actions)?;
@@ -136,6 +140,32 @@ impl State {
         let floor = self.floors.get(&fleet, &distribution);
         let verified = self.held(&fleet, &distribution)?.map(|held| held.revision);
         Ok(Delivery::new(floor, verified, Limits::DEFAULT))
+    }
+
+    /// The expired statements that were offered and not followed by fresh ones.
+    pub(super) fn statement_alarms(&self) -> Result<Vec<Alarm>, Error> {
+        let rows = self.records.list::<Alarm>("alarm/")?.into_iter();
+        Ok(rows
+            .map(|(key, alarm)| {
+                let parts = key.trim_start_matches("alarm/").split_once('/');
+                let named = parts.and_then(|(fleet, id)| Some((fleet.parse().ok()?, id.parse().ok()?)));
+                match named {
+                    Some((fleet, id)) => {
+                        let (name, of) = (self.known_label(&fleet, &id), self.distributor_name(&fleet));
+                        Alarm { text: format!("{name} of {of}: {}", alarm.text), ..alarm }
+                    }
+                    None => alarm,
+                }
+            })
+            .collect())
+    }
+
+    /// Drops the alarms about a Distributor that this node has left.
+    pub(super) fn forget_alarms(&self, fleet: &KeyHash) -> Result<(), Error> {
+        for (key, _) in self.records.list::<Alarm>(&format!("alarm/{fleet}/"))? {
+            self.records.delete(&key)?;
+        }
+        Ok(())
     }
 
     /// Does what the delivery's machine asks for. Blocks on the disk.
@@ -159,10 +189,16 @@ impl State {
                     self.start_job(Job::Extract { fleet, distribution, firing: Some(firing), revision });
                 }
                 DeliveryAction::Alarm(refused) => {
-                    tracing::error!(code = refused.code(), reason = refused.reason(), "alarm");
+                    let alarm = Alarm::new(refused.code(), refused.reason());
+                    self.records.put(&alarm_key(&fleet, &distribution), &alarm)?;
+                    self.tell_alarms();
                 }
             }
         }
         Ok(())
     }
+}
+
+fn alarm_key(fleet: &KeyHash, distribution: &DistributionId) -> String {
+    format!("alarm/{fleet}/{distribution}")
 }

@@ -14,7 +14,7 @@ use crate::id::KeyHash;
 use crate::limits::Limits;
 use crate::node::{Answering, Backoff, ExchangeError, Reply, ask, dial, endpoint_secret, is_spare, serve};
 use crate::protocol::{Answer, Hello, PROTOCOL_VERSION, Request, code};
-use crate::security::{Alpn, FleetRole, FleetTrust, Side, TrustPolicy, Usage, judge_standing};
+use crate::security::{Alpn, FleetRole, FleetTrust, Side, TrustPolicy, Usage, clock_text, judge_standing};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::report::Enrolment;
@@ -29,6 +29,9 @@ const GOODBYE: Duration = Duration::from_secs(10);
 
 /// How long a node that waits for approval pauses before it asks again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The codes of certificates whose time has not come or is over.
+const OVER_TIME: [&str; 2] = ["TED-1106", "TED-1107"];
 
 /// How long receipts wait that a connected Distributor did not take.
 const RECEIPTS_AGAIN: Duration = Duration::from_secs(10);
@@ -127,7 +130,8 @@ impl State {
         for row in self.distributors()?.into_iter().filter(|row| row.endpoints.is_empty() && address.is_none()) {
             tracing::warn!(distributor = %row.name, "trusted, but nothing comes from it before this node has enrolled");
         }
-        tasks.spawn(self.clone().send_all_receipts(stop));
+        tasks.spawn(self.clone().send_all_receipts(stop.clone()));
+        tasks.spawn(self.clone().keep_current(stop));
         Ok(address)
     }
 
@@ -300,15 +304,18 @@ impl State {
 
     /// Tells what is wrong between this node and a Distributor, once for as long as it is the same.
     fn trouble(&self, fleet: &KeyHash, code: &str, reason: &str) -> Attempt {
-        let text = if reason.contains(code) { reason.to_owned() } else { format!("{code}: {reason}") };
-        if lock(&self.troubles).insert(*fleet, text.clone()) != Some(text) {
+        let mut text = if reason.contains(code) { reason.to_owned() } else { format!("{code}: {reason}") };
+        let over_time = OVER_TIME.contains(&code);
+        if over_time {
+            // The reason names the clock of the node that refuses; with this one's it can be told which is wrong.
+            text = format!("{text}; the clock of this node says {}", clock_text(self.clock.now()));
+        }
+        let reason = text.clone();
+        let before = lock(&self.troubles).insert(*fleet, text.clone());
+        if before.is_none_or(|before| before != text && !(over_time && before.contains(code))) {
             let distributor = self.distributor_name(fleet);
             tracing::warn!(%distributor, code, reason, "no connection");
-            self.events.emit(SubscriberEvent::Refused {
-                peer: distributor.to_string(),
-                code: code.to_owned(),
-                reason: reason.to_owned(),
-            });
+            self.events.emit(SubscriberEvent::Refused { peer: distributor.to_string(), code: code.to_owned(), reason });
         }
         Attempt::Failed
     }
@@ -350,7 +357,7 @@ impl State {
     fn hello(&self) -> Hello {
         Hello {
             version: PROTOCOL_VERSION,
-            node: self.name().clone(),
+            node: self.name(),
             instance: self.instance,
             clock: self.clock.now(),
             capabilities: vec![],

@@ -9,6 +9,7 @@ use crate::extract::{Difference, ExtractSummary};
 use crate::id::{Revision, UnixMillis};
 use crate::model::Endpoint;
 use crate::name::{Label, NodeName};
+use crate::node::Alarm;
 use crate::security::Stage;
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::targets::TargetRule;
@@ -37,6 +38,8 @@ pub struct SubscriberStatus {
     pub distributors: Vec<DistributorRow>,
     /// The Distributions it has something of.
     pub distributions: Vec<DistributionRow>,
+    /// What its operator has to know.
+    pub alarms: Vec<Alarm>,
 }
 
 /// A Distributor, seen from a Subscriber.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::id::{DistributionId, InstanceId, KeyHash, Revision, UnixMillis};
 use crate::model::Endpoint;
 use crate::name::NodeName;
-use crate::node::{Clock, EventBus, Links, Records};
+use crate::node::{Alarm, Clock, EventBus, Links, Records};
 use crate::protocol::Delivery;
 use crate::security::{Crypto, DistributorRoot, Identity, ReleaseStatement, Stage, Usage};
 use crate::store::{DataDir, Floors, LocalDepot, NodeRole, Revocations, SecurityDir, SledCatalog, StandingEnvelopes};
@@ -28,7 +28,7 @@ pub(super) type Key = (KeyHash, DistributionId);
 /// What a Subscriber keeps while it is open.
 pub(super) struct State {
     pub(super) settings: Settings,
-    name: NodeName,
+    name: RwLock<NodeName>,
     pub(super) data: DataDir,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) crypto: Arc<dyn Crypto>,
@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) extracting: Mutex<()>,
     pub(super) last_sequence: Mutex<u64>,
     pub(super) receipts: Notify,
+    /// Something has changed that this node's certificates depend on.
+    pub(super) renewing: Notify,
     pub(super) links: Links,
     pub(super) run: Mutex<Run>,
     pub(super) network: Mutex<Option<Network>>,
@@ -58,6 +60,8 @@ pub(super) struct State {
     pub(super) standing: Mutex<HashMap<Key, Standing>>,
     /// What is wrong with the connection to a Distributor.
     pub(super) troubles: Mutex<HashMap<KeyHash, String>>,
+    /// The alarms that were told last, so that each is told once.
+    pub(super) alarmed: Mutex<Vec<Alarm>>,
     pub(super) events: EventBus<SubscriberEvent>,
 }
 
@@ -115,7 +119,7 @@ impl State {
         let depot = LocalDepot::open(data.path())?;
         security.trust()?;
         Ok(Self {
-            name,
+            name: RwLock::new(name),
             instance: InstanceId::from_bytes(instance),
             floors: Floors::open(&security)?,
             revocations: Revocations::open(&security)?,
@@ -130,11 +134,13 @@ impl State {
             extracting: Mutex::default(),
             last_sequence: Mutex::new(clock.now().millis()),
             receipts: Notify::new(),
+            renewing: Notify::new(),
             links: Links::new(),
             run: Mutex::default(),
             network: Mutex::default(),
             standing: Mutex::default(),
             troubles: Mutex::default(),
+            alarmed: Mutex::default(),
             events: EventBus::new(),
             data,
             settings,
@@ -143,8 +149,16 @@ impl State {
         })
     }
 
-    pub(super) fn name(&self) -> &NodeName {
-        &self.name
+    pub(super) fn name(&self) -> NodeName {
+        self.name.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes this the node's name, durably.
+    pub(super) fn set_name(&self, name: &NodeName) -> Result<(), Error> {
+        let mut held = self.name.write().unwrap_or_else(PoisonError::into_inner);
+        self.records.put("node", name)?;
+        *held = name.clone();
+        Ok(())
     }
 
     /// The time, as far as a Distributor's word counts: not before what it signed last.

@@ -24,10 +24,11 @@ use crate::transport::QuicConnection;
 impl State {
     pub(super) fn status(self: &Arc<Self>) -> Result<SubscriberStatus, Error> {
         Ok(SubscriberStatus {
-            name: self.name().clone(),
+            name: self.name(),
             listening: self.listening().map(|address| address.to_string()),
             distributors: self.distributors()?,
             distributions: self.rows()?,
+            alarms: self.alarms()?,
         })
     }
 
@@ -241,6 +242,7 @@ impl State {
             }
         }
         self.forget_receipts(&fleet)?;
+        self.forget_alarms(&fleet)?;
         lock(&self.standing).retain(|(of, _), _| *of != fleet);
         lock(&self.deliveries).retain(|(of, _), _| *of != fleet);
         lock(&self.troubles).remove(&fleet);

@@ -17,7 +17,7 @@ use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::report::Enrolment;
 use crate::subscriber::state::{KnownDistributor, State, known_key};
-use crate::transport::Connection;
+use crate::transport::{Connection, QuicConnection};
 
 /// How long a Distributor may take to judge an enrolment request.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,8 +42,8 @@ impl State {
     /// Does what an invite says: trusts, and enrols with its token unless this node is enrolled already.
     pub(super) async fn accept_invite(self: &Arc<Self>, text: &str) -> Result<(NodeName, Enrolment), Error> {
         let invite = Invite::from_text(text)?;
-        if invite.node != *self.name() {
-            let there = self.name().clone();
+        let there = self.name();
+        if invite.node != there {
             return Err(
                 SubscriberError::OtherName { data: self.data.path().to_owned(), there, asked: invite.node }.into()
             );
@@ -93,21 +93,9 @@ impl State {
         let endpoint = self.endpoint()?;
         let connection = dial(&endpoint, endpoints, &fleet, Alpn::Enrol1).await;
         let connection = connection.map_err(|error| not_reached(&name, endpoints, error))?;
-        let state = self.clone();
-        let making = move || state.make_request(&fleet, token.as_ref());
-        let request = tokio::task::spawn_blocking(making).await.map_err(|_| SubscriberError::Worker)??;
-        let answered = ask(&connection, &Request::Enrol(request.to_bytes()?), &Limits::DEFAULT, PATIENCE).await;
+        let answer = self.ask_for_certificates(&connection, &root, token).await;
         connection.close(0, "the enrolment was answered");
-        let refused = |reason: String| SubscriberError::EnrolmentRefused { name: name.clone(), reason };
-        let answer = match answered {
-            Ok(Answer::Enrol(bytes)) => EnrolAnswer::from_bytes(&bytes)?,
-            Ok(_) => return Err(refused("the answer does not fit the question".to_owned()).into()),
-            Err(ExchangeError::Refused(why)) => return Err(refused(why.to_string()).into()),
-            Err(error) => return Err(error.into()),
-        };
-        if let EnrolAnswer::Refused { code, reason } = answer {
-            return Err(refused(format!("{code}: {reason}")).into());
-        }
+        let answer = answer?;
         let (state, endpoints) = (self.clone(), endpoints.to_vec());
         let keeping = move || state.keep_answer(&root, &endpoints, answer);
         let enrolment = tokio::task::spawn_blocking(keeping).await.map_err(|_| SubscriberError::Worker)??;
@@ -124,6 +112,29 @@ impl State {
         Ok(enrolment)
     }
 
+    /// Asks over a connection for certificates for this node's keys in a fleet.
+    pub(super) async fn ask_for_certificates(
+        self: &Arc<Self>,
+        connection: &QuicConnection,
+        root: &DistributorRoot,
+        token: Option<Token>,
+    ) -> Result<EnrolAnswer, Error> {
+        let (state, fleet) = (self.clone(), root.key_hash());
+        let making = move || state.make_request(&fleet, token.as_ref());
+        let request = tokio::task::spawn_blocking(making).await.map_err(|_| SubscriberError::Worker)??;
+        let refused = |reason: String| SubscriberError::EnrolmentRefused { name: root.name().clone(), reason };
+        let answer = match ask(connection, &Request::Enrol(request.to_bytes()?), &Limits::DEFAULT, PATIENCE).await {
+            Ok(Answer::Enrol(bytes)) => EnrolAnswer::from_bytes(&bytes)?,
+            Ok(_) => return Err(refused("the answer does not fit the question".to_owned()).into()),
+            Err(ExchangeError::Refused(why)) => return Err(refused(why.to_string()).into()),
+            Err(error) => return Err(error.into()),
+        };
+        match answer {
+            EnrolAnswer::Refused { code, reason } => Err(refused(format!("{code}: {reason}")).into()),
+            answer => Ok(answer),
+        }
+    }
+
     fn keep_answer(
         &self,
         root: &DistributorRoot,
@@ -133,7 +144,6 @@ impl State {
         let enrolment = match answer {
             EnrolAnswer::Issued { identity, encryption } => {
                 self.keep_issued(root, &identity, &encryption)?;
-                self.show_identities()?;
                 Enrolment::Enrolled
             }
             EnrolAnswer::Pending { fingerprint } => Enrolment::Pending { fingerprint },
@@ -154,7 +164,7 @@ impl State {
             Some(keys) => keys,
             None => self.security.change_keystore(|keystore| self.make_keys(keystore, fleet))?,
         };
-        let request = EnrolRequest::make(&*self.crypto, self.name(), &identity, &encryption, token)?;
+        let request = EnrolRequest::make(&*self.crypto, &self.name(), &identity, &encryption, token)?;
         if is_new {
             let checked = request.check()?;
             self.security.write_request(root.name(), &checked.identity, None)?;
@@ -169,14 +179,15 @@ impl State {
                 return Ok(kept);
             }
             let key = self.crypto.generate_key()?;
-            let name = self.name().clone();
+            let name = self.name();
             keystore.hold(HeldKey { usage, distributor: *fleet, name, key: key.clone(), certificate: None });
             Ok(key)
         };
         Ok((make(Usage::SubscriberIdentity)?, make(Usage::SubscriberEncryption)?))
     }
 
-    fn keep_issued(&self, root: &DistributorRoot, identity: &[u8], encryption: &[u8]) -> Result<(), Error> {
+    /// Takes certificates in that a Distributor issued for this node's keys, and shows them from now on.
+    pub(super) fn keep_issued(&self, root: &DistributorRoot, identity: &[u8], encryption: &[u8]) -> Result<(), Error> {
         let unfit = |reason: &str| {
             Error::from(SubscriberError::UnfitCertificate { name: root.name().clone(), reason: reason.to_owned() })
         };
@@ -185,7 +196,7 @@ impl State {
         for (der, usage) in [(identity, Usage::SubscriberIdentity), (encryption, Usage::SubscriberEncryption)] {
             let certificate = Certificate::from_der(der)?;
             root.judge(&certificate, usage, now)?;
-            if certificate.name() != self.name() {
+            if *certificate.name() != self.name() {
                 return Err(unfit("they are for another name"));
             }
             issued.push(certificate);
@@ -197,7 +208,7 @@ impl State {
         for certificate in &issued {
             self.security.write_issued(root.name(), certificate)?;
         }
-        Ok(())
+        self.show_identities()
     }
 }
 

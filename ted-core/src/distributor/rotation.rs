@@ -1,0 +1,191 @@
+//! Renewal: what a Distributor issued for itself is issued anew after two thirds of its life, while it runs, and nobody
+//! has to resolve anything. The CA certificate is replaced by an operator's act; when its end comes near, this says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::distributor::events::DistributorEvent;
+use crate::distributor::state::{Own, State, lock};
+use crate::distributor::{DistributorError, Settings};
+use crate::error::Error;
+use crate::id::UnixMillis;
+use crate::node::Alarm;
+use crate::security::{Authority, Certificate, Crypto, Identity, Keystore, Usage};
+use crate::store::SecurityDir;
+
+/// How long before the end of the CA certificate its operator is told: carrying a new one to every node takes time.
+const AUTHORITY_WARNING: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How far the clock here may be behind what was signed here last: it was corrected by a little.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(3600);
+
+/// The code of a CA certificate that ends within a year.
+const AUTHORITY_ENDS: &str = "TED-1145";
+
+/// The code of an own certificate that ought to be renewed and is not.
+const RENEWAL_FAILS: &str = "TED-1146";
+
+/// The code of a clock that is behind what was signed already.
+const CLOCK_BEHIND: &str = "TED-1147";
+
+/// What is issued anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renew {
+    /// What has lived two thirds of its life, or does not hold yet because the clock went back.
+    Due,
+    /// Everything that this node was issued.
+    All,
+    /// What it was issued for this use.
+    One(Usage),
+}
+
+impl Renew {
+    fn takes(self, certificate: &Certificate, now: UnixMillis) -> bool {
+        match self {
+            Self::Due => now >= certificate.renew_at() || now < certificate.not_before(),
+            Self::All => true,
+            Self::One(usage) => certificate.usage() == usage,
+        }
+    }
+}
+
+/// The CA and what it issued for this node: made where they are missing, renewed where that is due.
+pub(super) fn open_own(
+    security: &SecurityDir,
+    settings: &Settings,
+    crypto: &dyn Crypto,
+    now: UnixMillis,
+) -> Result<Own, Error> {
+    let mut keystore = security.load_keystore()?;
+    let mut changed = false;
+    let authority = match (keystore.authority(), &settings.name) {
+        (Some(authority), name) => {
+            if let Some(asked) = name.as_ref().filter(|name| *name != authority.root().name()) {
+                let (data, there) = (settings.data.clone(), authority.root().name().clone());
+                return Err(DistributorError::OtherName { data, there, asked: asked.clone() }.into());
+            }
+            authority
+        }
+        (None, Some(name)) => {
+            let authority = Authority::create(crypto, name, now)?;
+            keystore.hold_identity(authority.root().key_hash(), authority.identity());
+            changed = true;
+            authority
+        }
+        (None, None) => return Err(DistributorError::NotInitialised(settings.data.clone()).into()),
+    };
+    let (own, issued) = issue_own(&mut keystore, authority, crypto, Renew::Due, now)?;
+    if changed || !issued.is_empty() {
+        security.save_keystore(&keystore)?;
+    }
+    Ok(own)
+}
+
+/// What `authority` issues for its own node: taken from the keystore, or issued and put there. The keys that a new one
+/// takes over from are forgotten: what they signed is verified without them. Answers what is new, too.
+pub(super) fn issue_own(
+    keystore: &mut Keystore,
+    authority: Authority,
+    crypto: &dyn Crypto,
+    which: Renew,
+    now: UnixMillis,
+) -> Result<(Own, Vec<Certificate>), Error> {
+    let (fleet, name) = (authority.root().key_hash(), authority.root().name().clone());
+    let mut issued = vec![];
+    let mut own = |usage: Usage| -> Result<Identity, Error> {
+        let held = keystore.identity(&fleet, usage);
+        if let Some(identity) = held.filter(|held| !which.takes(&held.certificate, now)) {
+            return Ok(identity);
+        }
+        let identity = authority.issue_identity(crypto, usage, &name, now)?;
+        let old = keystore.held().iter().filter(|held| (held.distributor, held.usage) == (fleet, usage));
+        let old: Vec<_> = old.map(|held| held.key.key_hash()).collect();
+        for key in old {
+            keystore.forget(&key);
+        }
+        keystore.hold_identity(fleet, identity.clone());
+        issued.push(identity.certificate.clone());
+        Ok(identity)
+    };
+    let (signing, tls) = (own(Usage::Sign)?, own(Usage::DistributorTls)?);
+    Ok((Own { authority, signing, tls }, issued))
+}
+
+impl State {
+    /// Issues anew what this node uses itself. The keystore is durable before anything new is used.
+    pub(super) fn renew(&self, which: Renew) -> Result<Vec<Certificate>, Error> {
+        let _one_at_a_time = lock(&self.rotating);
+        let now = self.now();
+        let own = self.own();
+        if !which.takes(&own.signing.certificate, now) && !which.takes(&own.tls.certificate, now) {
+            return Ok(vec![]);
+        }
+        let authority = own.authority.clone();
+        let (own, issued) = self.security.change_keystore(|keystore| -> Result<_, Error> {
+            issue_own(keystore, authority, &*self.crypto, which, now)
+        })?;
+        self.set_own(own);
+        self.show_identities()?;
+        for certificate in &issued {
+            let (usage, until) = (certificate.usage().to_string(), certificate.not_after());
+            tracing::info!(usage, serial = certificate.serial_hex(), "renewed this Distributor's own certificate");
+            self.events.emit(DistributorEvent::Renewed { usage, until });
+        }
+        Ok(issued)
+    }
+
+    /// Renews what is due, and tells what an operator has to know. Part of every round.
+    pub(super) async fn keep_current(self: &Arc<Self>) {
+        let state = self.clone();
+        let keeping = move || {
+            let mut alarms = vec![];
+            if let Err(error) = state.renew(Renew::Due).and_then(|_| state.renew_statements()) {
+                alarms.push(Alarm::new(RENEWAL_FAILS, format!("{}: {error}", error.code())));
+            }
+            alarms.extend(state.alarms().unwrap_or_default());
+            state.tell(alarms);
+        };
+        if tokio::task::spawn_blocking(keeping).await.is_err() {
+            tracing::error!("a worker thread failed while it looked at the certificates");
+        }
+    }
+
+    /// What an operator has to know now.
+    pub(super) fn alarms(&self) -> Result<Vec<Alarm>, Error> {
+        let (now, own) = (self.now(), self.own());
+        let mut alarms = vec![];
+        let root = own.authority.root().certificate();
+        if now.plus(AUTHORITY_WARNING) >= root.not_after() {
+            let until = root.not_after_text();
+            alarms.push(Alarm::new(AUTHORITY_ENDS, format!("the certificate of {} ends at {until}", root.name())));
+        }
+        for certificate in [&own.signing.certificate, &own.tls.certificate] {
+            if now >= certificate.not_after() {
+                let (usage, until) = (certificate.usage(), certificate.not_after_text());
+                alarms.push(Alarm::new(RENEWAL_FAILS, format!("the {usage} certificate ended at {until}")));
+            }
+        }
+        if let Some(stated) = self.last_stated()?.filter(|stated| *stated > now.plus(CLOCK_TOLERANCE)) {
+            alarms.push(Alarm::new(
+                CLOCK_BEHIND,
+                format!(
+                    "this Distributor signed a statement at {}, and its clock says {}",
+                    crate::security::clock_text(stated),
+                    crate::security::clock_text(now)
+                ),
+            ));
+        }
+        Ok(alarms)
+    }
+
+    /// Tells alarms that were not there before.
+    fn tell(&self, alarms: Vec<Alarm>) {
+        let mut told = lock(&self.alarmed);
+        for alarm in alarms.iter().filter(|alarm| told.iter().all(|known| known.code != alarm.code)) {
+            tracing::error!(code = alarm.code, reason = alarm.text, "alarm");
+            let (code, reason) = (alarm.code.clone(), alarm.text.clone());
+            self.events.emit(DistributorEvent::Alarm { code, reason });
+        }
+        *told = alarms;
+    }
+}
