@@ -142,7 +142,7 @@ impl State {
         let unfit = |reason: String| Err(SubscriberError::EncryptionCertificate(reason).into());
         match self.security.trust()?.keystore.identity(fleet, Usage::SubscriberEncryption) {
             None => unfit("there is none".to_owned()),
-            Some(identity) if identity.certificate.name() != self.name() => {
+            Some(identity) if *identity.certificate.name() != self.name() => {
                 let found = identity.certificate.name();
                 unfit(format!("it is for the name {found}, and this node is called {}", self.name()))
             }
