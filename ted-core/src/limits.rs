@@ -103,6 +103,20 @@ pub struct Limits {
     pub revocation_pages_max: u16,
     /// Serial numbers that stand beside one revoked key: those of its certificates that still hold.
     pub revocation_serials_max: usize,
+    /// Bytes of a configuration: the largest payload whose envelope surely is within its own limit.
+    pub configuration_bytes_max: u64,
+    /// Sections of a configuration: five are known, and later versions bring a few more.
+    pub configuration_sections_max: usize,
+    /// Bytes of the value of a setting that is text: a schedule, or a variable that stands in a path.
+    pub setting_bytes_max: usize,
+    /// The shortest interval that a setting may demand, in seconds: what is done more often than this is a mistake.
+    pub setting_interval_seconds_min: u64,
+    /// The longest such interval, in seconds: ten years.
+    pub setting_interval_seconds_max: u64,
+    /// Parents that a node may be given: the nearest ones, and where to turn when they fail.
+    pub setting_parents_max: usize,
+    /// Bytes of a variable's name.
+    pub variable_name_bytes_max: usize,
 }
 
 impl Limits {
@@ -154,6 +168,13 @@ impl Limits {
         revocation_page_keys_max: 500,
         revocation_pages_max: 50,
         revocation_serials_max: 2,
+        configuration_bytes_max: 48 * KIB,
+        configuration_sections_max: 64,
+        setting_bytes_max: 256,
+        setting_interval_seconds_min: 60,
+        setting_interval_seconds_max: 3650 * 24 * 3600,
+        setting_parents_max: 8,
+        variable_name_bytes_max: 64,
     };
 }
 

@@ -133,8 +133,10 @@ impl State {
         let request = EnrolRequest::from_bytes(bytes)?;
         let checked = request.check()?;
         let key = checked.key_hash();
-        if self.is_key_revoked(&key) {
-            return Err(DistributorError::RevokedKey(key.fingerprint()).into());
+        for key in [key, KeyHash::of_spki(checked.encryption.spki())] {
+            if self.is_key_revoked(&key) {
+                return Err(DistributorError::RevokedKey(key.fingerprint()).into());
+            }
         }
         let _one_at_a_time = lock(&self.enrolling);
         let known = self.registrations.get(&key).map(|registration| registration.name);
@@ -229,7 +231,9 @@ impl State {
     fn issue(&self, checked: &CheckedEnrolment) -> Result<EnrolAnswer, Error> {
         let now = self.now();
         let issue = |usage, spki: &[u8]| -> Result<Certificate, Error> {
-            Ok(self.own().authority.issue(&*self.crypto, usage, checked.node(), spki, now)?)
+            let certificate = self.own().authority.issue(&*self.crypto, usage, checked.node(), spki, now)?;
+            self.remember_certificate(&certificate)?;
+            Ok(certificate)
         };
         let identity = issue(Usage::SubscriberIdentity, checked.identity.spki())?;
         let encryption = issue(Usage::SubscriberEncryption, checked.encryption.spki())?;

@@ -86,6 +86,17 @@ pub enum DistributorError {
     /// Nothing here is known by what was to be revoked.
     #[error("nothing here is known as `{0}`")]
     NothingToRevoke(String),
+    /// Several keys are known by what was to be revoked.
+    #[error("`{what}` means {count} keys")]
+    SeveralToRevoke {
+        /// What was given.
+        what: String,
+        /// How many keys it means.
+        count: usize,
+    },
+    /// The CA certificate cannot say of itself that it counts for nothing.
+    #[error("{0} cannot revoke its own CA certificate")]
+    RevokesItself(NodeName),
     /// The pages of the revocation list are full.
     #[error("the revocation list is full")]
     TooManyRevoked,
@@ -128,6 +139,8 @@ impl Coded for DistributorError {
             Self::OwnCopyDamaged { .. } => "TED-1845",
             Self::RevokedKey(_) => "TED-1195",
             Self::NothingToRevoke(_) => "TED-1196",
+            Self::SeveralToRevoke { .. } => "TED-1197",
+            Self::RevokesItself(_) => "TED-1193",
             Self::TooManyRevoked => "TED-1198",
             Self::NotSaved { .. } => "TED-1215",
             Self::Worker => "TED-1839",

@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod fleet;
 mod grants;
+mod issued;
 mod names;
 mod peers;
 mod release;

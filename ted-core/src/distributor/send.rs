@@ -407,7 +407,8 @@ impl State {
     fn keys_of(&self, channel: &Label) -> Result<Vec<KeyHash>, Error> {
         let names: Vec<NodeName> =
             lock(&self.fleet).subscribers_of(channel)?.iter().map(|subscriber| subscriber.name.clone()).collect();
-        Ok(names.iter().filter_map(|name| self.key_of_name(name)).collect())
+        let keys = names.iter().filter_map(|name| self.key_of_name(name));
+        Ok(keys.filter(|key| !self.is_key_revoked(key)).collect())
     }
 
     pub(super) fn name_of_distribution(&self, id: &DistributionId) -> Label {

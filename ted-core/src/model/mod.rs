@@ -10,6 +10,7 @@ mod endpoint;
 mod error;
 mod file;
 mod fleet;
+mod settings;
 mod subscriber;
 
 pub use certificate_way::{CertificateWay, CommandTemplate, CommandValues};
@@ -19,4 +20,5 @@ pub use distribution::{ChoiceError, Digest, Distribution, Priority};
 pub use endpoint::{DEFAULT_PORT, DirectAddress, Endpoint, EndpointError};
 pub use error::{FleetError, Item};
 pub use fleet::Fleet;
+pub use settings::{Interval, Setting, SettingError, Settings, VariableName};
 pub use subscriber::Subscriber;

@@ -3,6 +3,7 @@
 mod authority;
 mod aws_lc;
 mod certificate;
+mod configuration;
 mod crypto;
 mod csr;
 mod enrol;
@@ -29,6 +30,7 @@ mod usage;
 pub use authority::{Authority, Identity};
 pub use aws_lc::AwsLc;
 pub use certificate::Certificate;
+pub use configuration::{Configuration, Configured, Section};
 pub use crypto::{Crypto, CryptoError, SecretKey, verify_signature};
 pub use csr::CertificateRequest;
 pub use enrol::{CheckedEnrolment, EnrolAnswer, EnrolError, EnrolRequest, TokenProof};
