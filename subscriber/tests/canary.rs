@@ -158,8 +158,8 @@ fn deliver(encrypt: &str) -> Delivered {
     let daemon = granted.daemon();
     let _ = origin.node.run(&["send", "nightly", "--wait", "--timeout", "1s"]);
     granted.ok(&["verify", "site"]);
-    let packages = trees(&[&granted.data]).into_keys().filter(|path| path.ends_with("distfile.ted"));
-    let package = packages.last().expect("it keeps the package");
+    let mut packages = trees(&[&granted.data]).into_keys().filter(|path| path.ends_with("distfile.ted"));
+    let package = packages.next_back().expect("it keeps the package");
 
     let lies_in = other.data.join(package.strip_prefix(&granted.data).expect("below it"));
     std::fs::create_dir_all(lies_in.parent().expect("a folder")).expect("made");
