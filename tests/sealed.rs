@@ -197,6 +197,9 @@ async fn a_renamed_subscriber_gets_what_is_not_encrypted_and_refuses_what_is() {
     assert!(refused.detail.contains("renamed.example") && refused.detail.contains("one.example"), "{report}");
     assert_eq!(fs::read_dir(world.data_of("one.example").join("sub/dist.example")).expect("there").count(), before);
     assert_eq!(packages_of(&world.data_of("one.example")).len(), 1, "nothing of the new revision was fetched");
+    let status = subscriber.status().await.expect("readable");
+    let trouble = status.distributions[0].trouble.as_deref().unwrap_or_default();
+    assert!(trouble.starts_with("TED-1869"), "{trouble}");
 
     encrypt(&world, false).await;
     let report = world.deliver().await;

@@ -31,6 +31,9 @@ use crate::store::{Depot, NodeRole, SecurityDir};
 /// opened.
 const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// The code of a Subscriber whose key was revoked, as it is refused on a connection.
+const REVOKED: &str = "TED-1305";
+
 /// Trees that are kept in memory for those who fetch, 3 MB each in a fleet of 10,000.
 const SETS_KEPT: usize = 4;
 
@@ -87,14 +90,17 @@ impl State {
 
     /// The content key of a package of this Distributor's own; `None` for an unsealed one.
     pub(super) fn content_key(&self, root: &Root) -> Result<Option<ContentKey>, Error> {
-        Ok(content_key_of(&self.security.trust()?.keystore, root)?)
+        if !root.is_sealed() {
+            return Ok(None);
+        }
+        Ok(content_key_of(&self.security.load_keystore()?, root)?)
     }
 
     /// What the next package is sealed with: a new salt under the current epoch secret, which is made and kept first
     /// where there is none yet.
     pub(super) fn new_seal(&self) -> Result<Seal, Error> {
         let salt = self.random()?;
-        if let Some(secret) = self.security.trust()?.keystore.epoch_secrets().last() {
+        if let Some(secret) = self.security.load_keystore()?.epoch_secrets().last() {
             return Ok(Seal::of(secret, salt));
         }
         let secret = self.security.change_keystore(|keystore| -> Result<EpochSecret, Error> {
@@ -172,14 +178,17 @@ impl State {
 
     /// Whom a content key can be wrapped for, of a registered Subscriber.
     fn recipient(&self, subscriber: &KeyHash, now: UnixMillis) -> Result<Recipient, Withheld> {
-        let registration = self.registrations.get(subscriber).ok_or_else(|| Withheld {
-            subscriber: *subscriber,
-            code: code::NOT_ENTITLED,
-            reason: "its key is not registered any more".to_owned(),
-        })?;
+        let why = |code, reason: &str| Withheld { subscriber: *subscriber, code, reason: reason.to_owned() };
+        let registration = self.registrations.get(subscriber);
+        let registration = registration.ok_or_else(|| why(code::NOT_ENTITLED, "its key is not registered any more"))?;
         let encryption = registration.encryption.as_deref();
-        judge_recipient(subscriber, &registration.name, encryption, now)
-            .map_err(|unfit| Withheld::because(subscriber, unfit))
+        let recipient = judge_recipient(subscriber, &registration.name, encryption, now)
+            .map_err(|unfit| Withheld::because(subscriber, unfit))?;
+        let keys = [*subscriber, KeyHash::of_spki(&recipient.encryption)];
+        if keys.iter().any(|key| self.registrations.is_revoked(key)) {
+            return Err(why(REVOKED, "its key was revoked"));
+        }
+        Ok(recipient)
     }
 
     /// Adds `grants` to those that there are, signs the tree over all of them, and keeps it all in one step.

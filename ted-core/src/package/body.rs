@@ -110,13 +110,12 @@ impl RawFrames for BodyReader<'_> {
     }
 }
 
-/// Reads and checks one frame's stored bytes.
-pub(super) fn read_stored(
-    index: &BlindIndex,
-    source: &dyn ReadAt,
-    frame: u64,
-    out: &mut Vec<u8>,
-) -> Result<(), PackageError> {
+/// Reads frame number `frame`, a row of the table, as it is stored into `out`, whose old bytes are dropped, and checks
+/// it. Needs no key.
+///
+/// # Errors
+/// [`PackageError::Io`], [`PackageError::Frame`], or [`PackageError::Structure`] beyond the last row.
+pub fn read_stored(index: &BlindIndex, source: &dyn ReadAt, frame: u64, out: &mut Vec<u8>) -> Result<(), PackageError> {
     let row = index.row(frame)?;
     out.resize(row.stored_bytes as usize, 0);
     let from = index.frame_range(frame).start;

@@ -24,7 +24,7 @@ mod tar_stream;
 mod tests;
 mod verify;
 
-pub use body::{BodyReader, RawFrames, ReadAt};
+pub use body::{BodyReader, RawFrames, ReadAt, read_stored};
 pub use build::{BuildError, BuildOptions, BuildProgress, BuiltPackage, LEVEL, RootSigner, Seal, build_baseline};
 pub use catalog::{content_id, same_but_content};
 pub use container::{FORMAT_MAJOR, FORMAT_MINOR};

@@ -71,7 +71,12 @@ impl State {
         if release.distribution != offer.distribution {
             return Err(SubscriberError::Statement("it is about another Distribution".to_owned()).into());
         }
-        let grant = self.grant_for(connection, &root, offer, &release).await?;
+        let grant = self.grant_for(connection, &root, offer, &release).await.inspect_err(|error| {
+            self.note((fleet, release.distribution), |standing| {
+                standing.offered = Some(release.revision);
+                standing.trouble = Some(format!("{}: {error}", error.code()));
+            });
+        })?;
         let statement = Statement { release, issued: body.issued, expires: body.expires };
         let state = self.clone();
         let offer = offer.clone();

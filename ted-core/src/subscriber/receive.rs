@@ -494,7 +494,11 @@ impl From<ExchangeError> for IndexFailure {
 
 impl From<PackageError> for IndexFailure {
     fn from(error: PackageError) -> Self {
-        Self::Damaged(error)
+        match error {
+            // Fetching it again brings no key.
+            PackageError::Sealed | PackageError::WrongKey => Self::Judged(error.into()),
+            error => Self::Damaged(error),
+        }
     }
 }
 

@@ -100,6 +100,8 @@ async fn whoever_cannot_be_granted_is_skipped_with_a_reason_in_the_firing_and_th
     let other = |state: &State, _: &NodeName| certificate(state, &"other.example".parse().unwrap());
     let renamed = world.enrol("renamed.example", other).await;
     let good = world.enrol("good.example", certificate).await;
+    let revoked = world.enrol("revoked.example", certificate).await;
+    world.state().registrations.revoke(&revoked, NOW).unwrap();
 
     let firing = world.distributor.send(&"all".parse().unwrap(), SendOptions::default()).await.unwrap();
     let report = world.distributor.report(firing).unwrap();
@@ -110,12 +112,13 @@ async fn whoever_cannot_be_granted_is_skipped_with_a_reason_in_the_firing_and_th
     assert_eq!(row("missing.example"), (PartState::Failed, Some("TED-1842"), true));
     assert_eq!(row("expired.example"), (PartState::Failed, Some("TED-1843"), true));
     assert_eq!(row("renamed.example"), (PartState::Failed, Some("TED-1844"), true));
+    assert_eq!(row("revoked.example"), (PartState::Failed, Some("TED-1305"), true));
     assert_eq!(row("good.example"), (PartState::Pending, None, false));
     assert_eq!(report.outcome, Outcome::Open);
     let recipients: Vec<_> = world.grants().iter().map(|grant| grant.recipient).collect();
     assert_eq!(recipients, [good]);
-    let granted = world.granted(&[missing, expired, renamed, good]).await;
-    assert_eq!(granted.withheld.len(), 3);
+    let granted = world.granted(&[missing, expired, renamed, revoked, good]).await;
+    assert_eq!(granted.withheld.len(), 4);
     assert!(granted.envelope.is_some());
 }
 

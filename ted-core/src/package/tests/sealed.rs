@@ -1,5 +1,8 @@
 //! What a sealed package shows, and to whom.
 
+use proptest::prelude::*;
+
+use super::super::frame::{FrameEncoder, open_frame};
 use super::*;
 use crate::error::Coded;
 use crate::id::Hash;
@@ -109,6 +112,18 @@ fn sealed_frames_have_a_content() {
 }
 
 #[test]
+fn the_longest_sealed_frame_fits_the_limits() {
+    let limits = Limits::DEFAULT;
+    let raw = noise(1, limits.frame_raw_bytes_max as usize);
+    let sealer = seal().key.sealer(&seal().salt);
+    for level in [1, 3, 19] {
+        let mut encoder = FrameEncoder::new(level, Some(&sealer)).expect("zstd");
+        let row = encoder.encode(0, &raw, &mut Vec::new()).expect("zstd");
+        assert!(row.stored_bytes > row.raw_bytes && row.stored_bytes <= limits.frame_stored_bytes_max, "{level}");
+    }
+}
+
+#[test]
 fn the_same_seal_gives_the_same_bytes_and_another_salt_others_everywhere() {
     let tree = tree();
     let (first, built) = tree.build(&sealed(SMALL_FRAMES));
@@ -157,5 +172,51 @@ fn the_head_is_asked_for_before_table_and_catalog() {
         }
         assert!(asked.contains(&0));
         assert_eq!(reader.finish().expect("done").catalog(), built.catalog());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_frame_comes_back_in_its_row_and_nowhere_else(
+        raw in proptest::collection::vec(any::<u8>(), 1..5000),
+        frame in any::<u64>(),
+        other in any::<u64>(),
+        at in any::<proptest::sample::Index>(),
+        flip in 1_u8..,
+    ) {
+        let sealer = seal().key.sealer(&seal().salt);
+        for sealer in [None, Some(&sealer)] {
+            let (mut stored, mut out, mut decoder) = (Vec::new(), Vec::new(), FrameDecoder::default());
+            let row = FrameEncoder::new(3, sealer).expect("zstd").encode(frame, &raw, &mut stored).expect("zstd");
+            let good = stored.clone();
+            check_frame(&row, &good).expect("as stated");
+            open_frame(&mut decoder, sealer, (frame, &row), &mut stored, &mut out).expect("good");
+            prop_assert_eq!(&out, &raw);
+            let mut flipped = good.clone();
+            flipped[at.index(good.len())] ^= flip;
+            prop_assert!(check_frame(&row, &flipped).is_err());
+            if sealer.is_some() {
+                let moved = open_frame(&mut decoder, sealer, (other, &row), &mut good.clone(), &mut out);
+                prop_assert_eq!(moved.is_ok(), other == frame);
+                prop_assert!(open_frame(&mut decoder, sealer, (frame, &row), &mut flipped, &mut out).is_err());
+                prop_assert!(decode_frame(&row, &good, &mut out).is_err(), "sealed bytes are no zstd frame");
+            }
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_no_package_and_never_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..400),
+        at in any::<proptest::sample::Index>(),
+    ) {
+        prop_assert!(open(&bytes).is_err());
+        let (mut package, _) = tree().build(&sealed(SMALL_FRAMES));
+        let from = at.index(package.len());
+        let until = (from + bytes.len()).min(package.len());
+        let (written, before) = (&bytes[..until - from], package[from..until].to_vec());
+        package[from..until].copy_from_slice(written);
+        prop_assert_eq!(open(&package).is_ok(), before == written);
     }
 }
