@@ -4,6 +4,7 @@ mod channel;
 mod distribution;
 mod firing;
 mod node;
+mod resolve;
 mod rotation;
 mod security;
 mod subscriber;
@@ -19,6 +20,7 @@ pub(crate) use firing::{
     ChannelSend, DeliveryStage, DeliveryView, FiringCancel, FiringState, FiringView, FiringWait, PlannedView, SendView,
 };
 pub(crate) use node::{DaemonView, NodeDoctor, NodeStatus, NodeView, StatusView};
+pub(crate) use resolve::{CertificateNeeded, CertificateResolve, NeededView, PairView, ResolvingView};
 pub(crate) use rotation::CertificateRenew;
 pub(crate) use security::{
     CertificateExport, CertificateList, CertificateShow, CertificateView, Certificates, InviteCreate, InviteFile,
@@ -26,5 +28,5 @@ pub(crate) use security::{
 };
 pub(crate) use subscriber::{
     EnrolledView, Pending, PendingView, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList,
-    SubscriberPending, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers,
+    SubscriberPending, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers, WayUpdate,
 };

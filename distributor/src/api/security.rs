@@ -8,6 +8,8 @@ use ted_cli::units::Time;
 use ted_core::model::Endpoint;
 use ted_core::name::{Label, NodeName};
 
+use super::PairView;
+
 /// Makes what a node needs to join: declares it as a Subscriber of `channels` and makes a one-time token for it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -128,6 +130,8 @@ impl Render for CertificateView {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Certificates {
     pub(crate) certificates: Vec<CertificateView>,
+    /// How this Distributor's own certificate stands with each Subscriber.
+    pub(crate) subscribers: Vec<PairView>,
 }
 
 impl Render for Certificates {
@@ -149,5 +153,7 @@ impl Render for Certificates {
             ]
         });
         out.table(&columns, rows, "no certificates");
+        out.gap();
+        super::resolve::table(&self.subscribers, out);
     }
 }

@@ -34,8 +34,8 @@ impl Service {
     }
 
     pub(super) async fn list_certificates(&self) -> Result<Certificates, ApiError> {
-        let views = self.distributor().certificates().iter().map(CertificateView::of).collect();
-        Ok(Certificates { certificates: views })
+        let certificates = self.distributor().certificates().iter().map(CertificateView::of).collect();
+        Ok(Certificates { certificates, subscribers: self.certificate_pairs().await? })
     }
 
     pub(super) async fn show_certificate(&self, request: CertificateShow) -> Result<CertificateView, ApiError> {

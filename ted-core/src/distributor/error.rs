@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::Coded;
-use crate::id::FiringId;
+use crate::id::{DistributionId, FiringId};
 use crate::name::{Label, NodeName};
 
 /// Why a Distributor refused a call.
@@ -87,15 +87,47 @@ pub enum DistributorError {
     /// An invite needs at least one endpoint at which this Distributor is reached.
     #[error("this Distributor does not know at which endpoint it is reached")]
     NoEndpoint,
+    /// The package that should be sent is damaged here, and could not be made good.
+    #[error("the package of `{distribution}` is damaged here ({damage}) and cannot be made good: {reason}")]
+    OwnCopyDamaged {
+        /// Whose package it is.
+        distribution: Label,
+        /// What was found.
+        damage: String,
+        /// What keeps it from being made good.
+        reason: String,
+    },
     /// A node asks for certificates for a key that was revoked.
     #[error("the key {0} was revoked")]
     RevokedKey(String),
     /// Nothing here is known by what was to be revoked.
     #[error("nothing here is known as `{0}`")]
     NothingToRevoke(String),
+    /// Several keys are known by what was to be revoked.
+    #[error("`{what}` means {count} keys")]
+    SeveralToRevoke {
+        /// What was given.
+        what: String,
+        /// How many keys it means.
+        count: usize,
+    },
+    /// The CA certificate cannot say of itself that it counts for nothing.
+    #[error("{0} cannot revoke its own CA certificate")]
+    RevokesItself(NodeName),
     /// The pages of the revocation list are full.
     #[error("the revocation list is full")]
     TooManyRevoked,
+    /// The certificate could not be written where it should be.
+    #[error("the certificate cannot be written to {}: {reason}", path.display())]
+    NotSaved {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// No epoch secret gives the key that a sealed package was sealed with.
+    #[error("the key of the newest package of Distribution {0} is lost: no epoch secret here gives it")]
+    NoContentKey(DistributionId),
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
@@ -123,10 +155,15 @@ impl Coded for DistributorError {
             Self::ForeignPackage => "TED-1829",
             Self::KeystoreThere => "TED-1885",
             Self::NotKept { .. } => "TED-1886",
+            Self::NoContentKey(_) => "TED-1168",
             Self::NoEndpoint => "TED-1838",
+            Self::OwnCopyDamaged { .. } => "TED-1845",
             Self::RevokedKey(_) => "TED-1195",
             Self::NothingToRevoke(_) => "TED-1196",
+            Self::SeveralToRevoke { .. } => "TED-1197",
+            Self::RevokesItself(_) => "TED-1193",
             Self::TooManyRevoked => "TED-1198",
+            Self::NotSaved { .. } => "TED-1215",
             Self::Worker => "TED-1839",
         }
     }

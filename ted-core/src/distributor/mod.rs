@@ -2,16 +2,21 @@
 
 mod announce;
 mod build;
+mod certificates;
 mod enrol;
 mod error;
 mod events;
 mod fleet;
+mod grants;
+mod issued;
 mod names;
 mod peers;
 mod rekey;
 mod release;
+mod repair;
 mod replace;
 mod report;
+mod resolve;
 mod revoke;
 mod rollback;
 mod rotation;
@@ -21,6 +26,7 @@ mod standing;
 mod state;
 mod succession;
 mod time;
+mod trust;
 mod walk;
 
 use std::net::SocketAddr;
@@ -38,11 +44,13 @@ use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
 pub use error::DistributorError;
 pub use events::DistributorEvent;
+pub use grants::own_key;
 pub use rekey::RekeyReport;
 pub use replace::{GRACE, ReplacementReport};
 pub use report::{
-    BuildOutcome, BuiltRevision, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus, FiringReport,
-    IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, SendOptions, SendPlan, SubscriberStatus,
+    BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus,
+    FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, Resolving, ResolvingOutcome, ResolvingRow,
+    ResolvingWay, SendOptions, SendPlan, SubscriberStatus,
 };
 pub use revoke::RevokedRow;
 pub use rotation::Renew;

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::id::{KeyHash, UnixMillis};
 use crate::name::NodeName;
 use crate::security::{Envelope, EnvelopeBody, EnvelopeKind, RevocationList, RevocationReason, RevokedKey};
-use crate::store::StandingSlot;
+use crate::store::{Revocation, StandingSlot};
 
 /// How long a list holds; it is signed anew at two thirds of that. What it says holds for good.
 const LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -99,15 +99,6 @@ impl State {
     pub(super) fn is_key_revoked(&self, key: &KeyHash) -> bool {
         self.revocations.is_revoked(&self.own().authority.root().key_hash(), key)
     }
-
-    /// Revokes the key that a Subscriber of this name is registered with.
-    fn revoke_named(&self, name: &NodeName, reason: RevocationReason) -> Result<RevokedRow, Error> {
-        let key = self.key_of_name(name).ok_or_else(|| DistributorError::NothingToRevoke(name.to_string()))?;
-        let since = self.now();
-        self.revoke_keys(vec![(RevokedKey { key, serials: vec![], since, reason }, Some(name.clone()))])?;
-        tracing::warn!(%name, fingerprint = key.fingerprint(), %reason, "revoked");
-        Ok(RevokedRow { name: Some(name.clone()), fingerprint: key.fingerprint(), since, reason: reason.to_string() })
-    }
 }
 
 /// A key that was revoked.
@@ -117,20 +108,45 @@ pub struct RevokedRow {
     pub name: Option<NodeName>,
     /// Its short form.
     pub fingerprint: String,
+    /// Serial numbers of its certificates in hex digits, as far as they are known.
+    pub serials: Vec<String>,
     /// Since when it counts for nothing.
     pub since: UnixMillis,
     /// Why.
     pub reason: String,
 }
 
+impl RevokedRow {
+    pub(super) fn of(key: &KeyHash, revocation: &Revocation) -> Self {
+        Self {
+            name: revocation.name.clone(),
+            fingerprint: key.fingerprint(),
+            serials: revocation.serials.iter().map(hex::encode).collect(),
+            since: revocation.since,
+            reason: revocation.reason.to_string(),
+        }
+    }
+}
+
 impl Distributor {
-    /// Revokes the certificates of a Subscriber: its key counts for nothing from now on, its live connection closes,
-    /// and every Subscriber is told.
+    /// Revokes certificates by their keys: those of the Subscriber of this name, or the one with this thumbprint,
+    /// serial number or key fingerprint, however it is written. The keys count for nothing from now on, live connections
+    /// close, and every Subscriber is told. This Distributor's own signing and TLS certificates are replaced at once.
     ///
     /// # Errors
-    /// When nobody of that name is registered, or the revocation cannot be made durable.
-    pub async fn revoke(&self, name: &NodeName, reason: RevocationReason) -> Result<RevokedRow, Error> {
-        let name = name.clone();
-        self.blocking(move |state| state.revoke_named(&name, reason)).await
+    /// When nothing is known by that, or several keys are, or it is the CA certificate; or when the revocation cannot
+    /// be made durable.
+    pub async fn revoke(&self, what: &str, reason: RevocationReason) -> Result<Vec<RevokedRow>, Error> {
+        let what = what.to_owned();
+        self.blocking(move |state| state.revoke(&what, reason)).await
+    }
+
+    /// The keys that were revoked, the latest first.
+    #[must_use]
+    pub fn revoked(&self) -> Vec<RevokedRow> {
+        let fleet = self.state.own().authority.root().key_hash();
+        let mut all = self.state.revocations.all(&fleet);
+        all.sort_by_key(|(key, revocation)| (std::cmp::Reverse(revocation.since), *key));
+        all.iter().map(|(key, revocation)| RevokedRow::of(key, revocation)).collect()
     }
 }

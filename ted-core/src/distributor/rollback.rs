@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::id::{PackageId, Revision};
 use crate::model::Distribution;
 use crate::name::Label;
-use crate::node::{keep_newest, open_package, wait};
+use crate::node::{keep_newest, wait};
 use crate::package::{Entry, PackageKind, same_but_content};
 use crate::store::{Depot as _, PackageInfo, PackagePlace};
 
@@ -37,9 +37,8 @@ impl State {
         let revision = self.sequences.next_revision(&distribution.id, now)?;
         let place = PackagePlace::at_distributor(&distribution.name, revision, PackageKind::Baseline);
         let resigned = self.sign_package_again(&info, revision, &place)?;
-        let entries = open_package(&self.depot, resigned.id, self.own().authority.root());
-        let sizes: Vec<u64> =
-            entries.map_or_else(|_| vec![], |(index, _)| index.catalog().iter().map(|row| row.entry.size).collect());
+        let (index, _) = self.open_own(resigned.id)?;
+        let sizes: Vec<u64> = index.catalog().iter().map(|row| row.entry.size).collect();
         let built = BuiltRevision {
             revision,
             created: now,
@@ -52,6 +51,7 @@ impl State {
         self.records.put(&rolled_back_key(&distribution), &RolledBack { made: revision, from: newest.package })?;
         self.set_newest(&distribution, &built)?;
         keep_newest(&self.depot, &distribution.id, REVISIONS_KEPT)?;
+        self.forget_grants()?;
         let (from, to) = (newest.revision, info.root.revision);
         tracing::warn!(distribution = %name, %from, %to, %revision, "rolled back");
         self.events.emit(DistributorEvent::RolledBack { distribution: name.clone(), from, to, revision });
@@ -90,7 +90,7 @@ impl State {
         let Some(rolled_back) = rolled_back.filter(|rolled_back| rolled_back.made == newest.revision) else {
             return Ok(false);
         };
-        let from = open_package(&self.depot, rolled_back.from, self.own().authority.root());
+        let from = self.open_own(rolled_back.from);
         Ok(from.is_ok_and(|(index, _)| same_but_content(index.catalog(), entries)))
     }
 }

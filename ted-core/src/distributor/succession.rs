@@ -31,7 +31,7 @@ impl State {
         for distribution in distributions {
             self.find_newest_again(&distribution)?;
         }
-        Ok(())
+        self.forget_grants()
     }
 
     /// Gives every kept package that was signed under a former certificate a root under the present one.

@@ -2,6 +2,7 @@
 //!
 //! Plain data with its validation, its text form `fleet.toml` and a readable difference. Nothing here reads a disk.
 
+mod certificate_way;
 mod channel;
 mod diff;
 mod distribution;
@@ -9,12 +10,15 @@ mod endpoint;
 mod error;
 mod file;
 mod fleet;
+mod settings;
 mod subscriber;
 
+pub use certificate_way::{CertificateWay, CommandTemplate, CommandValues};
 pub use channel::Channel;
 pub use diff::{Change, Difference};
 pub use distribution::{ChoiceError, Digest, Distribution, Priority};
 pub use endpoint::{DEFAULT_PORT, DirectAddress, Endpoint, EndpointError};
 pub use error::{FleetError, Item};
 pub use fleet::Fleet;
+pub use settings::{Interval, Setting, SettingError, Settings, VariableName};
 pub use subscriber::Subscriber;

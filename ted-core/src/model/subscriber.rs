@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Endpoint, Item};
+use crate::model::{CertificateWay, Endpoint, Item};
 use crate::name::NodeName;
 
 /// A node that receives. Its keys are registered apart from the fleet; here it is a name and its places.
@@ -12,13 +12,16 @@ pub struct Subscriber {
     pub name: NodeName,
     /// Where it is dialled, in order of preference. Empty for one that dials by itself, from behind NAT.
     pub endpoints: Vec<Endpoint>,
+    /// How the Distributor's certificate is brought to it; none where somebody carries it by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateWay>,
 }
 
 impl Subscriber {
     /// A Subscriber that dials by itself.
     #[must_use]
     pub fn new(name: NodeName) -> Self {
-        Self { name, endpoints: Vec::new() }
+        Self { name, endpoints: Vec::new(), certificate: None }
     }
 
     pub(crate) fn item(&self) -> Item {

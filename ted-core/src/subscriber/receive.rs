@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::{Coded, Error};
 use crate::limits::Limits;
 use crate::node::{ExchangeError, Fetched, fetch};
-use crate::package::{FrameError, IndexReader, PackageError, PackageIndex, ReadAt, Root, Step, check_frame};
+use crate::package::{FrameError, IndexReader, Opening, PackageError, PackageIndex, ReadAt, Root, Step, check_frame};
 use crate::protocol::{
     Action, Fetch, FetchFailure, FetchNumber, FetchTarget, FrameLayout, FrameMap, GiveUp, IndexAction, IndexPhase,
     Progress, Receiver, ReceiverOptions, code,
@@ -42,7 +42,11 @@ const BUFFERS_KEPT: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReceptionError {
     #[error("the package stayed damaged{}", .frame.map_or(String::new(), |frame| format!(": frame {frame}")))]
-    Corrupt { frame: Option<u64> },
+    Corrupt {
+        frame: Option<u64>,
+        /// What arrived of it, once there is something.
+        part: Option<PartFile>,
+    },
     #[error("the sender was silent for the connection timeout")]
     Silence,
     #[error("{0}")]
@@ -74,7 +78,7 @@ impl Coded for ReceptionError {
 impl From<GiveUp> for ReceptionError {
     fn from(cause: GiveUp) -> Self {
         match cause {
-            GiveUp::Corrupt { frame } => Self::Corrupt { frame },
+            GiveUp::Corrupt { frame } => Self::Corrupt { frame, part: None },
             GiveUp::Silence => Self::Silence,
             GiveUp::Refused(refused) => Self::Refused(refused),
         }
@@ -87,8 +91,8 @@ pub(super) struct Piece {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Judges the root that a reader has just read.
-pub(super) type RootJudge = Box<dyn Fn(&IndexReader) -> Result<(), Error> + Send + Sync>;
+/// Judges the root that a reader has just read, and brings what opens the package.
+pub(super) type RootJudge = Box<dyn Fn(&IndexReader) -> Result<Opening, Error> + Send + Sync>;
 
 /// Finds a package that is here already and has the same frames, catalog and table as the one with this root.
 pub(super) type Twin = Box<dyn Fn(&Root) -> Option<File> + Send + Sync>;
@@ -178,9 +182,9 @@ impl Reception {
             match reader.next() {
                 Step::Done => break,
                 Step::JudgeRoot => {
-                    (self.judge)(&reader).map_err(IndexFailure::Judged)?;
+                    let opening = (self.judge)(&reader).map_err(IndexFailure::Judged)?;
                     twin = reader.root().filter(|_| !self.twin_failed.load(Ordering::Relaxed)).and_then(&self.twin);
-                    reader.accept_root()?;
+                    reader.open_root(&opening)?;
                 }
                 // Everything before the root lies where it lies here.
                 Step::Read { from, to } if twin.is_some() => {
@@ -511,7 +515,11 @@ impl From<ExchangeError> for IndexFailure {
 
 impl From<PackageError> for IndexFailure {
     fn from(error: PackageError) -> Self {
-        Self::Damaged(error)
+        match error {
+            // Fetching it again brings no key.
+            PackageError::Sealed | PackageError::WrongKey => Self::Judged(error.into()),
+            error => Self::Damaged(error),
+        }
     }
 }
 

@@ -5,20 +5,22 @@
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::id::{DistributionId, KeyHash, PackageId};
+use crate::id::{KeyHash, PackageId};
 use crate::node::{RecordBatch, wait};
 use crate::security::{
     DistributorRoot, EnrolAnswer, Envelope, EnvelopeKind, Replacement, ReplacementState, SignedTime,
 };
 use crate::store::{Depot as _, PackageInfo, StandingSlot, Step, TrustedIn};
-use crate::subscriber::deliveries::{Extracted, Held, extracted_key, held_key};
+use crate::subscriber::deliveries::extracted_key;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::report::Enrolment;
-use crate::subscriber::rollback::before_key;
 use crate::subscriber::state::{KnownDistributor, State, known_key, lock};
 use crate::transport::QuicConnection;
+
+/// What the catalog keeps by Distributor and Distribution.
+const BY_DISTRIBUTION: [&str; 6] = ["held", "before", "extracted", "checked", "aside", "fired"];
 
 impl State {
     /// Judges what a Distributor's CA key says about its replacement. What is final takes over at once.
@@ -135,23 +137,13 @@ impl State {
     fn move_records(&self, old: &DistributorRoot, new: &DistributorRoot) -> Result<(), Error> {
         let (from, to) = (old.key_hash(), new.key_hash());
         let mut batch = RecordBatch::default().delete(&known_key(&from));
-        for (key, held) in self.records.list::<Held>(&format!("held/{from}/"))? {
-            if let Some(Ok(id)) = key.rsplit('/').next().map(str::parse::<DistributionId>) {
-                if self.records.get::<Held>(&held_key(&to, &id))?.is_none() {
-                    batch = batch.put(&held_key(&to, &id), &held)?;
-                }
-                batch = batch.delete(&key);
-            }
-        }
-        for (key, before) in self.records.list::<Held>(&format!("before/{from}/"))? {
-            if let Some(Ok(id)) = key.rsplit('/').next().map(str::parse::<DistributionId>) {
-                batch = batch.put(&before_key(&(to, id)), &before)?.delete(&key);
-            }
-        }
-        for (key, extracted) in self.records.list::<Extracted>(&format!("extracted/{from}/"))? {
-            if let Some(Ok(id)) = key.rsplit('/').next().map(str::parse::<DistributionId>) {
-                if self.records.get::<Extracted>(&extracted_key(&to, &id))?.is_none() {
-                    batch = batch.put(&extracted_key(&to, &id), &extracted)?;
+        for kind in BY_DISTRIBUTION {
+            let (before, after) = (format!("{kind}/{from}/"), format!("{kind}/{to}/"));
+            for (key, value) in self.records.list::<serde_json::Value>(&before)? {
+                let moved = format!("{after}{}", key.trim_start_matches(&before));
+                // What is there under the new key already is newer.
+                if self.records.get::<serde_json::Value>(&moved)?.is_none() {
+                    batch = batch.put(&moved, &value)?;
                 }
                 batch = batch.delete(&key);
             }
