@@ -77,6 +77,9 @@ pub struct Limits {
     /// windows, and 16 KiB for each of 3,000 that send at once. Blocks that are read ahead come on top: two of
     /// `block_bytes_max` for each Fetch that is served.
     pub send_budget_bytes: u64,
+    /// Iterations of a key derivation that an imported file may ask for: what programs write is under a million, and
+    /// this many take some ten seconds.
+    pub password_iterations_max: u32,
 }
 
 impl Limits {
@@ -115,6 +118,7 @@ impl Limits {
         handshakes_max: 1024,
         close_reason_chars_max: 300,
         send_budget_bytes: 48 * MIB,
+        password_iterations_max: 10_000_000,
     };
 }
 

@@ -6,6 +6,7 @@ mod firing;
 mod node;
 mod resolve;
 mod security;
+mod sign;
 mod subscriber;
 
 pub(crate) use channel::{
@@ -24,6 +25,7 @@ pub(crate) use security::{
     CertificateExport, CertificateList, CertificateShow, CertificateView, Certificates, InviteCreate, InviteFile,
     RootFile, TokenCreate, TokenView,
 };
+pub(crate) use sign::{CertificateSign, IssuedView, SigningView};
 pub(crate) use subscriber::{
     EnrolledView, Pending, PendingView, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList,
     SubscriberPending, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers, WayUpdate,

@@ -100,7 +100,7 @@ impl State {
     pub(super) fn approve(&self, name: &NodeName, fingerprint: Option<&str>, channels: &[Label]) -> Result<(), Error> {
         let mut named: Vec<_> = self.waiting()?.into_iter().filter(|(_, pending)| pending.name == *name).collect();
         if let Some(fingerprint) = fingerprint {
-            named.retain(|(key, _)| key.fingerprint() == fingerprint);
+            named.retain(|(key, _)| key.has_fingerprint(fingerprint));
         }
         match named.len() {
             0 => return Err(DistributorError::NothingPending(name.clone()).into()),
@@ -112,6 +112,11 @@ impl State {
             self.records.put(&pending_key(&key), &StoredPending { approved: true, ..pending })?;
         }
         Ok(())
+    }
+
+    /// A node that was enrolled otherwise waits no more.
+    pub(super) fn forget_pending(&self, key: &KeyHash) -> Result<(), Error> {
+        Ok(self.records.delete(&pending_key(key))?)
     }
 
     /// Those who wait and are not approved yet.
@@ -131,6 +136,7 @@ impl State {
         let checked = request.check()?;
         let key = checked.key_hash();
         let _one_at_a_time = lock(&self.enrolling);
+        self.refuse_revoked(&key, checked.node())?;
         let known = self.registrations.get(&key).map(|registration| registration.name);
         let answer = if known.as_ref() == Some(checked.node()) {
             // The answer was lost on the way, or the certificates are to be renewed.
@@ -190,7 +196,7 @@ impl State {
     }
 
     /// Registers a node's key, durably. A node of the same name that was registered before is so no more.
-    fn register(&self, checked: &CheckedEnrolment) -> Result<(), Error> {
+    pub(super) fn register(&self, checked: &CheckedEnrolment) -> Result<(), Error> {
         self.ensure_subscriber(checked.node(), &[])?;
         let before = self.key_of_name(checked.node());
         self.registrations.register(Registration {
@@ -211,7 +217,7 @@ impl State {
         Ok(())
     }
 
-    fn issue(&self, checked: &CheckedEnrolment) -> Result<EnrolAnswer, Error> {
+    pub(super) fn issue(&self, checked: &CheckedEnrolment) -> Result<EnrolAnswer, Error> {
         let now = self.now();
         let issue = |usage, spki: &[u8]| -> Result<Certificate, Error> {
             Ok(self.own().authority.issue(&*self.crypto, usage, checked.node(), spki, now)?)

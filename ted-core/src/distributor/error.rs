@@ -75,6 +75,25 @@ pub enum DistributorError {
         /// Why not.
         reason: String,
     },
+    /// Requests that were carried here do not make an enrolment.
+    #[error("the requests cannot be signed: {0}")]
+    Requests(&'static str),
+    /// The requests are of another key than the one that was meant.
+    #[error("the requests are of the key {found}, not of {asked}")]
+    OtherFingerprint {
+        /// What was asked for.
+        asked: String,
+        /// Whose they are.
+        found: String,
+    },
+    /// A revoked key gets no certificate.
+    #[error("the key {fingerprint} of {name} was revoked and gets no certificate any more")]
+    RevokedKey {
+        /// Whose it is.
+        name: NodeName,
+        /// Its short form.
+        fingerprint: String,
+    },
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
@@ -99,6 +118,9 @@ impl Coded for DistributorError {
             Self::ForeignReceipt => "TED-1841",
             Self::NoEndpoint => "TED-1838",
             Self::NotSaved { .. } => "TED-1215",
+            Self::Requests(_) => "TED-1216",
+            Self::OtherFingerprint { .. } => "TED-1217",
+            Self::RevokedKey { .. } => "TED-1220",
             Self::Worker => "TED-1839",
         }
     }

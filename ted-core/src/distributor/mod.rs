@@ -11,6 +11,7 @@ mod release;
 mod report;
 mod resolve;
 mod send;
+mod sign;
 mod source;
 mod standing;
 mod state;
@@ -34,8 +35,8 @@ pub use error::DistributorError;
 pub use events::DistributorEvent;
 pub use report::{
     BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus,
-    FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, Resolving, ResolvingOutcome, ResolvingRow,
-    ResolvingWay, SendOptions, SendPlan, SubscriberStatus,
+    FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, RequestingNode, Resolving, ResolvingOutcome,
+    ResolvingRow, ResolvingWay, SendOptions, SendPlan, SignedNode, SubscriberStatus,
 };
 pub use source::{Exclude, FolderSource, Unreadable};
 

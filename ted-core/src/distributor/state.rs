@@ -26,7 +26,6 @@ pub(super) struct State {
     pub(super) crypto: Arc<dyn Crypto>,
     pub(super) instance: InstanceId,
     own: RwLock<Arc<Own>>,
-    #[expect(dead_code, reason = "what renews certificates while the node runs comes next")]
     pub(super) security: SecurityDir,
     pub(super) registrations: Registrations,
     pub(super) sequences: Sequences,

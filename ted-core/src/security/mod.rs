@@ -9,6 +9,7 @@ mod enrol;
 mod envelope;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod import;
 mod invite;
 mod judge;
 mod keystore;
@@ -30,6 +31,7 @@ pub use crypto::{Crypto, CryptoError, SecretKey, verify_signature};
 pub use csr::CertificateRequest;
 pub use enrol::{CheckedEnrolment, EnrolAnswer, EnrolError, EnrolRequest, TokenProof};
 pub use envelope::{Envelope, EnvelopeBody, EnvelopeError, EnvelopeKind};
+pub use import::{ImportError, ImportedBundle, TlsIdentity};
 pub use invite::{Invite, InviteError, ParentHint};
 pub use judge::{
     Alpn, Facts, FleetRole, FleetTrust, Peer, PeerRole, Refusal, Side, TrustPolicy, fleet_sni, judge_connection,

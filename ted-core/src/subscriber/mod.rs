@@ -1,8 +1,10 @@
 //! The Subscriber: it trusts, enrols, takes offers, receives, verifies, extracts, and says so in receipts.
 
+mod carried;
 mod deliveries;
 mod error;
 mod events;
+mod keys;
 mod offers;
 mod outbox;
 mod peers;
@@ -30,7 +32,9 @@ use crate::security::{AwsLc, Crypto, Invite, Token};
 pub use error::SubscriberError;
 pub use events::SubscriberEvent;
 pub use reference::DistributionRef;
-pub use report::{DistributionRow, DistributorRow, Enrolment, ExtractionRow, SubscriberStatus, TargetRow, VerifyRow};
+pub use report::{
+    CarriedRequest, DistributionRow, DistributorRow, Enrolment, ExtractionRow, SubscriberStatus, TargetRow, VerifyRow,
+};
 pub use targets::{TargetRule, Targets};
 
 use state::State;

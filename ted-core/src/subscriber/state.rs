@@ -53,6 +53,8 @@ pub(super) struct State {
     pub(super) standing: Mutex<HashMap<Key, Standing>>,
     /// What is wrong with the connection to a Distributor.
     pub(super) troubles: Mutex<HashMap<KeyHash, String>>,
+    /// What is wrong with certificates that were carried here.
+    pub(super) carried_troubles: Mutex<HashMap<KeyHash, String>>,
     pub(super) events: EventBus<SubscriberEvent>,
 }
 
@@ -127,6 +129,7 @@ impl State {
             network: Mutex::default(),
             standing: Mutex::default(),
             troubles: Mutex::default(),
+            carried_troubles: Mutex::default(),
             events: EventBus::new(),
             data,
             settings,
