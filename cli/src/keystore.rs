@@ -96,11 +96,25 @@ impl KeystoreImport {
         Ok(Self { files, password, name: args.name.clone() })
     }
 
-    /// The files and the password, zeroed when they are dropped, and the name.
+    /// Its parts, of which the secret ones are zeroed when they are dropped.
     #[must_use]
-    pub fn into_parts(self) -> (Vec<Zeroizing<Vec<u8>>>, Option<Zeroizing<String>>, Option<String>) {
-        (self.files.into_iter().map(Zeroizing::new).collect(), self.password.map(Zeroizing::new), self.name)
+    pub fn into_parts(self) -> ImportParts {
+        ImportParts {
+            files: self.files.into_iter().map(Zeroizing::new).collect(),
+            password: self.password.map(Zeroizing::new),
+            name: self.name,
+        }
     }
+}
+
+/// The parts of a [`KeystoreImport`].
+pub struct ImportParts {
+    /// What the files hold.
+    pub files: Vec<Zeroizing<Vec<u8>>>,
+    /// The password of the key.
+    pub password: Option<Zeroizing<String>>,
+    /// The host that is served; `None` means the node's name.
+    pub name: Option<String>,
 }
 
 /// The first line of a file, without its end: a password or passphrase.

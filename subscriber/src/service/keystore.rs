@@ -2,7 +2,7 @@
 
 use ted_cli::api::Done;
 use ted_cli::error::{ApiError, code};
-use ted_cli::keystore::{EntryView, KeystoreDetail, KeystoreImport, KeystoreView};
+use ted_cli::keystore::{EntryView, ImportParts, KeystoreDetail, KeystoreImport, KeystoreView};
 
 use super::Service;
 
@@ -16,7 +16,7 @@ impl Service {
     }
 
     pub(super) async fn import(&self, request: KeystoreImport) -> Result<KeystoreDetail, ApiError> {
-        let (files, password, name) = request.into_parts();
+        let ImportParts { files, password, name } = request.into_parts();
         let entry = self.subscriber().import_https(files, password, name).await?;
         Ok(KeystoreDetail { entries: vec![EntryView::from(entry)] })
     }
