@@ -185,7 +185,7 @@ impl State {
         let recipient = judge_recipient(subscriber, &registration.name, encryption, now)
             .map_err(|unfit| Withheld::because(subscriber, unfit))?;
         let keys = [*subscriber, KeyHash::of_spki(&recipient.encryption)];
-        if keys.iter().any(|key| self.registrations.is_revoked(key)) {
+        if keys.iter().any(|key| self.is_key_revoked(key)) {
             return Err(why(REVOKED, "its key was revoked"));
         }
         Ok(recipient)

@@ -6,7 +6,7 @@ use crate::distributor::{DistributionSpec, Distributor, SendOptions};
 use crate::name::NodeName;
 use crate::node::Clock;
 use crate::protocol::{Outcome, PartState};
-use crate::security::{AwsLc, Usage};
+use crate::security::{AwsLc, RevocationReason, RevokedKey, Usage};
 use crate::store::Registration;
 
 const NOW: UnixMillis = UnixMillis::from_millis(1_800_000_000_000);
@@ -101,7 +101,8 @@ async fn whoever_cannot_be_granted_is_skipped_with_a_reason_in_the_firing_and_th
     let renamed = world.enrol("renamed.example", other).await;
     let good = world.enrol("good.example", certificate).await;
     let revoked = world.enrol("revoked.example", certificate).await;
-    world.state().registrations.revoke(&revoked, NOW).unwrap();
+    let lost = RevokedKey { key: revoked, serials: vec![], since: NOW, reason: RevocationReason::LOST };
+    world.state().revoke_keys(vec![(lost, None)]).unwrap();
 
     let firing = world.distributor.send(&"all".parse().unwrap(), SendOptions::default()).await.unwrap();
     let report = world.distributor.report(firing).unwrap();
