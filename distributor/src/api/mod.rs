@@ -7,6 +7,7 @@ mod node;
 mod resolve;
 mod rotation;
 mod security;
+mod sign;
 mod subscriber;
 
 pub(crate) use channel::{
@@ -26,6 +27,7 @@ pub(crate) use security::{
     CertificateExport, CertificateList, CertificateShow, CertificateView, Certificates, InviteCreate, InviteFile,
     RootFile, TokenCreate, TokenView,
 };
+pub(crate) use sign::{CertificateSign, IssuedView, SigningView};
 pub(crate) use subscriber::{
     EnrolledView, Pending, PendingView, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList,
     SubscriberPending, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers, WayUpdate,

@@ -21,6 +21,7 @@ mod revoke;
 mod rollback;
 mod rotation;
 mod send;
+mod sign;
 mod source;
 mod standing;
 mod state;
@@ -49,8 +50,8 @@ pub use rekey::RekeyReport;
 pub use replace::{GRACE, ReplacementReport};
 pub use report::{
     BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus,
-    FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, Resolving, ResolvingOutcome, ResolvingRow,
-    ResolvingWay, SendOptions, SendPlan, SubscriberStatus,
+    FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, RequestingNode, Resolving, ResolvingOutcome,
+    ResolvingRow, ResolvingWay, SendOptions, SendPlan, SignedNode, SubscriberStatus,
 };
 pub use revoke::RevokedRow;
 pub use rotation::Renew;

@@ -98,3 +98,6 @@ impl State {
         self.set_newest(distribution, &newest)
     }
 }
+
+#[cfg(test)]
+mod tests;

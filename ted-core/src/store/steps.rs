@@ -80,7 +80,7 @@ pub(crate) mod tests {
             Self { allowed, error, asked: Mutex::new(Vec::new()) }
         }
 
-        pub(in crate::store) fn asked(&self) -> Vec<Step> {
+        pub(crate) fn asked(&self) -> Vec<Step> {
             self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
         }
     }

@@ -68,7 +68,7 @@ impl State {
     }
 
     /// Notes where a Distributor is reached.
-    fn know(&self, fleet: &KeyHash, name: &NodeName, endpoints: &[Endpoint]) -> Result<(), Error> {
+    pub(super) fn know(&self, fleet: &KeyHash, name: &NodeName, endpoints: &[Endpoint]) -> Result<(), Error> {
         let known = KnownDistributor { name: name.clone(), endpoints: endpoints.to_vec() };
         Ok(self.records.put(&known_key(fleet), &known)?)
     }
@@ -171,7 +171,7 @@ impl State {
     }
 
     /// The request, made of this node's keys for that fleet; they are made and kept first where there are none yet.
-    fn make_request(&self, root: &DistributorRoot, token: Option<&Token>) -> Result<EnrolRequest, Error> {
+    pub(super) fn make_request(&self, root: &DistributorRoot, token: Option<&Token>) -> Result<EnrolRequest, Error> {
         let fleet = &root.key_hash();
         let kept = own_keys(&self.security.trust()?.keystore, fleet);
         let is_new = kept.is_none();
