@@ -48,6 +48,20 @@ pub fn write_new(path: &Path, bytes: &[u8], secrecy: Secrecy) -> Result<(), ApiE
     })
 }
 
+/// Writes a file that everybody may read, whole and synced, in the place of an older one.
+///
+/// # Errors
+/// [`code::FILE`]; then the older one is still there.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), ApiError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let beside = path.with_file_name(name);
+    // What a crash left there is overwritten.
+    let _ = std::fs::remove_file(&beside);
+    write_new(&beside, bytes, Secrecy::Public)?;
+    std::fs::rename(&beside, path).map_err(|error| ApiError::new(code::FILE, format!("{}: {error}", path.display())))
+}
+
 /// Reads a text file of at most `bytes_max` bytes that the user named.
 ///
 /// # Errors
@@ -100,6 +114,11 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
         assert_eq!(write_new(&path, b"other", Secrecy::Public).expect_err("it is there").code, code::FILE);
         assert_eq!(check_absent(&path).expect_err("it is there").code, code::FILE);
+        let public = folder.path().join("public.cer");
+        for content in ["one", "two"] {
+            replace(&public, content.as_bytes()).expect("written");
+            assert_eq!(read_text(&public, 5).as_deref(), Ok(content));
+        }
         assert_eq!(read_text(&path, 6).as_deref(), Ok("secret"));
         assert_eq!(read_text(&path, 5).expect_err("too large").code, code::FILE);
         assert_eq!(read_text(&folder.path().join("none"), 5).expect_err("missing").code, code::FILE);

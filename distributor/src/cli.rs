@@ -13,7 +13,7 @@ use ted_cli::generate::GenerateCommand;
 use ted_cli::keystore::KeystoreCommand;
 use ted_cli::package::PackageCommand;
 use ted_cli::units::parse_duration;
-use ted_core::id::FiringId;
+use ted_core::id::{FiringId, Revision};
 use ted_core::model::{CertificateWay, Digest, Endpoint, Priority};
 use ted_core::name::{Label, NodeName};
 
@@ -137,6 +137,14 @@ pub(crate) enum DistributionCommand {
     Build {
         /// Its name.
         name: Label,
+    },
+    /// Make a new revision with the content of an older one that is kept; the source is not built before it changes.
+    Rollback {
+        /// Its name.
+        name: Label,
+        /// The revision to go back to [default: the one before the newest].
+        #[arg(long, value_name = "REVISION", value_parser = parse_revision)]
+        to: Option<Revision>,
     },
     /// List the files of its newest revision.
     Ls {
@@ -431,6 +439,10 @@ impl From<Until> for ted_core::Until {
     }
 }
 
+fn parse_revision(text: &str) -> Result<Revision, String> {
+    text.parse().map(Revision::from_number).map_err(|error| format!("{error}"))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -484,6 +496,12 @@ mod tests {
             "ted-distributor certificate export",
             "ted-distributor certificate show 0a",
             "ted-distributor certificate renew",
+            "ted-distributor certificate replace",
+            "ted-distributor certificate replace --finalize --grace 30d",
+            "ted-distributor certificate replace --cancel",
+            "ted-distributor certificate rekey --name new.example.com",
+            "ted-distributor certificate correct-clock",
+            "ted-distributor distribution rollback site --to 1795338340143",
             "ted-distributor send nightly --wait --until received --timeout 10m --no-build",
             "ted-distributor send nightly --dry-run",
             "ted-distributor cancel 00112233445566778899aabbccddeeff",
@@ -523,6 +541,9 @@ mod tests {
             "ted-distributor send nightly --until received",
             "ted-distributor send nightly --wait --dry-run",
             "ted-distributor cancel xyz",
+            "ted-distributor certificate replace --finalize --cancel",
+            "ted-distributor certificate replace --grace 1d",
+            "ted-distributor distribution rollback site --to newest",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), i32::from(Exit::Usage.number()), "{line}");

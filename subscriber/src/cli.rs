@@ -71,6 +71,18 @@ pub(crate) enum Command {
         #[arg(value_name = "[DISTRIBUTOR/]DISTRIBUTION")]
         distribution: Option<DistributionRef>,
     },
+    /// Go back to the revision before, and stay there until something newer comes or `resume`.
+    Rollback {
+        /// Its name, or DISTRIBUTOR/NAME.
+        #[arg(value_name = "[DISTRIBUTOR/]DISTRIBUTION")]
+        distribution: DistributionRef,
+    },
+    /// End a rollback: take what is offered again.
+    Resume {
+        /// Its name, or DISTRIBUTOR/NAME.
+        #[arg(value_name = "[DISTRIBUTOR/]DISTRIBUTION")]
+        distribution: DistributionRef,
+    },
     /// Check the packages and the extracted files of one Distribution, or of all. A damaged package is set aside, and the
     /// Channel's next firing brings what lacks.
     Verify {

@@ -20,8 +20,9 @@ use ted_core::store::NodeRole;
 use ted_core::subscriber::granted_key;
 
 use crate::api::{
-    DistributionExtract, DistributionVerify, DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest,
-    DistributorTrust, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
+    DistributionExtract, DistributionResume, DistributionRollback, DistributionVerify, DistributorEnrol,
+    DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust, NodeDoctor, NodeJoin, NodeRename,
+    NodeStatus, TargetList, TargetSet, TargetUnset,
 };
 use crate::cli::{Cli, Command, EnrolArgs, JoinArgs, RequestArgs, TargetCommand};
 use crate::service::{Service, Settings};
@@ -81,6 +82,14 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Target(command) => target(&context, command).await,
         Command::Extract { distribution } => extract(&context, distribution).await,
         Command::Verify { distribution, repair } => verify(&context, distribution, repair).await,
+        Command::Rollback { distribution } => {
+            let back = context.long(&DistributionRollback { distribution }).await?;
+            output::print(context.format, &back)
+        }
+        Command::Resume { distribution } => {
+            let sentence = format!("{distribution} takes what is offered next");
+            context.done(&DistributionResume { distribution }, &sentence).await
+        }
         Command::Doctor => doctor(&context).await,
         Command::Events { follow } => watch::events(&context.daemon().await?, follow, format).await,
         Command::Package(_) | Command::Generate(_) => Ok(()),

@@ -182,9 +182,14 @@ async fn a_rollback_at_the_distributor_is_a_new_revision_that_stays_until_the_so
     assert!(sent <= 64 * 1024, "{sent} bytes: the Subscriber had the frames still");
     let target = world.target_of("one.example").join("file-05");
     assert_eq!(fs::read(&target).expect("read"), kept);
+    // New keys change nothing about it.
+    world.distributor.rekey(None).await.expect("rekeyed");
     let unchanged = world.distributor.build(&label(DISTRIBUTION)).await.expect("looked");
     assert!(matches!(unchanged, BuildOutcome::Unchanged(_)), "{unchanged:?}");
 
+    let mut events = world.distributor.events();
+    subscriber.trust(&world.distributor.certificate_pem()).await.expect("resolved");
+    connected(&mut events, "one.example").await;
     fs::write(world.source.join("file-05"), "mended\n").expect("written");
     world.deliver().await;
     world.assert_equal("one.example");

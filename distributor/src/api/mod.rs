@@ -22,7 +22,10 @@ pub(crate) use firing::{
 };
 pub(crate) use node::{DaemonView, NodeDoctor, NodeStatus, NodeView, StatusView};
 pub(crate) use resolve::{CertificateNeeded, CertificateResolve, NeededView, PairView, ResolvingView};
-pub(crate) use rotation::CertificateRenew;
+pub(crate) use rotation::{
+    CertificateCancel, CertificateCorrectClock, CertificateFinalize, CertificateRekey, CertificateRenew,
+    CertificateReplace, ClockView, DistributionRollback, RekeyView, Renewed, ReplacementView,
+};
 pub(crate) use security::{
     CertificateExport, CertificateList, CertificateShow, CertificateView, Certificates, InviteCreate, InviteFile,
     RootFile, TokenCreate, TokenView,

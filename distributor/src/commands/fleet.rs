@@ -7,8 +7,9 @@ use ted_cli::package;
 use super::{Context, resolve};
 use crate::api::{
     ChannelCreate, ChannelDelete, ChannelList, ChannelShow, ChannelUpdate, DistributionBuild, DistributionCreate,
-    DistributionDelete, DistributionList, DistributionShow, DistributionUpdate, SubscriberApprove, SubscriberCreate,
-    SubscriberDelete, SubscriberList, SubscriberPending, SubscriberShow, SubscriberUpdate, WayUpdate,
+    DistributionDelete, DistributionList, DistributionRollback, DistributionShow, DistributionUpdate,
+    SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList, SubscriberPending, SubscriberShow,
+    SubscriberUpdate, WayUpdate,
 };
 use crate::cli::{ChannelCommand, DistributionCommand, SubscriberCommand};
 use ted_core::distributor::own_key;
@@ -44,6 +45,7 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
             };
             context.answer(&request).await
         }
+        DistributionCommand::Rollback { name, to } => context.answer(&DistributionRollback { name, to }).await,
         DistributionCommand::List => context.answer(&DistributionList {}).await,
         DistributionCommand::Show { name } => context.answer(&DistributionShow { name }).await,
         DistributionCommand::Delete { name } => {

@@ -45,7 +45,23 @@ pub(crate) struct TargetUnset {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct TargetList {}
 
+/// Goes back to the revision before the newest.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DistributionRollback {
+    pub(crate) distribution: DistributionRef,
+}
+
+/// Ends a rollback.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DistributionResume {
+    pub(crate) distribution: DistributionRef,
+}
+
 ted_cli::operations! {
+    DistributionRollback => "distribution/rollback" -> Extracted,
+    DistributionResume => "distribution/resume" -> Done,
     DistributionExtract => "distribution/extract" -> Extracted,
     DistributionVerify => "distribution/verify" -> Verified,
     TargetSet => "target/set" -> Done,

@@ -5,8 +5,8 @@ mod distributor;
 mod node;
 
 pub(crate) use distribution::{
-    DistributionExtract, DistributionVerify, DistributionView, Extracted, ExtractedView, PlaceView, TargetList,
-    TargetSet, TargetUnset, Targets, Verified, VerifiedView,
+    DistributionExtract, DistributionResume, DistributionRollback, DistributionVerify, DistributionView, Extracted,
+    ExtractedView, PlaceView, TargetList, TargetSet, TargetUnset, Targets, Verified, VerifiedView,
 };
 pub(crate) use distributor::{
     DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust, DistributorView,

@@ -7,14 +7,24 @@ use ted_core::subscriber::{DistributionRow, ExtractionRow, TargetRow, TargetRule
 
 use super::Service;
 use crate::api::{
-    DistributionExtract, DistributionVerify, DistributionView, Extracted, ExtractedView, PlaceView, TargetSet,
-    TargetUnset, Targets, Verified, VerifiedView,
+    DistributionExtract, DistributionResume, DistributionRollback, DistributionVerify, DistributionView, Extracted,
+    ExtractedView, PlaceView, TargetSet, TargetUnset, Targets, Verified, VerifiedView,
 };
 
 impl Service {
     pub(super) async fn extract(&self, request: DistributionExtract) -> Result<Extracted, ApiError> {
         let rows = self.subscriber().extract(request.distribution.as_ref()).await?;
         Ok(Extracted { extracted: rows.into_iter().map(Into::into).collect() })
+    }
+
+    pub(super) async fn rollback(&self, request: DistributionRollback) -> Result<Extracted, ApiError> {
+        let row = self.subscriber().rollback(&request.distribution).await?;
+        Ok(Extracted { extracted: vec![row.into()] })
+    }
+
+    pub(super) async fn resume(&self, request: DistributionResume) -> Result<Done, ApiError> {
+        self.subscriber().resume(&request.distribution).await?;
+        Ok(Done {})
     }
 
     pub(super) async fn verify(&self, request: DistributionVerify) -> Result<Verified, ApiError> {

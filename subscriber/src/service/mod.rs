@@ -27,8 +27,9 @@ use ted_core::{Error, Subscriber};
 use tokio::sync::broadcast;
 
 use crate::api::{
-    DistributionExtract, DistributionVerify, DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest,
-    DistributorTrust, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
+    DistributionExtract, DistributionResume, DistributionRollback, DistributionVerify, DistributorEnrol,
+    DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust, NodeDoctor, NodeJoin, NodeRename,
+    NodeStatus, TargetList, TargetSet, TargetUnset,
 };
 use crate::config::{Config, LinkRule};
 
@@ -126,6 +127,8 @@ impl Api for Service {
             DistributorRequest::NAME => handle(body, |it| self.request(it)).await,
             DistributorIssued::NAME => handle(body, |it| self.take_issued(it)).await,
             DistributionExtract::NAME => handle(body, |it| self.extract(it)).await,
+            DistributionRollback::NAME => handle(body, |it| self.rollback(it)).await,
+            DistributionResume::NAME => handle(body, |it| self.resume(it)).await,
             DistributionVerify::NAME => handle(body, |it| self.verify(it)).await,
             TargetSet::NAME => handle(body, |it| self.set_target(it)).await,
             TargetUnset::NAME => handle(body, |it| self.unset_target(it)).await,

@@ -39,7 +39,7 @@ impl State {
     pub(super) fn resolve(&self, way: &ResolvingWay, names: &[NodeName]) -> Result<Resolving, Error> {
         let subscribers = self.to_resolve(names)?;
         let root = self.own().authority.root().clone();
-        let pem = root.certificate().pem();
+        let pem = self.root_file().pem();
         let rows = match way {
             ResolvingWay::Look => {
                 let row = |subscriber: &Subscriber| self.row(subscriber, ResolvingOutcome::Waiting);

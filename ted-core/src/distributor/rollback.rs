@@ -9,7 +9,7 @@ use crate::distributor::events::DistributorEvent;
 use crate::distributor::report::BuiltRevision;
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
-use crate::id::{PackageId, Revision};
+use crate::id::Revision;
 use crate::model::Distribution;
 use crate::name::Label;
 use crate::node::{keep_newest, wait};
@@ -21,9 +21,8 @@ use crate::store::{Depot as _, PackageInfo, PackagePlace};
 struct RolledBack {
     /// The revision that was made.
     made: Revision,
-    /// The package that was gone back from.
-    #[serde(with = "crate::node::as_text")]
-    from: PackageId,
+    /// The revision that was gone back from.
+    from: Revision,
 }
 
 impl State {
@@ -48,7 +47,7 @@ impl State {
             entries: sizes.len() as u64,
             skipped: vec![],
         };
-        self.records.put(&rolled_back_key(&distribution), &RolledBack { made: revision, from: newest.package })?;
+        self.records.put(&rolled_back_key(&distribution), &RolledBack { made: revision, from: newest.revision })?;
         self.set_newest(&distribution, &built)?;
         keep_newest(&self.depot, &distribution.id, REVISIONS_KEPT)?;
         self.forget_grants()?;
@@ -90,8 +89,10 @@ impl State {
         let Some(rolled_back) = rolled_back.filter(|rolled_back| rolled_back.made == newest.revision) else {
             return Ok(false);
         };
-        let from = self.open_own(rolled_back.from);
-        Ok(from.is_ok_and(|(index, _)| same_but_content(index.catalog(), entries)))
+        let of_revision =
+            |info: &PackageInfo| (info.root.distribution, info.root.revision) == (distribution.id, rolled_back.from);
+        let Some(from) = wait(self.depot.list())?.into_iter().find(of_revision) else { return Ok(false) };
+        Ok(self.open_own(from.id).is_ok_and(|(index, _)| same_but_content(index.catalog(), entries)))
     }
 }
 

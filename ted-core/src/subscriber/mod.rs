@@ -56,7 +56,7 @@ use state::State;
 use verify::Mend;
 
 /// What a Subscriber is told when it is opened.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     pub(crate) name: Option<NodeName>,
@@ -66,6 +66,9 @@ pub(crate) struct Settings {
     pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) silence: Silence,
     pub(crate) scrub: ScrubSettings,
+    /// Asked before each step of a change, so that tests can stop it there.
+    #[cfg(test)]
+    pub(crate) steps: Option<Arc<dyn crate::store::Steps>>,
 }
 
 /// Opens a [`Subscriber`].
@@ -202,6 +205,8 @@ impl Subscriber {
             threads: None,
             silence: Silence::default(),
             scrub: ScrubSettings::default(),
+            #[cfg(test)]
+            steps: None,
         };
         SubscriberBuilder { settings, clock: Arc::new(SystemClock), crypto: Arc::new(AwsLc) }
     }

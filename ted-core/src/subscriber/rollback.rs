@@ -15,7 +15,7 @@ use crate::subscriber::report::ExtractionRow;
 use crate::subscriber::state::{Key, State, lock};
 
 /// The code of an offer of what was gone back from.
-const PINNED: &str = "TED-1883";
+pub(super) const PINNED: &str = "TED-1883";
 
 impl State {
     /// Extracts the revision before the newest again, lowers the floor to it, and takes nothing up to the newest.

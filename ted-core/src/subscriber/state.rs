@@ -119,6 +119,11 @@ impl State {
         let data = open_data(&settings)?;
         let open = if data.security().exists() { SecurityDir::open } else { SecurityDir::create };
         let security = open(&data.security(), NodeRole::Subscriber)?;
+        #[cfg(test)]
+        let security = match &settings.steps {
+            Some(steps) => security.with_steps(steps.clone()),
+            None => security,
+        };
         let records = Records::new(Arc::new(SledCatalog::open(&data.catalog())?));
         let name = node_name(&settings, &records)?;
         let mut instance = [0; 16];

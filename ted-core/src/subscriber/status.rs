@@ -14,7 +14,7 @@ use crate::subscriber::deliveries::{Extracted, Held, Job, extracted_key, held_ke
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::report::{DistributionRow, DistributorRow, ExtractionRow, SubscriberStatus, TargetRow};
-use crate::subscriber::rollback::before_key;
+use crate::subscriber::rollback::{PINNED, before_key};
 use crate::subscriber::scrub::checked_key;
 use crate::subscriber::state::{Key, KnownDistributor, State, known_key, lock};
 use crate::subscriber::targets::{TargetRule, check_target};
@@ -85,6 +85,8 @@ impl State {
                 (_, Some(_)) => Some(Stage::Verified),
                 _ => None,
             };
+            let pinned = self.pinned_at(&key);
+            let rolled_back = pinned.map(|to| format!("{PINNED}: rolled back here to {to}, until `resume`"));
             rows.push(DistributionRow {
                 distributor: self.distributor_name(&fleet),
                 distribution: self.known_label(&fleet, &distribution),
@@ -97,8 +99,8 @@ impl State {
                 bytes: standing.bytes.max(known_bytes),
                 bytes_total: standing.bytes_total.max(known_bytes),
                 target: target.and_then(Result::ok).map(|(target, _)| target),
-                rolled_back_to: self.pinned_at(&key),
-                trouble: standing.trouble.or_else(|| aside.as_ref().map(SetAside::trouble)).or(refused),
+                rolled_back_to: pinned,
+                trouble: standing.trouble.or_else(|| aside.as_ref().map(SetAside::trouble)).or(rolled_back).or(refused),
                 checked: self.checked(&key)?,
                 at: standing.at.or_else(|| extracted.map(|extracted| extracted.at)),
             });

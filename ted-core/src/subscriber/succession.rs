@@ -59,7 +59,7 @@ impl State {
 
     /// Prepares for a certificate that is to take over: what was accepted and revoked under the old one counts, this
     /// node's keys are known there, and it is dialled at the same endpoints.
-    fn adopt(self: &Arc<Self>, old: &KeyHash, new: &DistributorRoot) -> Result<(), Error> {
+    pub(super) fn adopt(self: &Arc<Self>, old: &KeyHash, new: &DistributorRoot) -> Result<(), Error> {
         let fleet = new.key_hash();
         self.floors.carry_over(old, &fleet)?;
         self.revocations.carry_over(old, &fleet)?;
@@ -262,3 +262,6 @@ impl DistributionRef {
         Some(Self::new(Some(to.clone()), self.name().clone()))
     }
 }
+
+#[cfg(test)]
+mod tests;
