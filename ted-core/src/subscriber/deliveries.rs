@@ -126,7 +126,7 @@ impl State {
                 let state = self.clone();
                 // It keeps what arrived; what is right of it counts when it is sent again.
                 let put_away = move || part.map(PartFile::set_corrupt).transpose().map(|_| ());
-                let telling = move || state.tell_damage(key, &damage, put_away);
+                let telling = move || state.give_up(key, &damage, put_away);
                 if let Ok(Err(error)) = tokio::task::spawn_blocking(telling).await {
                     tracing::error!(code = error.code(), %error, "a damaged package cannot be set aside");
                 }
