@@ -1,5 +1,6 @@
 //! The Distributor: it builds revisions, states what is current, offers, serves, enrols, and collects receipts.
 
+mod backup;
 mod build;
 mod certificates;
 mod enrol;

@@ -9,6 +9,7 @@ mod links;
 mod names;
 mod packages;
 mod records;
+mod restored;
 mod serve;
 
 pub use clock::{Clock, SystemClock};
@@ -20,4 +21,5 @@ pub(crate) use links::{Links, is_spare};
 pub(crate) use names::{label_of_id, name_of_key};
 pub(crate) use packages::{judge_signature, keep_newest, open_package, wait};
 pub(crate) use records::{RecordBatch, Records};
+pub use restored::Restored;
 pub(crate) use serve::{Answering, Content, Reply, serve};

@@ -1,5 +1,6 @@
 //! The Subscriber: it trusts, enrols, takes offers, receives, verifies, extracts, and says so in receipts.
 
+mod backup;
 mod carried;
 mod deliveries;
 mod error;
