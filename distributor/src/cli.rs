@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ted_cli::backup::{BackupArgs, RestoreArgs};
 use ted_cli::common::CommonArgs;
 use ted_cli::exit::Exit;
 use ted_cli::generate::GenerateCommand;
@@ -66,6 +67,10 @@ pub(crate) enum Command {
         /// The firing's id, as `send` and `status` print it.
         firing: FiringId,
     },
+    /// Write this node's whole security state into one encrypted file; the daemon may run.
+    Backup(BackupArgs),
+    /// Put the security state of a backup back; no daemon may run.
+    Restore(RestoreArgs),
     /// Print what happens, one event a line.
     Events {
         /// Go on until the daemon ends or Ctrl-C; without it, only the next event is printed.
@@ -81,9 +86,10 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
-    /// The node name: a DNS name, or an IP address where no DNS name resolves. Taken as it is, never looked up.
+    /// The node name, a DNS name or an IP address, taken as it is and never looked up [default: this machine's full DNS
+    /// name if it resolves, else its IP address].
     #[arg(long)]
-    pub(crate) name: NodeName,
+    pub(crate) name: Option<NodeName>,
     /// The UDP address to listen on [default: 0.0.0.0:1229].
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<SocketAddr>,
@@ -450,6 +456,7 @@ mod tests {
     fn the_documented_command_lines_are_understood() {
         for line in [
             "ted-distributor init --name dist.example.com --listen 0.0.0.0:1229 --advertise dist.example.com:1229",
+            "ted-distributor init",
             "ted-distributor --data-dir /d --config /c --json -vv run",
             "ted-distributor status --watch --data-dir /d",
             "ted-distributor doctor --json",
@@ -489,6 +496,8 @@ mod tests {
             "ted-distributor cancel 00112233445566778899aabbccddeeff",
             "ted-distributor events -f",
             "ted-distributor package verify distfile.ted --certificate d.cer",
+            "ted-distributor backup /safe/keys.age --passphrase-file p",
+            "ted-distributor restore /safe/keys.age --force",
             "ted-distributor completions bash",
             "ted-distributor man /tmp/man",
         ] {
@@ -501,7 +510,6 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_a_usage_error() {
         for line in [
-            "ted-distributor init",
             "ted-distributor init --name a..b",
             "ted-distributor distribution create a/b --source /srv",
             "ted-distributor distribution create site",

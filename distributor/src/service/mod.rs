@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use ted_cli::api::{Api, Operation, handle};
+use ted_cli::backup::NodeBackup;
 use ted_cli::error::{ApiError, code};
 use ted_cli::keystore::{KeystoreImport, KeystoreList, KeystoreRemove, KeystoreShow};
 use ted_core::id::UnixMillis;
@@ -84,7 +85,8 @@ impl Service {
             let remedy = format!("Change {} and restart the daemon, or name another `--data-dir`.", file.display());
             return Err(ApiError::new(code::STATE, message).with_remedy(remedy));
         }
-        let distributor = builder(&settings)?.name(args.name).open().await?;
+        let name = args.name.map_or_else(ted_cli::host::default_name, Ok)?;
+        let distributor = builder(&settings)?.name(name).open().await?;
         if !file.exists() {
             ted_cli::config::write_new(&file, &settings.config)?;
         }
@@ -150,6 +152,7 @@ impl Api for Service {
     async fn call(&self, operation: &str, body: Value) -> Result<Value, ApiError> {
         match operation {
             NodeStatus::NAME => handle(body, |_: NodeStatus| self.status()).await,
+            NodeBackup::NAME => handle(body, |it| self.back_up(it)).await,
             NodeDoctor::NAME => handle(body, |_: NodeDoctor| self.diagnose()).await,
             ChannelSend::NAME => handle(body, |it| self.send(it)).await,
             FiringWait::NAME => handle(body, |it| self.wait(it)).await,

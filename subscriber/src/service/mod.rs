@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use ted_cli::api::{self, Api, Operation, handle};
+use ted_cli::backup::NodeBackup;
 use ted_cli::error::ApiError;
 use ted_cli::keystore::{KeystoreImport, KeystoreList, KeystoreRemove, KeystoreShow};
 use ted_core::extract::Links;
@@ -115,6 +116,7 @@ impl Api for Service {
             NodeJoin::NAME => handle(body, |it| self.join(it)).await,
             NodeRename::NAME => handle(body, |it| self.rename(it)).await,
             NodeStatus::NAME => handle(body, |_: NodeStatus| self.status()).await,
+            NodeBackup::NAME => handle(body, |it| self.back_up(it)).await,
             NodeDoctor::NAME => handle(body, |_: NodeDoctor| self.diagnose()).await,
             DistributorTrust::NAME => handle(body, |it| self.trust(it)).await,
             DistributorEnrol::NAME => handle(body, |it| self.enrol(it)).await,

@@ -190,16 +190,7 @@ impl State {
         for (key, _) in self.records.list::<serde_json::Value>("fleet/")? {
             batch = batch.delete(&key);
         }
-        for distribution in changed.distributions() {
-            batch = batch.put(&format!("fleet/distribution/{}", distribution.id), distribution)?;
-        }
-        for channel in changed.channels() {
-            batch = batch.put(&format!("fleet/channel/{}", channel.name), channel)?;
-        }
-        for subscriber in changed.subscribers() {
-            batch = batch.put(&format!("fleet/subscriber/{}", subscriber.name), subscriber)?;
-        }
-        self.records.apply(batch)?;
+        self.records.apply(put_fleet(batch, &changed)?)?;
         *fleet = changed;
         self.export_fleet(&fleet)?;
         Ok(result)
@@ -211,7 +202,21 @@ impl State {
     }
 }
 
-fn load_fleet(records: &Records) -> Result<Fleet, Error> {
+/// The records that a fleet is kept in.
+pub(super) fn put_fleet(mut batch: RecordBatch, fleet: &Fleet) -> Result<RecordBatch, Error> {
+    for distribution in fleet.distributions() {
+        batch = batch.put(&format!("fleet/distribution/{}", distribution.id), distribution)?;
+    }
+    for channel in fleet.channels() {
+        batch = batch.put(&format!("fleet/channel/{}", channel.name), channel)?;
+    }
+    for subscriber in fleet.subscribers() {
+        batch = batch.put(&format!("fleet/subscriber/{}", subscriber.name), subscriber)?;
+    }
+    Ok(batch)
+}
+
+pub(super) fn load_fleet(records: &Records) -> Result<Fleet, Error> {
     let values = |rows: Vec<(String, _)>| rows.into_iter().map(|(_, value)| value).collect();
     let distributions: Vec<Distribution> = values(records.list("fleet/distribution/")?);
     let channels: Vec<Channel> = records.list("fleet/channel/")?.into_iter().map(|(_, value)| value).collect();

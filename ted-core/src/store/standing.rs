@@ -239,6 +239,19 @@ impl Revocations {
         })
     }
 
+    /// Takes over everything that `other` knows and this does not.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn take_over(&self, other: &Self) -> Result<(), StateError> {
+        let known = other.0.state().clone();
+        self.0.change(|revoked| {
+            for (key, revocation) in known {
+                revoked.entry(key).or_insert(revocation);
+            }
+        })
+    }
+
     fn insert(&self, fleet: &KeyHash, new: Vec<(RevokedKey, Option<NodeName>, u16)>) -> Result<(), StateError> {
         if new.is_empty() {
             return Ok(());
