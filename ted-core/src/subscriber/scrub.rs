@@ -254,3 +254,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
 pub(super) fn checked_key((fleet, distribution): &Key) -> String {
     format!("checked/{fleet}/{distribution}")
 }
+
+#[cfg(test)]
+mod tests;
