@@ -34,7 +34,8 @@ async fn a_revocation_reaches_who_is_connected_at_once_and_who_was_away_when_it_
     let sequence = acknowledged(&mut at_distributor, "near.example").await;
     event("the list to be in force", &mut at_near, |event| match event {
         SubscriberEvent::EnvelopeAccepted { kind, sequence: accepted, .. } => {
-            Some(assert_eq!((kind.as_str(), accepted), (LIST, sequence)))
+            assert_eq!((kind.as_str(), accepted), (LIST, sequence));
+            Some(())
         }
         _ => None,
     })

@@ -62,6 +62,9 @@ pub(crate) enum Command {
     /// Where Distributions are extracted to.
     #[command(subcommand)]
     Target(TargetCommand),
+    /// What is set at this node, and by whom.
+    #[command(subcommand)]
+    Configuration(ConfigurationCommand),
     /// Extract what was received: one Distribution, or all.
     Extract {
         /// Its name, or DISTRIBUTOR/NAME.
@@ -133,6 +136,12 @@ pub(crate) enum KeystoreCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum ConfigurationCommand {
+    /// Show the settings in force, each with who says so.
+    Show,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum TargetCommand {
     /// Extract a Distribution to this folder from now on; files at another place stay there.
     Set {
@@ -189,6 +198,7 @@ mod tests {
             "ted-subscriber target set site=/srv/www",
             "ted-subscriber target list",
             "ted-subscriber target unset dist.example.com/site",
+            "ted-subscriber configuration show",
             "ted-subscriber extract",
             "ted-subscriber extract dist.example.com/site",
             "ted-subscriber verify site",

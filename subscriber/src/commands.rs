@@ -16,10 +16,10 @@ use ted_core::security::Invite;
 use ted_core::store::NodeRole;
 
 use crate::api::{
-    DistributionExtract, DistributionVerify, DistributorEnrol, DistributorLeave, DistributorTrust, KeystoreList,
-    KeystoreShow, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
+    ConfigurationShow, DistributionExtract, DistributionVerify, DistributorEnrol, DistributorLeave, DistributorTrust,
+    KeystoreList, KeystoreShow, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
 };
-use crate::cli::{Cli, Command, JoinArgs, KeystoreCommand, TargetCommand};
+use crate::cli::{Cli, Command, ConfigurationCommand, JoinArgs, KeystoreCommand, TargetCommand};
 use crate::service::{Service, Settings};
 use ted_core::DistributionRef;
 
@@ -63,6 +63,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Keystore(KeystoreCommand::List) => context.answer(&KeystoreList {}).await,
         Command::Keystore(KeystoreCommand::Show { distributor }) => context.answer(&KeystoreShow { distributor }).await,
         Command::Target(command) => target(&context, command).await,
+        Command::Configuration(ConfigurationCommand::Show) => context.answer(&ConfigurationShow {}).await,
         Command::Extract { distribution } => extract(&context, distribution).await,
         Command::Verify { distribution } => verify(&context, distribution).await,
         Command::Doctor => doctor(&context).await,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use ted_cli::config::{ConnectionTimeout, Kind};
+use ted_core::model::Settings;
 use ted_core::name::NodeName;
 
 use ted_core::DistributionRef;
@@ -32,6 +33,8 @@ pub(crate) struct Config {
     /// Threads that verify and extract; `None` means one for each processor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) parallelism: Option<NonZeroU16>,
+    /// What a Distributor may set too, and this node sets itself.
+    pub(crate) settings: Settings,
 }
 
 impl ted_cli::config::Config for Config {
@@ -43,6 +46,7 @@ impl ted_cli::config::Config for Config {
         ("links", Kind::Text),
         ("connection_timeout_s", Kind::Number),
         ("parallelism", Kind::Number),
+        ("settings", Kind::Map),
     ];
 }
 
@@ -101,6 +105,7 @@ mod tests {
             ("connection_timeout_s = 0\n", "line 1, key `connection_timeout_s`"),
             ("parallelism = 0\n", "line 1, key `parallelism`"),
             ("targets_allow = [\"srv\"]\n", "line 1, key `targets_allow`"),
+            ("[settings]\n\"scrub.interval\" = \"weekly\"\n", "line 1"),
         ] {
             std::fs::write(&path, text).expect("written");
             let error = ted_cli::config::load::<Config>(Some(&path), &path).expect_err(text);

@@ -8,6 +8,8 @@ use ted_cli::units::Time;
 use ted_core::model::Endpoint;
 use ted_core::name::{Label, NodeName};
 
+use super::RevokedView;
+
 /// Makes what a node needs to join: declares it as a Subscriber of `channels` and makes a one-time token for it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -128,6 +130,8 @@ impl Render for CertificateView {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Certificates {
     pub(crate) certificates: Vec<CertificateView>,
+    /// Keys that were revoked, the latest first.
+    pub(crate) revoked: Vec<RevokedView>,
 }
 
 impl Render for Certificates {
@@ -149,5 +153,9 @@ impl Render for Certificates {
             ]
         });
         out.table(&columns, rows, "no certificates");
+        if !self.revoked.is_empty() {
+            out.gap();
+            super::policy::revoked_table(&self.revoked, out);
+        }
     }
 }

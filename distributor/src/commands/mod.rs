@@ -2,6 +2,7 @@
 
 mod fleet;
 mod node;
+mod policy;
 mod rotation;
 mod security;
 mod send;

@@ -6,6 +6,7 @@ mod events;
 mod firing;
 mod fleet;
 mod node;
+mod policy;
 mod rotation;
 mod security;
 
@@ -128,7 +129,7 @@ impl Service {
             SubscriberDelete::NAME => handle(body, |it| self.delete_subscriber(it)).await,
             SubscriberPending::NAME => handle(body, |_: SubscriberPending| self.list_pending()).await,
             SubscriberApprove::NAME => handle(body, |it| self.approve(it)).await,
-            _ => self.rotation_operation(operation, body).await,
+            _ => self.policy_operation(operation, body).await,
         }
     }
 }

@@ -84,7 +84,7 @@ impl State {
         channels: Vec<Label>,
     ) -> Result<(), Error> {
         self.change_fleet(|fleet| {
-            fleet.create_subscriber(Subscriber { name: name.clone(), endpoints })?;
+            fleet.create_subscriber(Subscriber { endpoints, ..Subscriber::new(name.clone()) })?;
             for channel in channels {
                 fleet.add_to_channel(&channel, &name)?;
             }
@@ -93,7 +93,12 @@ impl State {
     }
 
     pub(super) fn update_subscriber(&self, name: NodeName, endpoints: Vec<Endpoint>) -> Result<(), Error> {
-        self.change_fleet(|fleet| Ok(fleet.update_subscriber(Subscriber { name, endpoints })?))
+        self.change_fleet(|fleet| {
+            let subscriber = fleet.subscriber(&name)?.clone();
+            Ok(fleet.update_subscriber(Subscriber { endpoints, ..subscriber })?)
+        })?;
+        // It may be somebody's parent.
+        self.announce_configuration()
     }
 
     /// Declares a Subscriber unless it is there, and puts it into Channels.

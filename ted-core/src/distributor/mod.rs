@@ -2,6 +2,7 @@
 
 mod announce;
 mod build;
+mod configure;
 mod enrol;
 mod error;
 mod events;
@@ -32,6 +33,7 @@ use crate::node::{Clock, Events, SystemClock};
 use crate::protocol::{Silence, Until};
 use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
+pub use configure::{SettingChanges, SubscriberSettings};
 pub use error::DistributorError;
 pub use events::DistributorEvent;
 pub use report::{

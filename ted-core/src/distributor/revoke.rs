@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::distributor::Distributor;
 use crate::distributor::announce::{Address, slot};
 use crate::distributor::error::DistributorError;
+use crate::distributor::rotation::Renew;
 use crate::distributor::state::State;
 use crate::error::Error;
 use crate::id::{KeyHash, UnixMillis};
@@ -23,11 +24,14 @@ impl State {
         let fleet = self.own().authority.root().key_hash();
         let revoked: Vec<KeyHash> = keys.iter().map(|(revoked, _)| revoked.key).collect();
         let pages = self.revocations.revoke(&fleet, keys)?.ok_or(DistributorError::TooManyRevoked)?;
+        self.replace_revoked()?;
         self.judge_all_again();
         for key in &revoked {
             self.change_firings_now(|firing, _| firing.remove(key))?;
         }
-        self.issue_revocations(&pages)
+        self.issue_revocations(&pages)?;
+        // What a revoked key signed counts no more.
+        self.announce_configuration()
     }
 
     /// Signs pages of the list anew, and has them stand.
@@ -92,7 +96,27 @@ impl State {
             .filter(|slot| (slot.fleet, slot.kind) == (fleet, EnvelopeKind::REVOCATION_LIST))
             .map(|slot| slot.page)
             .collect();
-        self.issue_revocations(&pages)
+        self.issue_revocations(&pages)?;
+        if due.iter().any(|slot| (slot.fleet, slot.kind) == (fleet, EnvelopeKind::CONFIGURATION)) {
+            self.announce_configuration()?;
+        }
+        Ok(())
+    }
+
+    /// Issues anew what this node uses itself, where the key of it was revoked.
+    pub(super) fn replace_revoked(&self) -> Result<(), Error> {
+        let own = self.own();
+        for certificate in [&own.signing.certificate, &own.tls.certificate] {
+            if self.is_key_revoked(&certificate.key_hash()) {
+                self.renew(Renew::One(certificate.usage()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether any key was revoked in this Distributor's fleet.
+    pub(super) fn has_revoked(&self) -> bool {
+        self.revocations.count(&self.own().authority.root().key_hash()) > 0
     }
 
     /// Whether a key was revoked in this Distributor's fleet.

@@ -116,6 +116,7 @@ fn distribution_fields(old: &Distribution, new: &Distribution) -> Vec<String> {
 fn subscriber_fields(old: &Subscriber, new: &Subscriber) -> Vec<String> {
     let mut fields = Vec::new();
     push_value(&mut fields, "endpoints", &list(&old.endpoints), &list(&new.endpoints));
+    push_value(&mut fields, "settings", &old.settings, &new.settings);
     fields
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::DistributionId;
-use crate::model::{Channel, Digest, Distribution, Endpoint, Fleet, FleetError, Priority, Subscriber};
+use crate::model::{Channel, Digest, Distribution, Endpoint, Fleet, FleetError, Priority, Settings, Subscriber};
 use crate::name::{Label, NodeName};
 
 const HEADER: &str =
@@ -16,6 +16,7 @@ impl Fleet {
     /// [`FleetError::Unwritable`] when TOML cannot say it.
     pub fn to_toml(&self) -> Result<String, FleetError> {
         let file = FleetFile {
+            settings: self.settings().clone(),
             distribution: self.distributions().map(DistributionFile::from).collect(),
             channel: self.channels().map(ChannelFile::from).collect(),
             subscriber: self.subscribers().map(SubscriberFile::from).collect(),
@@ -32,20 +33,26 @@ impl Fleet {
     pub fn from_toml(text: &str, id_for: &mut dyn FnMut(&Label) -> DistributionId) -> Result<Self, FleetError> {
         let file: FleetFile =
             toml::from_str(text).map_err(|error| FleetError::Malformed { reason: error.to_string() })?;
-        Self::from_parts(
+        let settings = file.settings;
+        let mut fleet = Self::from_parts(
             file.distribution
                 .into_iter()
                 .map(|distribution| distribution.into_distribution(id_for))
                 .collect::<Result<_, _>>()?,
             file.channel.into_iter().map(Channel::from).collect(),
             file.subscriber.into_iter().map(Subscriber::from).collect(),
-        )
+        )?;
+        fleet.set_settings(None, settings)?;
+        Ok(fleet)
     }
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FleetFile {
+    /// What is set at all Subscribers.
+    #[serde(default, skip_serializing_if = "Settings::is_empty")]
+    settings: Settings,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     distribution: Vec<DistributionFile>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -86,6 +93,8 @@ struct SubscriberFile {
     name: NodeName,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     endpoints: Vec<Endpoint>,
+    #[serde(default, skip_serializing_if = "Settings::is_empty")]
+    settings: Settings,
 }
 
 impl DistributionFile {
@@ -148,14 +157,14 @@ impl From<ChannelFile> for Channel {
 
 impl From<&Subscriber> for SubscriberFile {
     fn from(subscriber: &Subscriber) -> Self {
-        let Subscriber { name, endpoints } = subscriber;
-        Self { name: name.clone(), endpoints: endpoints.clone() }
+        let Subscriber { name, endpoints, settings } = subscriber;
+        Self { name: name.clone(), endpoints: endpoints.clone(), settings: settings.clone() }
     }
 }
 
 impl From<SubscriberFile> for Subscriber {
     fn from(file: SubscriberFile) -> Self {
-        Self { name: file.name, endpoints: file.endpoints }
+        Self { endpoints: file.endpoints, settings: file.settings, ..Self::new(file.name) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Endpoint, Item};
+use crate::model::{Endpoint, Item, Settings};
 use crate::name::NodeName;
 
 /// A node that receives. Its keys are registered apart from the fleet; here it is a name and its places.
@@ -12,13 +12,16 @@ pub struct Subscriber {
     pub name: NodeName,
     /// Where it is dialled, in order of preference. Empty for one that dials by itself, from behind NAT.
     pub endpoints: Vec<Endpoint>,
+    /// What the Distributor sets at it alone.
+    #[serde(default, skip_serializing_if = "Settings::is_empty")]
+    pub settings: Settings,
 }
 
 impl Subscriber {
     /// A Subscriber that dials by itself.
     #[must_use]
     pub fn new(name: NodeName) -> Self {
-        Self { name, endpoints: Vec::new() }
+        Self { name, endpoints: Vec::new(), settings: Settings::default() }
     }
 
     pub(crate) fn item(&self) -> Item {

@@ -169,7 +169,7 @@ impl State {
     ) -> Result<Label, ReceptionError> {
         let root = self.trusted_root(&fleet)?;
         let distribution = statement.distribution;
-        let judge_by = root.clone();
+        let (judge_by, state) = (root.clone(), self.clone());
         let mut reception = Reception {
             package,
             link: self.links.watch(&fleet),
@@ -182,6 +182,7 @@ impl State {
                     return Err(SubscriberError::Statement("the root is missing".to_owned()).into());
                 };
                 judge_signature(&judge_by, found, bytes, signature)?;
+                state.refuse_revoked_package(&judge_by, found, signature)?;
                 judge_root(found, &judge_by.key_hash(), &distribution, &package)
                     .map_err(|refused| SubscriberError::Statement(refused.to_string()))?;
                 Ok(())
@@ -423,7 +424,14 @@ impl State {
     pub(super) fn target_of(&self, fleet: &KeyHash, held: &Held) -> Result<(PathBuf, TargetRule), Error> {
         let distributor = self.distributor_name(fleet);
         let node = self.name();
-        let variables = Variables { node: &node, distribution: &held.name, distributor: &distributor };
+        let given = self.settings_from(fleet);
+        let variables = Variables {
+            node: &node,
+            distribution: &held.name,
+            distributor: &distributor,
+            own: &self.settings.own,
+            given: &given,
+        };
         let files = self.data.path().join("files");
         let set = self.set_targets()?;
         Ok(self.settings.targets.resolve(&set, held.proposed_target.as_deref(), &variables, &files)?)

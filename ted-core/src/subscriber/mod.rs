@@ -1,6 +1,7 @@
 //! The Subscriber: it trusts, enrols, takes offers, receives, verifies, extracts, and says so in receipts.
 
 mod announced;
+mod configuration;
 mod deliveries;
 mod error;
 mod events;
@@ -30,6 +31,7 @@ use crate::protocol::Silence;
 use crate::security::{AwsLc, Crypto, Invite, Token};
 
 pub use announced::AnnouncedError;
+pub use configuration::{ConfigurationRow, NodeSettings, SettingRow, SettingSource};
 pub use error::SubscriberError;
 pub use events::SubscriberEvent;
 pub use reference::DistributionRef;
@@ -48,6 +50,7 @@ pub(crate) struct Settings {
     pub(crate) links: Links,
     pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) silence: Silence,
+    pub(crate) own: crate::model::Settings,
 }
 
 /// Opens a [`Subscriber`].
@@ -108,6 +111,13 @@ impl SubscriberBuilder {
         self
     }
 
+    /// What this node sets itself. It wins over what its Distributors set.
+    #[must_use]
+    pub fn settings(mut self, settings: crate::model::Settings) -> Self {
+        self.settings.own = settings;
+        self
+    }
+
     /// Where the time comes from; the system's clock by default.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -160,6 +170,7 @@ impl Subscriber {
             links: Links::default(),
             threads: None,
             silence: Silence::default(),
+            own: crate::model::Settings::default(),
         };
         SubscriberBuilder { settings, clock: Arc::new(SystemClock), crypto: Arc::new(AwsLc) }
     }
