@@ -174,3 +174,63 @@ impl Distributor {
         all.iter().map(|(key, revocation)| RevokedRow::of(key, revocation)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::path::Path;
+
+    use super::*;
+    use crate::security::Usage;
+    use crate::store::StandingEnvelope;
+
+    async fn open(folder: &Path) -> Distributor {
+        let builder = Distributor::builder(folder).listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        builder.name("dist.example".parse().unwrap()).open().await.unwrap()
+    }
+
+    fn lists(distributor: &Distributor) -> Vec<StandingEnvelope> {
+        let all = distributor.state.standing.choose(|slot| slot.kind == EnvelopeKind::REVOCATION_LIST);
+        all.into_iter().map(|(_, envelope)| envelope).collect()
+    }
+
+    /// After each step of revoking the Distributor's own signing certificate, the process ends.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_revocation_that_a_crash_cut_short_is_completed_at_the_next_start() {
+        for steps in 0..=3 {
+            let folder = tempfile::tempdir().unwrap();
+            let distributor = open(folder.path()).await;
+            let state = &distributor.state;
+            let (fleet, old) = (state.own().authority.root().key_hash(), state.own().signing.certificate.clone());
+            let (key, since, reason) = (old.key_hash(), state.now(), RevocationReason::KEY_COMPROMISE);
+            let revoked = RevokedKey { key, serials: vec![], since, reason };
+            let pages = match steps {
+                0 => vec![],
+                _ => state.revocations.revoke(&fleet, vec![(revoked, None)]).unwrap().unwrap(),
+            };
+            if steps > 1 {
+                state.replace_revoked().unwrap();
+            }
+            if steps > 2 {
+                state.issue_revocations(&pages).unwrap();
+            }
+            drop(distributor);
+
+            let distributor = open(folder.path()).await;
+            let signing = distributor.state.own().signing.certificate.clone();
+            assert_eq!(signing == old, steps == 0, "{steps} steps: a revoked certificate is not used once more");
+            distributor.start().await.unwrap();
+            let lists = lists(&distributor);
+            assert_eq!(lists.len(), usize::from(steps > 0), "{steps} steps");
+            for list in lists {
+                let envelope = Envelope::from_bytes(&list.bytes).unwrap();
+                let now = distributor.state.now();
+                envelope.verify(distributor.state.own().authority.root(), now).unwrap();
+                let named = RevocationList::from_payload(&envelope.body().payload).unwrap().keys;
+                assert_eq!(named.iter().map(|revoked| revoked.key).collect::<Vec<_>>(), [key]);
+            }
+            assert_eq!(distributor.state.own().signing.certificate.usage(), Usage::Sign);
+            distributor.shutdown().await;
+        }
+    }
+}

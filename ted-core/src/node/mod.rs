@@ -11,6 +11,8 @@ mod names;
 mod packages;
 mod records;
 mod serve;
+#[cfg(test)]
+mod who_may_say_what;
 
 pub use alarm::Alarm;
 pub use clock::{Clock, SystemClock};
