@@ -43,6 +43,10 @@ pub mod code {
     pub const CANCELLED: &str = "TED-1816";
     /// A package or an extracted file is not what was signed.
     pub const NOT_WHOLE: &str = "TED-1817";
+    /// The certificate could not be copied to any Subscriber that lacks it.
+    pub const NOT_RESOLVED: &str = "TED-1204A";
+    /// The certificate was copied to some Subscribers and not to others.
+    pub const PARTLY_RESOLVED: &str = "TED-1214";
     /// The configuration file cannot be read.
     pub const CONFIG_FILE: &str = "TED-1690";
     /// The configuration file holds something that it must not.

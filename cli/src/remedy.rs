@@ -34,7 +34,7 @@ pub fn exit_of(code: &str) -> Exit {
         // What was typed on the command line, and a body that a command made of it.
         "TED-1003" | "TED-1004" | "TED-1005" | "TED-1201" | "TED-1607" | "TED-1609" | "TED-1705" => Exit::Usage,
         code::BAD_REQUEST => Exit::Usage,
-        code::PARTLY_DELIVERED => Exit::PartlyDelivered,
+        code::PARTLY_DELIVERED | code::PARTLY_RESOLVED => Exit::PartlyDelivered,
         code::TIMEOUT => Exit::Timeout,
         code::SOCKET | code::NO_DAEMON | code::BAD_ANSWER => Exit::Unreachable,
         // Nobody answers at the other end, or the connection broke.
@@ -46,7 +46,8 @@ pub fn exit_of(code: &str) -> Exit {
         // Damaged packages, certificates and signatures that do not hold, and connections that are judged badly.
         _ if ["TED-110", "TED-112", "TED-130"].iter().any(|range| code.starts_with(range)) => Exit::Refused,
         "TED-1011" | "TED-1013" | "TED-1015" | "TED-1016" | "TED-1017" | "TED-1018" | "TED-1019" => Exit::Refused,
-        "TED-1110" | "TED-1111" | "TED-1144" | "TED-1202" | "TED-1203" | "TED-1314" | "TED-1401" => Exit::Refused,
+        "TED-1110" | "TED-1111" | "TED-1144" | "TED-1150" | "TED-1151" | "TED-1152" | "TED-1202" | "TED-1203"
+        | "TED-1314" | "TED-1401" => Exit::Refused,
         _ => Exit::Failure,
     }
 }

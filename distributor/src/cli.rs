@@ -14,7 +14,7 @@ use ted_cli::generate::GenerateCommand;
 use ted_cli::package::PackageCommand;
 use ted_cli::units::parse_duration;
 use ted_core::id::FiringId;
-use ted_core::model::{Digest, Endpoint, Priority};
+use ted_core::model::{CertificateWay, Digest, Endpoint, Priority};
 use ted_core::name::{Label, NodeName};
 
 pub(crate) use policy::{ConfigureArgs, RevocationCommand};
@@ -160,6 +160,9 @@ pub(crate) struct DistributionOptions {
     /// Which sends go first: high, medium or low [default: medium].
     #[arg(long)]
     pub(crate) priority: Option<Priority>,
+    /// Encrypt its packages: only Subscribers of its Channels can read them [default: false].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) encrypt: Option<bool>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -174,6 +177,8 @@ pub(crate) enum ChannelCommand {
         /// A Subscriber that receives. May be repeated.
         #[arg(long, value_name = "NAME")]
         subscriber: Vec<NodeName>,
+        #[command(flatten)]
+        resolve: ResolveFlag,
     },
     /// List all Channels.
     List,
@@ -192,6 +197,8 @@ pub(crate) enum ChannelCommand {
         /// The Subscribers that receive from now on. May be repeated.
         #[arg(long, value_name = "NAME")]
         subscriber: Vec<NodeName>,
+        #[command(flatten)]
+        resolve: ResolveFlag,
     },
     /// Delete it; Distributions and Subscribers stay.
     Delete {
@@ -230,6 +237,10 @@ pub(crate) enum SubscriberCommand {
         /// A Channel it receives. May be repeated.
         #[arg(long, value_name = "NAME")]
         channel: Vec<Label>,
+        #[command(flatten)]
+        way: WayArgs,
+        #[command(flatten)]
+        resolve: ResolveFlag,
     },
     /// List all Subscribers.
     List,
@@ -238,12 +249,13 @@ pub(crate) enum SubscriberCommand {
         /// Its node name.
         name: NodeName,
     },
-    /// Replace the list of places where it is dialled, or its name.
+    /// Replace the list of places where it is dialled, its name, or the way on which the certificate is brought to it.
     Update {
         /// Its node name.
         name: NodeName,
         /// Where it is dialled from now on. May be repeated.
-        #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::parse_with_default_port, required_unless_present_any = ["dials_itself", "rename"])]
+        #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::parse_with_default_port,
+            required_unless_present_any = ["dials_itself", "rename", "certificate_directory", "certificate_command", "certificate_by_hand"])]
         endpoint: Vec<Endpoint>,
         /// It dials by itself from now on.
         #[arg(long, conflicts_with = "endpoint")]
@@ -251,6 +263,13 @@ pub(crate) enum SubscriberCommand {
         /// Its name from now on, a label: its key, Channels and endpoints stay. Run `ted-subscriber rename` there.
         #[arg(long = "name", value_name = "NEW")]
         rename: Option<NodeName>,
+        #[command(flatten)]
+        way: WayArgs,
+        /// Somebody carries the certificate to it from now on.
+        #[arg(long, conflicts_with_all = ["certificate_directory", "certificate_command"])]
+        certificate_by_hand: bool,
+        #[command(flatten)]
+        resolve: ResolveFlag,
     },
     /// Show or change what is set at it, or at all: schedules, rates, parents, variables.
     Configure(ConfigureArgs),
@@ -274,6 +293,39 @@ pub(crate) enum SubscriberCommand {
     },
 }
 
+/// How this Distributor's certificate is brought to one Subscriber.
+#[derive(Debug, Args)]
+pub(crate) struct WayArgs {
+    /// A folder that this machine reaches and that is the Subscriber's `security/`.
+    #[arg(long, value_name = "DIR", value_parser = parse_directory, conflicts_with = "certificate_command")]
+    pub(crate) certificate_directory: Option<CertificateWay>,
+    /// A command that brings it, such as 'scp -o BatchMode=yes {cer} root@{address}:/var/lib/ted/subscriber/security/'.
+    /// It is run without a shell; {cer}, {name} and {address} are filled in.
+    #[arg(long, value_name = "COMMAND", value_parser = parse_command)]
+    pub(crate) certificate_command: Option<CertificateWay>,
+}
+
+impl WayArgs {
+    pub(crate) fn given(self) -> Option<CertificateWay> {
+        self.certificate_directory.or(self.certificate_command)
+    }
+}
+
+fn parse_directory(text: &str) -> Result<CertificateWay, String> {
+    CertificateWay::directory(text).map_err(|reason| format!("`{text}` {reason}"))
+}
+
+fn parse_command(text: &str) -> Result<CertificateWay, String> {
+    CertificateWay::command(text).map_err(|reason| format!("it {reason}"))
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ResolveFlag {
+    /// Bring this Distributor's certificate to the Subscribers of this change that lack it.
+    #[arg(long)]
+    pub(crate) resolve: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
     /// Make a token that approves enrolments at once.
@@ -295,8 +347,20 @@ pub(crate) enum CertificateCommand {
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// List this Distributor's certificates.
+    /// List this Distributor's certificates, and how its own stands with each Subscriber.
     List,
+    /// Bring this Distributor's certificate to the Subscribers that lack it; without an option, say who does.
+    Resolve {
+        /// Copy it to each on its own way, as `subscriber create` and `update` were told.
+        #[arg(long)]
+        copy: bool,
+        /// Write it into this folder, to be carried by hand.
+        #[arg(long, value_name = "DIR", conflicts_with = "copy")]
+        save: Option<PathBuf>,
+        /// Only to this Subscriber, whatever it has. May be repeated.
+        #[arg(long, value_name = "NAME")]
+        subscriber: Vec<NodeName>,
+    },
     /// Show one certificate.
     Show {
         /// Its serial number, or the beginning of it.
@@ -372,6 +436,8 @@ mod tests {
             "ted-distributor doctor --json",
             "ted-distributor distribution create site --source /srv/site --exclude *.log --exclude tmp/** --digest md5 --target /srv/www --skip-unreadable --priority high",
             "ted-distributor distribution update site --skip-unreadable=false --digest none",
+            "ted-distributor distribution create site --source /srv/site --encrypt",
+            "ted-distributor distribution update site --encrypt=false",
             "ted-distributor distribution build site",
             "ted-distributor distribution ls site",
             "ted-distributor channel create nightly --distribution site --distribution docs --subscriber s1.example.com",
@@ -381,6 +447,13 @@ mod tests {
             "ted-distributor subscriber update s1 --dials-itself",
             "ted-distributor subscriber update s1 --name s2.example.com",
             "ted-distributor subscriber approve s1 --fingerprint 0011-2233-4455-6677",
+            "ted-distributor subscriber create s1 --certificate-directory /mnt/s1/security --channel nightly --resolve",
+            "ted-distributor subscriber update s1 --certificate-directory /mnt/s1",
+            "ted-distributor subscriber update s1 --certificate-by-hand",
+            "ted-distributor channel create nightly --distribution site --subscriber s1 --resolve",
+            "ted-distributor certificate resolve",
+            "ted-distributor certificate resolve --copy --subscriber s1 --subscriber s2",
+            "ted-distributor certificate resolve --save /media/stick",
             "ted-distributor token create --uses 3 --expires 24h",
             "ted-distributor certificate export",
             "ted-distributor certificate show 0a",
@@ -415,6 +488,9 @@ mod tests {
             "ted-distributor channel create nightly",
             "ted-distributor channel update nightly",
             "ted-distributor subscriber update s1",
+            "ted-distributor subscriber update s1 --certificate-directory mnt",
+            "ted-distributor subscriber create s1 --certificate-command scp",
+            "ted-distributor certificate resolve --copy --save /x",
             "ted-distributor invite s1",
             "ted-distributor token create --uses 0",
             "ted-distributor token create --expires soon",

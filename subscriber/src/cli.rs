@@ -71,8 +71,12 @@ pub(crate) enum Command {
         #[arg(value_name = "[DISTRIBUTOR/]DISTRIBUTION")]
         distribution: Option<DistributionRef>,
     },
-    /// Check the packages and the extracted files of one Distribution, or of all.
+    /// Check the packages and the extracted files of one Distribution, or of all. A damaged package is set aside, and the
+    /// Channel's next firing brings what lacks.
     Verify {
+        /// Extract again what differs in a target whose package is whole.
+        #[arg(long)]
+        repair: bool,
         /// Its name, or DISTRIBUTOR/NAME.
         #[arg(value_name = "[DISTRIBUTOR/]DISTRIBUTION")]
         distribution: Option<DistributionRef>,
@@ -202,6 +206,7 @@ mod tests {
             "ted-subscriber extract",
             "ted-subscriber extract dist.example.com/site",
             "ted-subscriber verify site",
+            "ted-subscriber verify --repair",
             "ted-subscriber doctor",
             "ted-subscriber events --follow",
             "ted-subscriber package extract distfile.ted --to /tmp/x --certificate d.cer",

@@ -12,8 +12,11 @@ use ted_cli::output::{self, Format, Render};
 use ted_cli::progress::Progress;
 use ted_cli::session::{Session, open_for_daemon};
 use ted_cli::{files, generate, package, shutdown, watch};
+use ted_core::id::PackageId;
+use ted_core::package::Root;
 use ted_core::security::Invite;
 use ted_core::store::NodeRole;
+use ted_core::subscriber::granted_key;
 
 use crate::api::{
     ConfigurationShow, DistributionExtract, DistributionVerify, DistributorEnrol, DistributorLeave, DistributorTrust,
@@ -33,7 +36,15 @@ const TEXT_FILE_BYTES_MAX: u64 = 256 * 1024;
 pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
     let format = cli.common.format();
     let command = match cli.command {
-        Command::Package(command) => return package::run(&command, format),
+        Command::Package(command) => {
+            // Without a node of its own, whoever looks at a package sees what everybody sees.
+            let data = cli.common.data_dir(NodeRole::Subscriber).ok();
+            let keys = |id: &PackageId, root: &Root| match &data {
+                Some(data) => granted_key(data, command.file(), id, root).map_err(ApiError::from),
+                None => Ok(None),
+            };
+            return package::run(&command, format, &keys);
+        }
         Command::Generate(command) => return generate::run(&command, Cli::command()),
         command => command,
     };
@@ -65,7 +76,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Target(command) => target(&context, command).await,
         Command::Configuration(ConfigurationCommand::Show) => context.answer(&ConfigurationShow {}).await,
         Command::Extract { distribution } => extract(&context, distribution).await,
-        Command::Verify { distribution } => verify(&context, distribution).await,
+        Command::Verify { distribution, repair } => verify(&context, distribution, repair).await,
         Command::Doctor => doctor(&context).await,
         Command::Events { follow } => watch::events(&context.daemon().await?, follow, format).await,
         Command::Package(_) | Command::Generate(_) => Ok(()),
@@ -166,8 +177,8 @@ async fn extract(context: &Context, distribution: Option<DistributionRef>) -> Re
     output::print(context.format, &extracted)
 }
 
-async fn verify(context: &Context, distribution: Option<DistributionRef>) -> Result<(), ApiError> {
-    let verified = context.long(&DistributionVerify { distribution }).await?;
+async fn verify(context: &Context, distribution: Option<DistributionRef>, repair: bool) -> Result<(), ApiError> {
+    let verified = context.long(&DistributionVerify { distribution, repair }).await?;
     output::print(context.format, &verified)?;
     if verified.is_whole() {
         return Ok(());

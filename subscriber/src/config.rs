@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use ted_cli::config::{ConnectionTimeout, Kind};
+use ted_cli::units::parse_duration;
+use ted_core::limits::Limits;
 use ted_core::model::Settings;
 use ted_core::name::NodeName;
+use ted_core::subscriber::ScrubInterval;
 
 use ted_core::DistributionRef;
 
@@ -35,6 +39,12 @@ pub(crate) struct Config {
     pub(crate) parallelism: Option<NonZeroU16>,
     /// What a Distributor may set too, and this node sets itself.
     pub(crate) settings: Settings,
+    /// How often kept packages are read again to find what rots: `never`, or at least `1m`; `None` means `7d`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) scrub_interval: Option<ScrubEvery>,
+    /// MiB a second that this reading takes at most; `None` means 16.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) scrub_rate_mib_s: Option<NonZeroU16>,
 }
 
 impl ted_cli::config::Config for Config {
@@ -47,6 +57,8 @@ impl ted_cli::config::Config for Config {
         ("connection_timeout_s", Kind::Number),
         ("parallelism", Kind::Number),
         ("settings", Kind::Map),
+        ("scrub_interval", Kind::Text),
+        ("scrub_rate_mib_s", Kind::Number),
     ];
 }
 
@@ -59,6 +71,35 @@ pub(crate) enum LinkRule {
     Any,
     /// Only those that stay below the target; a revision with others is refused.
     Inside,
+}
+
+/// How often kept packages are read again: `never`, or a duration such as `7d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct ScrubEvery(pub(crate) ScrubInterval);
+
+impl TryFrom<String> for ScrubEvery {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "never" {
+            return Ok(Self(ScrubInterval::Never));
+        }
+        let least = Duration::from_secs(Limits::DEFAULT.scrub_interval_seconds_min);
+        match parse_duration(&text)? {
+            every if every < least => Err(format!("`{text}` is shorter than {} s", least.as_secs())),
+            every => Ok(Self(ScrubInterval::Every(every))),
+        }
+    }
+}
+
+impl From<ScrubEvery> for String {
+    fn from(every: ScrubEvery) -> Self {
+        match every.0 {
+            ScrubInterval::Never => "never".to_owned(),
+            ScrubInterval::Every(every) => format!("{}s", every.as_secs()),
+        }
+    }
 }
 
 /// A path from the root: a daemon's current folder means nothing.
@@ -90,6 +131,8 @@ mod tests {
             name: Some("s1".parse().expect("valid")),
             listen: Some(SocketAddr::from(([0, 0, 0, 0], 1229))),
             parallelism: NonZeroU16::new(2),
+            scrub_interval: Some(ScrubEvery(ScrubInterval::Never)),
+            scrub_rate_mib_s: NonZeroU16::new(4),
             ..Config::default()
         };
         assert_eq!(ted_cli::config::keys_out_of_step(&full), Vec::<String>::new());
@@ -106,6 +149,9 @@ mod tests {
             ("parallelism = 0\n", "line 1, key `parallelism`"),
             ("targets_allow = [\"srv\"]\n", "line 1, key `targets_allow`"),
             ("[settings]\n\"scrub.interval\" = \"weekly\"\n", "line 1"),
+            ("scrub_interval = \"5s\"\n", "line 1, key `scrub_interval`"),
+            ("scrub_interval = \"weekly\"\n", "line 1, key `scrub_interval`"),
+            ("scrub_rate_mib_s = 0\n", "line 1, key `scrub_rate_mib_s`"),
         ] {
             std::fs::write(&path, text).expect("written");
             let error = ted_cli::config::load::<Config>(Some(&path), &path).expect_err(text);

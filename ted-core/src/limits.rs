@@ -77,6 +77,24 @@ pub struct Limits {
     /// windows, and 16 KiB for each of 3,000 that send at once. Blocks that are read ahead come on top: two of
     /// `block_bytes_max` for each Fetch that is served.
     pub send_budget_bytes: u64,
+    /// Seconds after which a Subscriber reads a package that it keeps again, unless it is told otherwise: a week.
+    pub scrub_interval_seconds: u64,
+    /// The shortest such interval that may be set, in seconds: anything less is a load and no check.
+    pub scrub_interval_seconds_min: u64,
+    /// Bytes that a scrub reads in a second, unless it is told otherwise: a small part of what any disk gives.
+    pub scrub_bytes_per_second: u64,
+    /// Bytes after which a scrub notes how far it is: what a restart may cost again.
+    pub scrub_note_bytes: u64,
+    /// Numbers of damaged frames that are named in a receipt or a log line; of more, only the count is told.
+    pub damaged_frames_named_max: usize,
+    /// Grants of one package: a hundred times the fleet that the other limits fit; a path then has 20 hashes.
+    pub grants_max: u32,
+    /// Bytes of one grant with its path: 20 hashes and the wrapped key need under 1 KiB; other ways of wrapping need more.
+    pub grant_bytes_max: u64,
+    /// Bytes of a grant as its recipient keeps it: the grant and its envelope.
+    pub kept_grant_bytes_max: u64,
+    /// Epoch secrets in one keystore: a new one every year for a lifetime.
+    pub epoch_secrets_max: usize,
     /// Standing envelopes that one announcement may name: a page of the revocation list for every 500 keys, and a few.
     pub announced_envelopes_max: usize,
     /// Keys on one page of a revocation list: with their serial numbers they need half of an envelope.
@@ -137,6 +155,15 @@ impl Limits {
         handshakes_max: 1024,
         close_reason_chars_max: 300,
         send_budget_bytes: 48 * MIB,
+        scrub_interval_seconds: 7 * 24 * 3600,
+        scrub_interval_seconds_min: 60,
+        scrub_bytes_per_second: 16 * MIB,
+        scrub_note_bytes: 256 * MIB,
+        damaged_frames_named_max: 8,
+        grants_max: 1000 * 1000,
+        grant_bytes_max: 4 * KIB,
+        kept_grant_bytes_max: 72 * KIB,
+        epoch_secrets_max: 64,
         announced_envelopes_max: 64,
         revocation_page_keys_max: 500,
         revocation_pages_max: 50,

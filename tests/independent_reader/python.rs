@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use super::support::{Fixture, NOW, fixture};
+use super::support::{Fixture, NOW, fixture, sealed_fixture};
 use serde_json::Value;
 use ted_core::package::{DigestKind, EntryKind};
 use ted_core::security::{Authority, AwsLc};
@@ -28,6 +28,11 @@ fn read(package: &Path, certificate: Option<&Path>) -> Output {
     Command::new("python3").arg(READER).arg(package).args(certificate).output().expect("python3 is there")
 }
 
+fn read_sealed(package: &Path, key: Option<&Path>) -> Output {
+    let key = key.map(|key| [Path::new("--key"), key]).into_iter().flatten();
+    Command::new("python3").arg(READER).args(key).arg(package).output().expect("python3 is there")
+}
+
 fn refusal(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
@@ -36,7 +41,10 @@ fn refusal(output: &Output) -> String {
 }
 
 fn found(fixture: &Fixture, certificate: Option<&Path>) -> Value {
-    let output = read(&fixture.package, certificate);
+    json(&read(&fixture.package, certificate))
+}
+
+fn json(output: &Output) -> Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
@@ -49,24 +57,95 @@ fn it_finds_what_was_built() {
     for digest in [DigestKind::None, DigestKind::Md5, DigestKind::Blake3] {
         let fixture = fixture(digest);
         let found = found(&fixture, Some(&fixture.certificate));
-        assert_eq!(found["chain_verified"], true);
-        assert_eq!(found["package_id"], fixture.built.id.to_string());
-        assert_eq!(found["distribution_name"], "site");
-        assert_eq!(found["revision"], NOW.millis());
-        let entries = found["entries"].as_array().expect("a list");
-        assert_eq!(entries.len(), fixture.built.catalog().len());
-        for (found, row) in entries.iter().zip(fixture.built.catalog()) {
-            let kind = match row.entry.kind {
-                EntryKind::Directory => "folder",
-                EntryKind::File => "file",
-                EntryKind::Symlink => "symlink",
-                EntryKind::HardLink => "hard link",
-            };
-            assert_eq!(found["path"], hex(row.entry.path.as_bytes()));
-            assert_eq!(found["kind"], kind);
-            assert_eq!(found["size"], row.entry.size);
-            assert_eq!(found["content"], row.entry.content.to_string());
+        assert_eq!((&found["chain_verified"], &found["sealed"]), (&true.into(), &false.into()));
+        agree(&found, &fixture);
+    }
+}
+
+#[test]
+fn it_opens_a_sealed_package_with_its_key_and_verifies_it_blind_without() {
+    if !python_is_there() {
+        return;
+    }
+    for digest in [DigestKind::None, DigestKind::Md5, DigestKind::Blake3] {
+        let fixture = sealed_fixture(digest);
+        let opened = json(&read_sealed(&fixture.package, Some(&fixture.key)));
+        assert_eq!((&opened["sealed"], &opened["opened"]), (&true.into(), &true.into()));
+        agree(&opened, &fixture);
+        let blind = found(&fixture, Some(&fixture.certificate));
+        assert_eq!((&blind["opened"], &blind["chain_verified"]), (&false.into(), &true.into()));
+        assert_eq!(blind["package_id"], fixture.built.id.to_string());
+        assert!(blind.get("entries").is_none() && blind.get("distribution_name").is_none());
+    }
+}
+
+#[test]
+fn it_refuses_another_key_and_damage_in_every_part_of_a_sealed_package() {
+    if !python_is_there() {
+        return;
+    }
+    let fixture = sealed_fixture(DigestKind::None);
+    let other = fixture.key.with_file_name("other.key");
+    std::fs::write(&other, "ab".repeat(32)).expect("written");
+    assert!(refusal(&read_sealed(&fixture.package, Some(&other))).contains("another package's"));
+    let index = &fixture.built.index;
+    let good = std::fs::read(&fixture.package).expect("there");
+    let catalog = index.frame_range(index.body_frames());
+    for (part, at) in [
+        ("head", 14),
+        ("first frame", 20),
+        ("the last tag of the body", index.body_range().end as usize - 1),
+        ("catalog", catalog.start as usize + 30),
+    ] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        let damaged = fixture.package.with_file_name("damaged.ted");
+        std::fs::write(&damaged, bytes).expect("written");
+        for key in [None, Some(fixture.key.as_path())] {
+            assert!(!refusal(&read_sealed(&damaged, key)).is_empty(), "{part}");
         }
+    }
+}
+
+#[test]
+fn without_the_module_for_cryptography_it_verifies_what_it_can_and_says_so() {
+    if !python_is_there() {
+        return;
+    }
+    const WITHOUT: &str = "import runpy, sys; sys.modules['cryptography'] = None; sys.argv = sys.argv[1:]; \
+                           runpy.run_path(sys.argv[0], run_name='__main__')";
+    let read = |fixture: &Fixture, key: &[&Path]| {
+        let mut command = Command::new("python3");
+        command.args(["-c", WITHOUT, READER]).args(key).arg(&fixture.package);
+        json(&command.output().expect("python3 is there"))
+    };
+    let plain = fixture(DigestKind::Md5);
+    let found = read(&plain, &[]);
+    assert_eq!((&found["signature_verified"], &found["opened"]), (&false.into(), &true.into()));
+    agree(&found, &plain);
+    let sealed = sealed_fixture(DigestKind::Md5);
+    let found = read(&sealed, &[Path::new("--key"), &sealed.key]);
+    assert_eq!((&found["signature_verified"], &found["opened"]), (&false.into(), &false.into()));
+}
+
+/// What the reader found is what was built.
+fn agree(found: &Value, fixture: &Fixture) {
+    assert_eq!(found["package_id"], fixture.built.id.to_string());
+    assert_eq!(found["distribution_name"], "site");
+    assert_eq!(found["revision"], NOW.millis());
+    let entries = found["entries"].as_array().expect("a list");
+    assert_eq!(entries.len(), fixture.built.catalog().len());
+    for (found, row) in entries.iter().zip(fixture.built.catalog()) {
+        let kind = match row.entry.kind {
+            EntryKind::Directory => "folder",
+            EntryKind::File => "file",
+            EntryKind::Symlink => "symlink",
+            EntryKind::HardLink => "hard link",
+        };
+        assert_eq!(found["path"], hex(row.entry.path.as_bytes()));
+        assert_eq!(found["kind"], kind);
+        assert_eq!(found["size"], row.entry.size);
+        assert_eq!(found["content"], row.entry.content.to_string());
     }
 }
 

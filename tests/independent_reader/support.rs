@@ -9,8 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use ted_core::distributor::{Exclude, FolderSource, Unreadable};
 use ted_core::id::{DistributionId, Revision, UnixMillis};
-use ted_core::package::{BuildOptions, BuiltPackage, DigestKind, ROOT_CONTEXT, RootSigner, Source, build_baseline};
-use ted_core::security::{Authority, AwsLc, Identity, Signature, Usage, sign};
+use ted_core::package::{
+    BuildOptions, BuiltPackage, DigestKind, ROOT_CONTEXT, RootSigner, Seal, Source, build_baseline,
+};
+use ted_core::security::{Authority, AwsLc, EpochSecret, Identity, Signature, Usage, sign};
 
 /// Some time in 2023, in milliseconds since 1970.
 pub(super) const NOW: UnixMillis = UnixMillis::from_millis(1_700_000_000_123);
@@ -24,6 +26,8 @@ pub(super) struct Fixture {
     pub(super) package: PathBuf,
     /// The Distributor's certificate.
     pub(super) certificate: PathBuf,
+    /// The content key, 64 hex digits; there if the package is sealed.
+    pub(super) key: PathBuf,
     /// What the builder says about it.
     pub(super) built: BuiltPackage,
 }
@@ -38,9 +42,20 @@ impl RootSigner for Signer {
 
 /// Packs the folder that [`fill`] makes.
 pub(super) fn fixture(digest: DigestKind) -> Fixture {
+    fixture_with(digest, None)
+}
+
+/// The same, sealed.
+pub(super) fn sealed_fixture(digest: DigestKind) -> Fixture {
+    let secret = EpochSecret::generate(&AwsLc).expect("random bytes");
+    fixture_with(digest, Some(Seal::of(&secret, [9; 32])))
+}
+
+fn fixture_with(digest: DigestKind, seal: Option<Seal>) -> Fixture {
     let folder = tempfile::tempdir().expect("temporary folder");
     let at = |name: &str| folder.path().join(name);
     let (source, package, certificate) = (at("source"), at("distfile.ted"), at("dist.example.com.cer"));
+    let key = at("content.key");
     fs::create_dir(&source).expect("made");
     fill(&source);
 
@@ -49,14 +64,20 @@ pub(super) fn fixture(digest: DigestKind) -> Fixture {
     let identity = authority.issue_identity(&AwsLc, Usage::Sign, &name, NOW).expect("issued");
     fs::write(&certificate, authority.root().certificate().pem()).expect("written");
 
+    if let Some(seal) = &seal {
+        let hex: String = seal.key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        fs::write(&key, hex).expect("written");
+    }
+
     let label = "site".parse().expect("a label");
     let mut options = BuildOptions::new(DistributionId::from_bytes([7; 16]), label, authority.root().key_hash(), 2);
     (options.revision, options.created, options.digest) = (Revision::from_number(NOW.millis()), NOW, digest);
+    options.seal = seal;
     let tree = FolderSource::new(source.clone(), Exclude::new::<&str>(&[]).expect("none"), Unreadable::Refuse);
     let entries = tree.entries(&mut |_| {}).expect("readable");
     let mut out = File::create(&package).expect("made");
     let built = build_baseline(&tree, entries, &options, &Signer(identity), &mut out, &|_| {}).expect("builds");
-    Fixture { _folder: folder, source, package, certificate, built }
+    Fixture { _folder: folder, source, package, certificate, key, built }
 }
 
 /// Hard links, symlinks, names that are not UTF-8, long ones, empty folders, and times of all kinds.

@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 """Opens and verifies a TED package. Written from docs/format.md alone, to show that the page is enough.
 
-Usage: ted_reader.py PACKAGE [CERTIFICATE.cer]
+Usage: ted_reader.py [--key FILE] PACKAGE [CERTIFICATE.cer]
 
-Prints what it found as JSON. Exit status 0 means that everything was verified (the chain of the signature only if the
-Distributor's certificate is given), 1 that the package is refused, with the reason on standard error.
+FILE holds the content key of a sealed package, 64 hex digits. Without it a sealed package is verified as far as it goes.
+
+Prints what it found as JSON. Exit status 0 means that everything was verified that could be: the chain of the signature
+only if the Distributor's certificate is given, the signature itself and sealed frames only if the module `cryptography`
+is there; what was is said in the output. 1 means that the package is refused, with the reason on standard error.
 """
 
+import argparse
 import bisect
 import datetime
 import hashlib
@@ -18,11 +22,17 @@ import tarfile
 
 import blake3
 import zstandard
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
+try:
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature, InvalidTag
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+except ImportError:
+    x509 = None
+
+HEAD = 0x184D2A50
 CATALOG, TABLE, ROOT, TAIL = 0x184D2A51, 0x184D2A52, 0x184D2A53, 0x184D2A54
 SIGN_USAGE = "2.25.89750531712634888496255718847187424211.1"
 FOLDER, FILE, SYMLINK, HARD_LINK = range(4)
@@ -100,7 +110,7 @@ def skippable(data, magic):
     return data[8:]
 
 
-# Section 3: the tail.
+# Section 3: the tail; section 2: the head, which has the tail's first bytes.
 
 
 def read_tail(package):
@@ -114,7 +124,7 @@ def read_tail(package):
     demand(sum(places["table"]) == places["root"][0], "a gap behind the table")
     demand(sum(places["root"]) == len(package) - 72, "a gap behind the root")
     demand(numbers[6] == len(package), "the tail states another length of the file")
-    return places
+    return places, tail[:8]
 
 
 # Section 4: root and signature.
@@ -140,7 +150,9 @@ def decode_root(root_bytes):
     root["revision"] = decoder.u64()
     root["created"] = decoder.u64()
     demand(decoder.choice(2) == 0, "deltas are not in format 1.0")
-    demand(decoder.choice(2) == 0, "sealed packages are not in format 1.0")
+    root["salt"] = root["commitment"] = None
+    if decoder.choice(2) == 1:
+        root["salt"], root["commitment"] = decoder.take(32), decoder.take(32)
     root["frame_bytes"] = decoder.u32()
     root["level"] = decoder.number("i")
     for field in ("body_frames", "catalog_frames", "body_bytes", "body_raw_bytes", "catalog_bytes"):
@@ -148,16 +160,21 @@ def decode_root(root_bytes):
     root["table"] = decoder.take(32)
     digest = decoder.choice(3)
     root["digest"] = (digest, decoder.take((0, 16, 32)[digest]))
-    demand(decoder.take(1) == b"\x01", "an unsealed package discloses what it is")
-    root["name"] = decoder.text()
-    root["content"] = decoder.take(32)
-    root["entries"] = decoder.u64()
+    root["disclosure"] = None
+    disclosed = decoder.take(1)
+    demand(disclosed == (b"\x01" if root["salt"] is None else b"\x00"), "what it is is disclosed if, and only if, unsealed")
+    if root["salt"] is None:
+        root["disclosure"] = decode_disclosure(decoder)
     decoder.end()
     frame_bytes = root["frame_bytes"]
     demand(65536 <= frame_bytes <= 4194304 and frame_bytes & (frame_bytes - 1) == 0, "the frame length is not allowed")
     demand(root["body_frames"] >= 1 and root["catalog_frames"] >= 1, "body or catalog is missing")
     demand(root["body_frames"] + root["catalog_frames"] <= 1048576, "too many frames")
     return root
+
+
+def decode_disclosure(decoder):
+    return {"name": decoder.text(), "content": decoder.take(32), "entries": decoder.u64()}
 
 
 def decode_signature(data):
@@ -216,12 +233,43 @@ def read_table(block, root):
     demand(sum(row[0] for row in body) == root["body_bytes"], "the body has another stored length")
     demand(sum(row[1] for row in body) == root["body_raw_bytes"], "the body has another raw length")
     demand(sum(row[0] + 8 for row in catalog) == root["catalog_bytes"], "the catalog has another length")
+    demand(root["salt"] is None or all(row[0] >= 17 for row in rows), "a sealed frame has no content")
     return body, catalog
 
 
-def read_frame(row, stored):
-    stored_bytes, raw_bytes, digest = row
-    demand(len(stored) == stored_bytes and hash_of(stored) == digest, "a frame does not have its hash")
+def check_frame(row, stored):
+    demand(len(stored) == row[0] and hash_of(stored) == row[2], "a frame does not have its hash")
+
+
+# Section 9: sealing.
+
+
+def commitment(key):
+    return blake3.blake3(key, derive_key_context="ted 2026 commitment to a content key").digest()
+
+
+def unsealing(root, key):
+    """What opens the stored bytes of frame number n; None if they stay sealed."""
+    if root["salt"] is None:
+        return lambda _number, stored: stored
+    if key is None or x509 is None:
+        return None
+    demand(commitment(key) == root["commitment"], "the key is another package's")
+    cipher = AESGCM(key)
+
+    def opened(number, stored):
+        row = struct.pack("<Q", number)
+        try:
+            return cipher.decrypt(row + bytes(4), stored, root["salt"] + row)
+        except InvalidTag as error:
+            raise Refused("a sealed frame does not open") from error
+
+    return opened
+
+
+def read_frame(row, number, stored, unseal):
+    check_frame(row, stored)
+    stored, raw_bytes = unseal(number, stored), row[1]
     try:
         demand(zstandard.frame_content_size(stored) == raw_bytes, "a frame states another raw length")
         decoder = zstandard.ZstdDecompressor().decompressobj()
@@ -236,23 +284,31 @@ def read_frame(row, stored):
 # Section 7: the catalog.
 
 
-def read_catalog(data, rows, root):
-    entries, content_id, at = [], blake3.blake3(), 0
+def catalog_frames(data, rows):
+    at = 0
     for row in rows:
-        raw = read_frame(row, skippable(data[at : at + 8 + row[0]], CATALOG))
+        yield row, skippable(data[at : at + 8 + row[0]], CATALOG)
         at += 8 + row[0]
+
+
+def read_catalog(data, rows, root, unseal):
+    entries, content_id, disclosure = [], blake3.blake3(), root["disclosure"]
+    for number, (row, stored) in enumerate(catalog_frames(data, rows), root["body_frames"]):
+        raw = read_frame(row, number, stored, unseal)
         decoder = Decoder(raw)
+        if disclosure is None:
+            disclosure = decode_disclosure(decoder)
         for _ in range(decoder.u64()):
             begin = decoder.at
             entry = decode_entry(decoder)
             content_id.update(raw[begin : decoder.at])
             entry["offset"] = decoder.u64()
             entries.append(entry)
-            demand(len(entries) <= root["entries"], "the catalog has more entries than the root states")
+            demand(len(entries) <= disclosure["entries"], "the catalog has more entries than stated")
         decoder.end()
-    demand(len(entries) == root["entries"], "the catalog has fewer entries than the root states")
-    demand(content_id.digest() == root["content"], "the content id is not the root's")
-    return entries
+    demand(len(entries) == disclosure["entries"], "the catalog has fewer entries than stated")
+    demand(content_id.digest() == disclosure["content"], "the content id is another one")
+    return entries, disclosure
 
 
 def decode_entry(decoder):
@@ -335,12 +391,16 @@ def judge_cut(entry, frame_bytes, frames, starts):
 # Section 6: the body, and that its tar stream says what the catalog says.
 
 
-def read_body(package, rows):
-    raw, at = [], 0
+def body_frames(stored, rows):
+    at = 0
     for row in rows:
-        raw.append(read_frame(row, package[at : at + row[0]]))
+        yield row, stored[at : at + row[0]]
         at += row[0]
-    return b"".join(raw)
+
+
+def read_body(stored, rows, unseal):
+    frames = enumerate(body_frames(stored, rows))
+    return b"".join(read_frame(row, number, frame, unseal) for number, (row, frame) in frames)
 
 
 def verify_contents(entries, body):
@@ -397,37 +457,57 @@ def exact_mtime(member):
 # All of it.
 
 
-def verify(package, authority):
-    places = read_tail(package)
+def verify(package, authority, key):
+    places, version = read_tail(package)
     part = {name: package[offset : offset + length] for name, (offset, length) in places.items()}
     root_bytes, root, signature = read_root(part["root"])
-    demand(places["catalog"] == (root["body_bytes"], root["catalog_bytes"]), "root and tail disagree")
+    if x509 is not None:
+        certificate = verify_signature(root_bytes, signature)
+        if authority is not None:
+            verify_chain(root, certificate, authority)
+    body_from = 0 if root["salt"] is None else 16
+    demand(places["catalog"] == (body_from + root["body_bytes"], root["catalog_bytes"]), "root and tail disagree")
     rows = root["body_frames"] + root["catalog_frames"]
     demand(places["table"][1] == 8 + 40 * rows, "root and tail disagree about the table")
-    certificate = verify_signature(root_bytes, signature)
-    if authority is not None:
-        verify_chain(root, certificate, authority)
+    if body_from:
+        demand(skippable(package[:body_from], HEAD) == version, "head and tail disagree")
     body_rows, catalog_rows = read_table(part["table"], root)
+    unseal = unsealing(root, key)
+    stored = package[body_from : body_from + root["body_bytes"]]
+    found = {
+        "package_id": hash_of(root_bytes).hex(),
+        "distribution": root["distribution"].hex(),
+        "distributor": root["distributor"].hex(),
+        "revision": root["revision"],
+        "created": root["created"],
+        "body_frames": root["body_frames"],
+        "signature_verified": x509 is not None,
+        "chain_verified": authority is not None,
+        "sealed": root["salt"] is not None,
+        "opened": unseal is not None,
+    }
+    if unseal is None:
+        for row, frame in [*body_frames(stored, body_rows), *catalog_frames(part["catalog"], catalog_rows)]:
+            check_frame(row, frame)
+    else:
+        found.update(verify_content(root, stored, (body_rows, catalog_rows), part["catalog"], unseal))
+    verify_digest(root, stored)
+    return found
+
+
+def verify_content(root, stored, rows, catalog, unseal):
+    body_rows, catalog_rows = rows
     frames, at = {}, 0
     for row in body_rows:
         frames[at] = at + row[1]
         at += row[1]
-    entries = read_catalog(part["catalog"], catalog_rows, root)
+    entries, disclosure = read_catalog(catalog, catalog_rows, root, unseal)
     judge_catalog(entries, root, frames)
-    stored = package[: root["body_bytes"]]
-    verify_digest(root, stored)
-    body = read_body(package, body_rows)
+    body = read_body(stored, body_rows, unseal)
     verify_contents(entries, body)
     return {
-        "package_id": hash_of(root_bytes).hex(),
-        "distribution": root["distribution"].hex(),
-        "distribution_name": root["name"],
-        "distributor": root["distributor"].hex(),
-        "revision": root["revision"],
-        "created": root["created"],
-        "content_id": root["content"].hex(),
-        "body_frames": root["body_frames"],
-        "chain_verified": authority is not None,
+        "distribution_name": disclosure["name"],
+        "content_id": disclosure["content"].hex(),
         "tar_members": verify_tar(entries, body),
         "entries": [
             {
@@ -441,18 +521,23 @@ def verify(package, authority):
     }
 
 
+def read_file(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def main(arguments):
-    if len(arguments) not in (1, 2):
-        print(__doc__, file=sys.stderr)
-        return 2
-    with open(arguments[0], "rb") as file:
-        package = file.read()
-    authority = None
-    if len(arguments) == 2:
-        with open(arguments[1], "rb") as file:
-            authority = x509.load_pem_x509_certificate(file.read())
+    parser = argparse.ArgumentParser(description="Opens and verifies a TED package.")
+    parser.add_argument("--key", metavar="FILE", help="the content key of a sealed package, 64 hex digits")
+    parser.add_argument("package")
+    parser.add_argument("certificate", nargs="?", help="the Distributor's certificate")
+    options = parser.parse_args(arguments)
+    if options.certificate and x509 is None:
+        parser.error("without the module `cryptography` no certificate can be verified")
+    authority = options.certificate and x509.load_pem_x509_certificate(read_file(options.certificate))
+    key = options.key and bytes.fromhex(read_file(options.key).decode("ascii").strip())
     try:
-        found = verify(package, authority)
+        found = verify(read_file(options.package), authority, key)
     except Refused as error:
         print(f"refused: {error}", file=sys.stderr)
         return 1

@@ -86,6 +86,7 @@ struct Shared {
     bytes: Vec<u8>,
     alter: Alter,
     envelopes: Mutex<HashMap<EnvelopeId, Vec<u8>>>,
+    grants: Mutex<HashMap<EnvelopeId, Vec<u8>>>,
     receipts: mpsc::UnboundedSender<Receipt>,
     served: AtomicU64,
 }
@@ -142,6 +143,7 @@ impl Fake {
             bytes: package.bytes.clone(),
             alter,
             envelopes: Mutex::default(),
+            grants: Mutex::default(),
             receipts: receipts_in,
             served: AtomicU64::new(0),
         });
@@ -189,9 +191,24 @@ impl Fake {
         }
     }
 
+    /// Hands these bytes out to whoever asks for a grant that the envelope counts.
+    pub fn hand_out_grant(&self, grants: EnvelopeId, bytes: Vec<u8>) {
+        self.shared.grants.lock().expect("whole").insert(grants, bytes);
+    }
+
     pub async fn offer(&self, firing: u8, distribution: DistributionId, statement: EnvelopeId) -> OfferAnswer {
+        self.offer_with(firing, distribution, statement, None).await
+    }
+
+    pub async fn offer_with(
+        &self,
+        firing: u8,
+        distribution: DistributionId,
+        statement: EnvelopeId,
+        grants: Option<EnvelopeId>,
+    ) -> OfferAnswer {
         let firing = FiringId::from_bytes([firing; 16]);
-        let offer = Offer { firing, distribution, priority: Priority::Medium, statement, grants: None };
+        let offer = Offer { firing, distribution, priority: Priority::Medium, statement, grants };
         match within("an answer to the offer", ask(&self.connection, &Request::Offer(offer))).await {
             Reply::Answer(Answer::Offer(answer)) => answer,
             other => panic!("an offer was answered with {other:?}"),
@@ -267,6 +284,10 @@ fn answer(shared: &Shared, request: Request) -> (Answer, Option<Vec<u8>>) {
             FetchTarget::Envelope(id) => match shared.envelopes.lock().expect("whole").get(&id) {
                 Some(bytes) => (Answer::Fetch(FetchAnswer { total_bytes: bytes.len() as u64 }), Some(bytes.clone())),
                 None => (Answer::Refused(Refused::new(code::NOT_FOUND, "not here")), None),
+            },
+            FetchTarget::Grant { grants, .. } => match shared.grants.lock().expect("whole").get(&grants) {
+                Some(bytes) => (Answer::Fetch(FetchAnswer { total_bytes: bytes.len() as u64 }), Some(bytes.clone())),
+                None => (Answer::Refused(Refused::new(code::NOT_ENTITLED, "not yours")), None),
             },
             FetchTarget::Package(_) => (Answer::Refused(Refused::new(code::NOT_FOUND, "not here")), None),
         },

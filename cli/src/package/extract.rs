@@ -7,13 +7,13 @@ use ted_core::extract::{
 };
 use ted_core::package::BodyReader;
 
-use super::open::{PackageFile, Trust};
+use super::open::{KeyFinder, PackageFile, Trust};
 use super::view::Extraction;
 use super::{ExtractArgs, LinkChoice};
 use crate::error::{ApiError, code, from_library};
 use crate::progress::Progress;
 
-pub(super) fn extract(args: &ExtractArgs, progress: &Progress) -> Result<Extraction, ApiError> {
+pub(super) fn extract(args: &ExtractArgs, keys: &KeyFinder<'_>, progress: &Progress) -> Result<Extraction, ApiError> {
     let trust = match (&args.certificate, args.unverified_origin) {
         (Some(certificate), _) => Trust::from_file(certificate)?,
         (None, true) => Trust::Nobody,
@@ -21,7 +21,8 @@ pub(super) fn extract(args: &ExtractArgs, progress: &Progress) -> Result<Extract
             return Err(ApiError::new(code::ORIGIN_UNKNOWN, "without a certificate nobody vouches for the package"));
         }
     };
-    let package = PackageFile::open(&args.file, &trust)?;
+    let package = PackageFile::open(&args.file, &trust, keys)?;
+    let index = package.opened()?;
     let to = std::path::absolute(&args.to)
         .map_err(|error| ApiError::new(code::FILE, format!("{}: {error}", args.to.display())))?;
     let target = Target::open(&to, Create::Missing).map_err(from_library)?;
@@ -32,10 +33,10 @@ pub(super) fn extract(args: &ExtractArgs, progress: &Progress) -> Result<Extract
         },
         ..ExtractOptions::default()
     };
-    let root = package.index.root();
-    let body = BodyReader::new(package.index.clone(), &package.file);
+    let root = index.root();
+    let body = BodyReader::new(index.clone(), &package.file);
     let job = ExtractJob {
-        rows: package.index.catalog(),
+        rows: index.catalog(),
         frames: &body,
         previous: None,
         distribution: root.distribution,

@@ -6,10 +6,10 @@ mod read;
 mod view;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-pub use open::Origin;
-pub use view::{EntryView, Extraction, Inspection, Listing, Verification};
+pub use open::{KeyFinder, Origin, no_keys};
+pub use view::{DigestView, EntryView, Extraction, Inspection, Listing, Verification};
 
 use crate::error::ApiError;
 use crate::output::{self, Format};
@@ -19,16 +19,28 @@ use open::{PackageFile, Trust};
 /// What to do with a package file.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum PackageCommand {
-    /// Show what a package says of itself.
+    /// Show what a package says of itself; of a sealed one without its key, what everyone sees.
     Inspect(PackageArgs),
     /// List the files in a package.
     Ls(PackageArgs),
-    /// Check every byte of a package, and with --certificate also who built it.
+    /// Check every byte of a package, and with --certificate also who built it. Needs no key for a sealed one.
     Verify(PackageArgs),
     /// Print the content of one file in a package.
     Cat(CatArgs),
     /// Write the files of a package below a folder (merge: nothing is deleted).
     Extract(ExtractArgs),
+}
+
+impl PackageCommand {
+    /// The package.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        match self {
+            Self::Inspect(package) | Self::Ls(package) | Self::Verify(package) => &package.file,
+            Self::Cat(args) => &args.package.file,
+            Self::Extract(args) => &args.file,
+        }
+    }
 }
 
 /// Which package, and what to trust.
@@ -80,14 +92,17 @@ pub enum LinkChoice {
     Inside,
 }
 
-/// Carries out a `package` command and prints its outcome.
+/// Carries out a `package` command and prints its outcome. Sealed packages are opened with what `keys` finds.
 ///
 /// # Errors
-/// The library's codes for damaged packages and untrusted certificates; [`code`](crate::error::code) for the rest.
-pub fn run(command: &PackageCommand, format: Format) -> Result<(), ApiError> {
+/// The library's codes for damaged packages, untrusted certificates and missing keys; [`code`](crate::error::code) for the rest.
+pub fn run(command: &PackageCommand, format: Format, keys: &KeyFinder<'_>) -> Result<(), ApiError> {
+    let open = |args: &PackageArgs| -> Result<PackageFile, ApiError> {
+        PackageFile::open(&args.file, &Trust::from_option(args.certificate.as_deref())?, keys)
+    };
     match command {
         PackageCommand::Inspect(package) => output::print(format, &read::inspect(&open(package)?)),
-        PackageCommand::Ls(package) => output::print(format, &read::list(&open(package)?)),
+        PackageCommand::Ls(package) => output::print(format, &read::list(&open(package)?)?),
         PackageCommand::Verify(package) => {
             let opened = open(package)?;
             let verified = read::verify(&opened, &Progress::new(format))?;
@@ -95,7 +110,7 @@ pub fn run(command: &PackageCommand, format: Format) -> Result<(), ApiError> {
         }
         PackageCommand::Cat(args) => read::cat(&open(&args.package)?, &args.path),
         PackageCommand::Extract(args) => {
-            let extracted = extract::extract(args, &Progress::new(format))?;
+            let extracted = extract::extract(args, keys, &Progress::new(format))?;
             output::print(format, &extracted)
         }
     }
@@ -105,13 +120,8 @@ pub fn run(command: &PackageCommand, format: Format) -> Result<(), ApiError> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn print_listing(file: &std::path::Path, format: Format) -> Result<(), ApiError> {
-    output::print(format, &read::list(&PackageFile::open(file, &Trust::Nobody)?))
-}
-
-fn open(args: &PackageArgs) -> Result<PackageFile, ApiError> {
-    let trust = Trust::from_option(args.certificate.as_deref())?;
-    PackageFile::open(&args.file, &trust)
+pub fn print_listing(file: &Path, format: Format, keys: &KeyFinder<'_>) -> Result<(), ApiError> {
+    output::print(format, &read::list(&PackageFile::open(file, &Trust::Nobody, keys)?)?)
 }
 
 #[cfg(test)]

@@ -4,11 +4,13 @@ use std::fs::File;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use ted_core::id::KeyHash;
+use ted_core::id::{KeyHash, PackageId};
 use ted_core::limits::Limits;
-use ted_core::package::{PackageError, PackageIndex, ROOT_CONTEXT, Root, read_index};
+use ted_core::package::{
+    AnyIndex, Opening, PackageError, PackageIndex, ROOT_CONTEXT, Root, package_id, read_any_index,
+};
 use ted_core::security::{
-    Certificate, DistributorRoot, Signature, TrustError, Usage, signed_message, verify_signature,
+    Certificate, ContentKey, DistributorRoot, Signature, TrustError, Usage, signed_message, verify_signature,
 };
 
 use crate::error::{ApiError, code, from_library};
@@ -16,6 +18,17 @@ use crate::files;
 
 /// A `.cer` is under 2 KiB; anything beyond this is another file.
 const CERTIFICATE_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Finds the content key of a sealed package, given its id and its root; `None` where this node has none.
+pub type KeyFinder<'a> = dyn Fn(&PackageId, &Root) -> Result<Option<ContentKey>, ApiError> + 'a;
+
+/// The [`KeyFinder`] of a command that has no node to ask: sealed packages stay so.
+///
+/// # Errors
+/// None.
+pub fn no_keys(_: &PackageId, _: &Root) -> Result<Option<ContentKey>, ApiError> {
+    Ok(None)
+}
 
 /// Whose packages are accepted.
 pub(super) enum Trust {
@@ -61,25 +74,26 @@ pub enum Origin {
     },
 }
 
-/// An opened package: its index is verified, its body is not.
+/// A package file: its index is verified, and opened unless it is sealed and there is no key; its body is neither.
 pub(super) struct PackageFile {
     pub(super) file: File,
-    pub(super) index: PackageIndex,
+    pub(super) index: AnyIndex,
     pub(super) signer: Certificate,
     pub(super) origin: Origin,
 }
 
 impl PackageFile {
-    pub(super) fn open(path: &Path, trust: &Trust) -> Result<Self, ApiError> {
+    pub(super) fn open(path: &Path, trust: &Trust, keys: &KeyFinder<'_>) -> Result<Self, ApiError> {
         let fail = |reason: &dyn std::fmt::Display| ApiError::new(code::FILE, format!("{}: {reason}", path.display()));
         let file = File::open(path).map_err(|error| fail(&error))?;
         if file.metadata().map_err(|error| fail(&error))?.is_dir() {
             return Err(fail(&"this is a folder, not a package"));
         }
         let mut judged = None;
-        let index = read_index(&file, &Limits::DEFAULT, &mut |root: &Root, bytes: &[u8], signature: &Signature| {
+        let index = read_any_index(&file, &Limits::DEFAULT, |root: &Root, bytes: &[u8], signature: &Signature| {
             judged = Some(judge(trust, root, bytes, signature)?);
-            Ok::<(), ApiError>(())
+            let key = if root.is_sealed() { keys(&package_id(bytes), root)? } else { None };
+            Ok::<_, ApiError>(Opening::with_or_blind(key))
         });
         let index = index.map_err(|mut error| {
             error.message = format!("{}: {}", path.display(), error.message);
@@ -87,6 +101,11 @@ impl PackageFile {
         })?;
         let (signer, origin) = judged.ok_or_else(|| fail(&"the package has no signature"))?;
         Ok(Self { file, index, signer, origin })
+    }
+
+    /// The opened index; an error that says what to do for a package that stays sealed.
+    pub(super) fn opened(&self) -> Result<&PackageIndex, ApiError> {
+        Ok(self.index.opened()?)
     }
 }
 

@@ -5,19 +5,21 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::time::Instant;
 
 use ted_core::package::{
-    BodyDigest, BodyReader, CatalogRow, EntryKind, EntryPath, PackageKind, RawFrames as _, Suite, verify_body,
+    AnyIndex, BlindIndex, BodyDigest, BodyReader, CatalogRow, EntryKind, EntryPath, PackageKind, RawFrames as _, Suite,
+    verify_body, verify_frames,
 };
 
 use super::open::PackageFile;
-use super::view::{EntryView, Inspection, Listing, Verification};
+use super::view::{DigestView, EntryView, Inspection, Listing, Verification};
 use crate::error::{ApiError, code};
 use crate::output::{self, Reader};
 use crate::progress::Progress;
 use crate::units::Time;
 
 pub(super) fn inspect(package: &PackageFile) -> Inspection {
-    let (index, root) = (&package.index, package.index.root());
-    let disclosure = root.disclosure.as_ref();
+    let (index, opened) = (package.index.blind(), package.index.opened().ok());
+    let root = index.root();
+    let disclosure = opened.map(|opened| opened.disclosure());
     Inspection {
         package: index.id().to_string(),
         distribution: disclosure.map(|known| known.distribution_name.to_string()),
@@ -32,13 +34,14 @@ pub(super) fn inspect(package: &PackageFile) -> Inspection {
             Suite::None => "no".to_owned(),
             Suite::Aes256Gcm { .. } => "AES-256-GCM".to_owned(),
         },
+        opened: opened.is_some(),
         content: disclosure.map(|known| known.content.to_string()),
-        entries: index.catalog().len() as u64,
-        content_bytes: index.catalog().iter().map(|row| row.entry.size).sum(),
+        entries: opened.map(|opened| opened.catalog().len() as u64),
+        content_bytes: opened.map(|opened| opened.catalog().iter().map(|row| row.entry.size).sum()),
         package_bytes: index.bytes(),
         body_frames: index.body_frames(),
         level: root.level,
-        digest: digest(&root.digest),
+        digest: digest(index),
         signed_with: package.signer.serial_hex(),
         signer_until: Time(package.signer.not_after()),
         distributor_key: root.distributor.to_string(),
@@ -46,39 +49,45 @@ pub(super) fn inspect(package: &PackageFile) -> Inspection {
     }
 }
 
-pub(super) fn list(package: &PackageFile) -> Listing {
-    Listing { entries: package.index.catalog().iter().map(|row| EntryView::of(&row.entry)).collect() }
+pub(super) fn list(package: &PackageFile) -> Result<Listing, ApiError> {
+    Ok(Listing { entries: package.opened()?.catalog().iter().map(|row| EntryView::of(&row.entry)).collect() })
 }
 
 pub(super) fn verify(package: &PackageFile, progress: &Progress) -> Result<Verification, ApiError> {
     let started = Instant::now();
-    let root = package.index.root();
+    let index = package.index.blind();
+    let root = index.root();
     let show = |at: ted_core::package::VerifyProgress| {
         let done = u128::from(root.body_bytes) * u128::from(at.frames) / u128::from(at.frames_total.max(1));
         progress.set("verify", done as u64, root.body_bytes);
     };
-    verify_body(&package.index, &package.file, threads(), &show)?;
+    match &package.index {
+        AnyIndex::Opened(opened) => verify_body(opened, &package.file, threads(), &show)?,
+        AnyIndex::Blind(blind) => verify_frames(blind, &package.file, threads(), &show)?,
+    }
     progress.clear();
     Ok(Verification {
-        package: package.index.id().to_string(),
+        package: index.id().to_string(),
         revision: root.revision.number(),
-        entries: package.index.catalog().len() as u64,
-        package_bytes: package.index.bytes(),
-        frames: package.index.rows().len() as u64,
-        digest: digest(&root.digest),
+        opened: package.index.opened().is_ok(),
+        entries: package.index.opened().ok().map(|opened| opened.catalog().len() as u64),
+        package_bytes: index.bytes(),
+        frames: index.rows().len() as u64,
+        digest: digest(index),
         milliseconds: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         origin: package.origin.clone(),
     })
 }
 
 pub(super) fn cat(package: &PackageFile, path: &OsStr) -> Result<(), ApiError> {
-    let row = find(package.index.catalog(), path)?;
-    let reader = BodyReader::new(package.index.clone(), &package.file);
+    let index = package.opened()?;
+    let row = find(index.catalog(), path)?;
+    let reader = BodyReader::new(index.clone(), &package.file);
     let (mut at, end) = (row.offset, row.offset + row.entry.size);
     let mut raw = Vec::new();
     while at < end {
-        let frame = package.index.frame_at(at).ok_or_else(|| no_such(path, "its content lies outside the body"))?;
-        let range = package.index.raw_range(frame);
+        let frame = index.frame_at(at).ok_or_else(|| no_such(path, "its content lies outside the body"))?;
+        let range = index.raw_range(frame);
         reader.read_raw(frame, &mut raw)?;
         let until = end.min(range.end);
         let wanted = raw.get((at - range.start) as usize..(until - range.start) as usize).unwrap_or_default();
@@ -121,13 +130,15 @@ fn no_such(path: &OsStr, reason: &str) -> ApiError {
     ApiError::new(code::NO_SUCH_ENTRY, format!("`{}` cannot be printed: {reason}", path.display()))
 }
 
-fn digest(digest: &BodyDigest) -> Option<String> {
+fn digest(index: &BlindIndex) -> Option<DigestView> {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    match digest {
-        BodyDigest::None => None,
-        BodyDigest::Md5(bytes) => Some(format!("md5 {}", hex(bytes))),
-        BodyDigest::Blake3(hash) => Some(format!("blake3 {hash}")),
-    }
+    let (algorithm, hex) = match &index.root().digest {
+        BodyDigest::None => return None,
+        BodyDigest::Md5(bytes) => ("md5", hex(bytes)),
+        BodyDigest::Blake3(hash) => ("blake3", hash.to_string()),
+    };
+    let range = index.body_range();
+    Some(DigestView { algorithm: algorithm.to_owned(), hex, from: range.start, bytes: range.end - range.start })
 }
 
 pub(super) fn threads() -> usize {

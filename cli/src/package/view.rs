@@ -13,7 +13,7 @@ use crate::units::{self, Time};
 pub struct Inspection {
     /// Its id, 64 hex digits.
     pub package: String,
-    /// The Distribution's name, unless sealed.
+    /// The Distribution's name, unless it stayed sealed.
     pub distribution: Option<String>,
     /// The Distribution's id, 32 hex digits.
     pub distribution_id: String,
@@ -25,20 +25,22 @@ pub struct Inspection {
     pub kind: String,
     /// `no`, or how it is sealed.
     pub sealed: String,
-    /// The content id, unless sealed.
+    /// Whether the catalog was seen: it is not sealed, or there was its key.
+    pub opened: bool,
+    /// The content id, unless it stayed sealed.
     pub content: Option<String>,
-    /// Entries in its catalog.
-    pub entries: u64,
-    /// Bytes of all files together.
-    pub content_bytes: u64,
+    /// Entries in its catalog, unless it stayed sealed.
+    pub entries: Option<u64>,
+    /// Bytes of all files together, unless it stayed sealed.
+    pub content_bytes: Option<u64>,
     /// Bytes of the package.
     pub package_bytes: u64,
     /// Frames of its body.
     pub body_frames: u64,
     /// zstd's level.
     pub level: i32,
-    /// The operator's digest: algorithm and hex digits.
-    pub digest: Option<String>,
+    /// The operator's digest.
+    pub digest: Option<DigestView>,
     /// Serial number of the signing certificate.
     pub signed_with: String,
     /// Until when that certificate holds.
@@ -47,6 +49,35 @@ pub struct Inspection {
     pub distributor_key: String,
     /// What is known of its origin.
     pub origin: Origin,
+}
+
+/// The operator's digest, and what it is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DigestView {
+    /// `md5` or `blake3`.
+    pub algorithm: String,
+    /// The digest in hex digits.
+    pub hex: String,
+    /// The first byte of the package that it is of.
+    pub from: u64,
+    /// How many bytes from there on it is of.
+    pub bytes: u64,
+}
+
+impl DigestView {
+    fn sentence(&self) -> String {
+        format!("{} {}, of {} bytes from byte {} on", self.algorithm, self.hex, self.bytes, self.from)
+    }
+}
+
+impl Inspection {
+    fn sealing(&self) -> String {
+        match (self.sealed.as_str(), self.opened) {
+            ("no", _) => self.sealed.clone(),
+            (suite, true) => format!("{suite}, opened with this node's key"),
+            (suite, false) => format!("{suite}; without its key, names, entries and contents are not seen"),
+        }
+    }
 }
 
 impl Render for Inspection {
@@ -58,13 +89,13 @@ impl Render for Inspection {
             ("revision", Some(self.revision.to_string())),
             ("created", Some(self.created.to_string())),
             ("kind", Some(self.kind.clone())),
-            ("sealed", Some(self.sealed.clone())),
+            ("sealed", Some(self.sealing())),
             ("content id", self.content.clone()),
-            ("entries", Some(self.entries.to_string())),
-            ("content", Some(units::bytes(self.content_bytes))),
+            ("entries", self.entries.map(|entries| entries.to_string())),
+            ("content", self.content_bytes.map(units::bytes)),
             ("package size", Some(units::bytes(self.package_bytes))),
             ("body", Some(format!("{}, zstd level {}", count(self.body_frames, "frame", "frames"), self.level))),
-            ("digest", self.digest.clone()),
+            ("digest", self.digest.as_ref().map(DigestView::sentence)),
             ("distributor key", Some(self.distributor_key.clone())),
             ("signed with", Some(format!("certificate {}, valid until {}", self.signed_with, self.signer_until))),
             ("origin", Some(self.origin.sentence())),
@@ -205,14 +236,16 @@ pub struct Verification {
     pub package: String,
     /// Its revision.
     pub revision: u64,
-    /// Entries in its catalog.
-    pub entries: u64,
+    /// Whether catalog and files were checked too: it is not sealed, or there was its key.
+    pub opened: bool,
+    /// Entries in its catalog, unless it stayed sealed.
+    pub entries: Option<u64>,
     /// Bytes of the package.
     pub package_bytes: u64,
     /// Frames that were checked.
     pub frames: u64,
     /// The operator's digest that was checked.
-    pub digest: Option<String>,
+    pub digest: Option<DigestView>,
     /// How long it took.
     pub milliseconds: u64,
     /// What is known of its origin.
@@ -222,17 +255,22 @@ pub struct Verification {
 impl Render for Verification {
     fn render(&self, out: &mut Text) {
         let paint = out.paint();
+        let entries = self.entries.map(|entries| format!(", {}", count(entries, "entry", "entries")));
         let whole = format!(
-            "whole: {}, {}, {}, in {}",
+            "whole: {}{}, {}, in {}",
             count(self.frames, "frame", "frames"),
-            count(self.entries, "entry", "entries"),
+            entries.unwrap_or_default(),
             units::bytes(self.package_bytes),
             units::duration(std::time::Duration::from_millis(self.milliseconds))
         );
         out.painted(&paint.good(&whole));
         match &self.digest {
-            Some(digest) => out.line(format_args!("digest: {digest} matches")),
+            Some(digest) => out.line(format_args!("digest: {} {} matches", digest.algorithm, digest.hex)),
             None => out.line("digest: the package has none"),
+        }
+        if !self.opened {
+            let unseen = "not seen: catalog and files; the package is sealed, and there is no key to open it with";
+            out.painted(&paint.warn(unseen));
         }
         let origin = crate::output::clean(&format!("origin: {}", self.origin.sentence()));
         let verified = matches!(self.origin, Origin::Distributor { .. });

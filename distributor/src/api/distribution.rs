@@ -22,6 +22,8 @@ pub(crate) struct DistributionCreate {
     pub(crate) target: Option<String>,
     pub(crate) skip_unreadable: bool,
     pub(crate) priority: Priority,
+    #[serde(default)]
+    pub(crate) encrypt: bool,
 }
 
 /// Changes what is `Some`.
@@ -36,6 +38,8 @@ pub(crate) struct DistributionUpdate {
     pub(crate) target: Option<String>,
     pub(crate) skip_unreadable: Option<bool>,
     pub(crate) priority: Option<Priority>,
+    #[serde(default)]
+    pub(crate) encrypt: Option<bool>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,6 +84,8 @@ pub(crate) struct DistributionView {
     pub(crate) target: Option<String>,
     pub(crate) skip_unreadable: bool,
     pub(crate) priority: Priority,
+    #[serde(default)]
+    pub(crate) encrypt: bool,
     /// The newest revision; `None` before the first build.
     pub(crate) newest: Option<RevisionView>,
 }
@@ -110,6 +116,7 @@ impl Render for DistributionView {
             ("target", self.target.clone()),
             ("priority", Some(self.priority.to_string())),
             ("digest", Some(self.digest.to_string())),
+            ("encrypted", Some(if self.encrypt { "yes" } else { "no" }.to_owned())),
             ("unreadable", Some(if self.skip_unreadable { "left out" } else { "fails the build" }.to_owned())),
             ("revision", Some(newest.map_or("none yet".to_owned(), |newest| newest.revision.to_string()))),
             ("built", newest.map(|newest| newest.created.to_string())),
@@ -136,6 +143,7 @@ pub(super) fn table(distributions: &[DistributionView], out: &mut Text) {
     let columns = [
         Column::Left("DISTRIBUTION"),
         Column::Left("SOURCE"),
+        Column::Left("ENCRYPTED"),
         Column::Left("REVISION"),
         Column::Left("BUILT"),
         Column::Right("ENTRIES"),
@@ -147,6 +155,7 @@ pub(super) fn table(distributions: &[DistributionView], out: &mut Text) {
         vec![
             distribution.name.to_string(),
             distribution.source.clone(),
+            if distribution.encrypt { "yes" } else { "no" }.to_owned(),
             or_dash(newest.map(|newest| newest.revision)),
             or_dash(newest.map(|newest| newest.created)),
             or_dash(newest.map(|newest| newest.entries)),

@@ -164,6 +164,9 @@ pub(crate) struct DeliveryView {
     pub(crate) code: Option<String>,
     /// What happened, for people.
     pub(crate) detail: Option<String>,
+    /// What was done about the Distributor's own copy before, with its code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) note: Option<String>,
     /// When this was last heard of.
     pub(crate) at: Option<Time>,
 }
@@ -180,7 +183,8 @@ pub(super) fn table(deliveries: &[DeliveryView], out: &mut Text) {
     ];
     let rows = deliveries.iter().map(|delivery| {
         let bytes = (delivery.total_bytes > 0).then(|| units::bytes(delivery.done_bytes));
-        let detail: Vec<_> = delivery.code.iter().chain(&delivery.detail).map(String::as_str).collect();
+        let detail = delivery.code.iter().chain(&delivery.detail).chain(&delivery.note);
+        let detail: Vec<_> = detail.map(String::as_str).collect();
         vec![
             delivery.subscriber.to_string(),
             delivery.distribution.to_string(),
@@ -256,6 +260,7 @@ mod tests {
             total_bytes: 2,
             code: None,
             detail: None,
+            note: None,
             at: None,
         });
         FiringView {

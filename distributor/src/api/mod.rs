@@ -5,6 +5,7 @@ mod distribution;
 mod firing;
 mod node;
 mod policy;
+mod resolve;
 mod rotation;
 mod security;
 mod subscriber;
@@ -21,6 +22,7 @@ pub(crate) use firing::{
 };
 pub(crate) use node::{DaemonView, NodeDoctor, NodeStatus, NodeView, StatusView};
 pub(crate) use policy::{CertificateRevoke, Revoked, RevokedView, SettingView, SettingsView, SubscriberConfigure};
+pub(crate) use resolve::{CertificateNeeded, CertificateResolve, NeededView, PairView, ResolvingView};
 pub(crate) use rotation::CertificateRenew;
 pub(crate) use security::{
     CertificateExport, CertificateList, CertificateShow, CertificateView, Certificates, InviteCreate, InviteFile,
@@ -28,5 +30,5 @@ pub(crate) use security::{
 };
 pub(crate) use subscriber::{
     EnrolledView, Pending, PendingView, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList,
-    SubscriberPending, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers,
+    SubscriberPending, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers, WayUpdate,
 };

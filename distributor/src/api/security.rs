@@ -8,6 +8,7 @@ use ted_cli::units::Time;
 use ted_core::model::Endpoint;
 use ted_core::name::{Label, NodeName};
 
+use super::PairView;
 use super::RevokedView;
 
 /// Makes what a node needs to join: declares it as a Subscriber of `channels` and makes a one-time token for it.
@@ -132,6 +133,8 @@ pub(crate) struct Certificates {
     pub(crate) certificates: Vec<CertificateView>,
     /// Keys that were revoked, the latest first.
     pub(crate) revoked: Vec<RevokedView>,
+    /// How this Distributor's own certificate stands with each Subscriber.
+    pub(crate) subscribers: Vec<PairView>,
 }
 
 impl Render for Certificates {
@@ -157,5 +160,7 @@ impl Render for Certificates {
             out.gap();
             super::policy::revoked_table(&self.revoked, out);
         }
+        out.gap();
+        super::resolve::table(&self.subscribers, out);
     }
 }

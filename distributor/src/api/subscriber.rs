@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 use ted_cli::api::Done;
 use ted_cli::output::{Column, Render, Text, list, or_dash};
 use ted_cli::units::Time;
-use ted_core::model::Endpoint;
+use ted_core::model::{CertificateWay, Endpoint};
 use ted_core::name::{Label, NodeName};
 
-use super::DeliveryView;
+use super::{DeliveryView, PairView};
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,18 +15,33 @@ pub(crate) struct SubscriberCreate {
     pub(crate) name: NodeName,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) channels: Vec<Label>,
+    #[serde(default)]
+    pub(crate) certificate: Option<CertificateWay>,
 }
 
-/// Replaces the endpoints, or the name.
+/// Replaces what is `Some`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SubscriberUpdate {
     pub(crate) name: NodeName,
     /// An empty list means that it dials by itself; `None` leaves it as it is.
+    #[serde(default)]
     pub(crate) endpoints: Option<Vec<Endpoint>>,
     /// Its name from now on.
     #[serde(default)]
     pub(crate) rename: Option<NodeName>,
+    #[serde(default)]
+    pub(crate) certificate: Option<WayUpdate>,
+}
+
+/// How the Distributor's certificate is brought to a Subscriber from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WayUpdate {
+    /// Somebody carries it.
+    Hand,
+    /// On this way.
+    Way(CertificateWay),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,6 +93,8 @@ pub(crate) struct SubscriberView {
     pub(crate) enrolled: Option<EnrolledView>,
     /// The address at the other end of its connection; `None` where it is not connected.
     pub(crate) connected: Option<String>,
+    /// How this Distributor's certificate stands with it.
+    pub(crate) certificate: PairView,
     /// The latest known state of each Distribution it receives.
     pub(crate) deliveries: Vec<DeliveryView>,
 }
@@ -99,6 +116,9 @@ impl Render for SubscriberView {
             ("enrolled", Some(or_dash(enrolled.map(|enrolled| enrolled.since)))),
             ("fingerprint", enrolled.map(|enrolled| enrolled.fingerprint.clone())),
             ("connected", Some(or_dash(self.connected.as_ref()))),
+            ("certificate", Some(self.certificate.state.to_string())),
+            ("brought by", Some(self.certificate.way.clone().unwrap_or_else(|| "hand".to_owned()))),
+            ("last brought", self.certificate.detail.clone()),
         ]);
         if !self.deliveries.is_empty() {
             out.gap();
@@ -125,6 +145,7 @@ pub(super) fn table(subscribers: &[SubscriberView], out: &mut Text) {
         Column::Left("ENDPOINTS"),
         Column::Left("ENROLLED"),
         Column::Left("CONNECTED"),
+        Column::Left("CERTIFICATE"),
     ];
     let rows = subscribers.iter().map(|subscriber| {
         vec![
@@ -133,6 +154,7 @@ pub(super) fn table(subscribers: &[SubscriberView], out: &mut Text) {
             endpoints(&subscriber.endpoints),
             or_dash(subscriber.enrolled.as_ref().map(|enrolled| enrolled.since)),
             or_dash(subscriber.connected.as_ref()),
+            subscriber.certificate.state.to_string(),
         ]
     });
     out.table(&columns, rows, "no Subscribers yet: `invite NAME --output FILE` makes what one needs to join");

@@ -4,14 +4,17 @@ use ted_cli::common::absolute;
 use ted_cli::error::{ApiError, code};
 use ted_cli::package;
 
-use super::Context;
+use super::{Context, resolve};
 use crate::api::{
     ChannelCreate, ChannelDelete, ChannelList, ChannelShow, ChannelUpdate, DistributionBuild, DistributionCreate,
     DistributionDelete, DistributionList, DistributionShow, DistributionUpdate, SubscriberApprove, SubscriberCreate,
-    SubscriberDelete, SubscriberList, SubscriberPending, SubscriberShow, SubscriberUpdate,
+    SubscriberDelete, SubscriberList, SubscriberPending, SubscriberShow, SubscriberUpdate, WayUpdate,
 };
 use crate::cli::{ChannelCommand, DistributionCommand, SubscriberCommand};
+use ted_core::distributor::own_key;
+use ted_core::id::PackageId;
 use ted_core::name::Label;
+use ted_core::package::Root;
 
 pub(super) async fn distribution(context: &Context, command: DistributionCommand) -> Result<(), ApiError> {
     match command {
@@ -24,6 +27,7 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 target: options.target.filter(|target| !target.is_empty()),
                 skip_unreadable: options.skip_unreadable.unwrap_or_default(),
                 priority: options.priority.unwrap_or_default(),
+                encrypt: options.encrypt.unwrap_or_default(),
             };
             context.answer(&request).await
         }
@@ -36,6 +40,7 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 target: options.target,
                 skip_unreadable: options.skip_unreadable,
                 priority: options.priority,
+                encrypt: options.encrypt,
             };
             context.answer(&request).await
         }
@@ -61,18 +66,22 @@ async fn list_files(context: &Context, name: Label) -> Result<(), ApiError> {
         return Err(ApiError::new(code::STATE, format!("the package of {} is gone", shown.name))
             .with_remedy(format!("Build it anew: `distribution build {}`.", shown.name)));
     };
-    package::print_listing(&file, context.format)
+    package::print_listing(&file, context.format, &|_: &PackageId, root: &Root| {
+        Ok(own_key(&context.settings.data_dir, root))
+    })
 }
 
 pub(super) async fn channel(context: &Context, command: ChannelCommand) -> Result<(), ApiError> {
     match command {
-        ChannelCommand::Create { name, distribution, subscriber } => {
-            let request = ChannelCreate { name, distributions: distribution, subscribers: subscriber };
-            context.answer(&request).await
+        ChannelCommand::Create { name, distribution, subscriber, resolve } => {
+            let request = ChannelCreate { name: name.clone(), distributions: distribution, subscribers: subscriber };
+            context.answer(&request).await?;
+            resolve::after_change(context, vec![name], vec![], resolve.resolve).await
         }
-        ChannelCommand::Update { name, distribution, subscriber } => {
-            let request = ChannelUpdate { name, distributions: given(distribution), subscribers: given(subscriber) };
-            context.answer(&request).await
+        ChannelCommand::Update { name, distribution, subscriber, resolve } => {
+            let (distributions, subscribers) = (given(distribution), given(subscriber));
+            context.answer(&ChannelUpdate { name: name.clone(), distributions, subscribers }).await?;
+            resolve::after_change(context, vec![name], vec![], resolve.resolve).await
         }
         ChannelCommand::List => context.answer(&ChannelList {}).await,
         ChannelCommand::Show { name } => context.answer(&ChannelShow { name }).await,
@@ -85,12 +94,23 @@ pub(super) async fn channel(context: &Context, command: ChannelCommand) -> Resul
 
 pub(super) async fn subscriber(context: &Context, command: SubscriberCommand) -> Result<(), ApiError> {
     match command {
-        SubscriberCommand::Create { name, endpoint, channel } => {
-            context.answer(&SubscriberCreate { name, endpoints: endpoint, channels: channel }).await
+        SubscriberCommand::Create { name, endpoint, channel, way, resolve } => {
+            let request = SubscriberCreate {
+                name: name.clone(),
+                endpoints: endpoint,
+                channels: channel,
+                certificate: way.given(),
+            };
+            context.answer(&request).await?;
+            resolve::after_change(context, vec![], vec![name], resolve.resolve).await
         }
-        SubscriberCommand::Update { name, endpoint, dials_itself, rename } => {
-            let endpoints = (dials_itself || !endpoint.is_empty()).then_some(endpoint);
-            context.answer(&SubscriberUpdate { name, endpoints, rename }).await
+        SubscriberCommand::Update { name, endpoint, dials_itself, rename, way, certificate_by_hand, resolve } => {
+            let endpoints = if dials_itself { Some(vec![]) } else { given(endpoint) };
+            let hand = certificate_by_hand.then_some(WayUpdate::Hand);
+            let known_as = rename.clone().unwrap_or_else(|| name.clone());
+            let certificate = way.given().map(WayUpdate::Way).or(hand);
+            context.answer(&SubscriberUpdate { name, endpoints, rename, certificate }).await?;
+            resolve::after_change(context, vec![], vec![known_as], resolve.resolve).await
         }
         SubscriberCommand::List => context.answer(&SubscriberList {}).await,
         SubscriberCommand::Show { name } => context.answer(&SubscriberShow { name }).await,

@@ -3,6 +3,7 @@
 mod fleet;
 mod node;
 mod policy;
+mod resolve;
 mod rotation;
 mod security;
 mod send;
@@ -15,6 +16,9 @@ use ted_cli::output::{self, Format, Render};
 use ted_cli::progress::Progress;
 use ted_cli::session::Session;
 use ted_cli::{generate, package};
+use ted_core::distributor::own_key;
+use ted_core::id::PackageId;
+use ted_core::package::Root;
 use ted_core::store::NodeRole;
 
 use crate::cli::{Cli, Command};
@@ -27,7 +31,12 @@ use crate::service::{Service, Settings};
 pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
     let format = cli.common.format();
     let command = match cli.command {
-        Command::Package(command) => return package::run(&command, format),
+        Command::Package(command) => {
+            // Without a node of its own, whoever looks at a package sees what everybody sees.
+            let data = cli.common.data_dir(NodeRole::Distributor).ok();
+            let keys = |_: &PackageId, root: &Root| Ok(data.as_ref().and_then(|data| own_key(data, root)));
+            return package::run(&command, format, &keys);
+        }
         Command::Generate(command) => return generate::run(&command, Cli::command()),
         command => command,
     };

@@ -7,7 +7,7 @@ use ted_cli::error::ApiError;
 use ted_cli::files::{self, Secrecy};
 use ted_cli::output;
 
-use super::Context;
+use super::{Context, resolve};
 use crate::api::{CertificateExport, CertificateList, CertificateShow, InviteCreate, TokenCreate};
 use crate::cli::{CertificateCommand, InviteArgs, TokenCommand};
 
@@ -43,6 +43,9 @@ pub(super) async fn certificate(context: &Context, command: CertificateCommand) 
         CertificateCommand::List => context.answer(&CertificateList {}).await,
         CertificateCommand::Rotation(command) => super::rotation::rotation(context, command).await,
         CertificateCommand::Revocation(command) => super::policy::revocation(context, command).await,
+        CertificateCommand::Resolve { copy, save, subscriber } => {
+            resolve::resolve(context, copy, save, subscriber).await
+        }
         CertificateCommand::Show { serial } => context.answer(&CertificateShow { serial }).await,
     }
 }

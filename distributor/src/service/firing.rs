@@ -107,6 +107,7 @@ impl From<DeliveryRow> for DeliveryView {
             total_bytes: row.package_bytes,
             code: row.code,
             detail: (!row.detail.is_empty()).then_some(row.detail),
+            note: row.note,
             at: Some(row.since.into()),
         }
     }

@@ -14,7 +14,7 @@ use crate::api::{
     BuildView, ChannelCreate, ChannelDelete, ChannelUpdate, ChannelView, Channels, DeliveryView, DistributionCreate,
     DistributionDelete, DistributionUpdate, DistributionView, Distributions, EnrolledView, FiringView, Pending,
     PendingView, RevisionView, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberUpdate, SubscriberView,
-    Subscribers,
+    Subscribers, WayUpdate,
 };
 
 impl Service {
@@ -27,6 +27,7 @@ impl Service {
             digest: request.digest,
             target: request.target,
             skip_unreadable: request.skip_unreadable,
+            encrypt: request.encrypt,
             priority: request.priority,
         };
         self.distributor().create_distribution(spec).await?;
@@ -44,6 +45,7 @@ impl Service {
         spec.exclude = request.exclude.unwrap_or(spec.exclude);
         spec.digest = request.digest.unwrap_or(spec.digest);
         spec.skip_unreadable = request.skip_unreadable.unwrap_or(spec.skip_unreadable);
+        spec.encrypt = request.encrypt.unwrap_or(spec.encrypt);
         spec.priority = request.priority.unwrap_or(spec.priority);
         self.distributor().update_distribution(&request.name, spec).await?;
         self.show_distribution(request.name).await
@@ -104,14 +106,24 @@ impl Service {
     }
 
     pub(super) async fn create_subscriber(&self, request: SubscriberCreate) -> Result<SubscriberView, ApiError> {
-        let SubscriberCreate { name, endpoints, channels } = request;
+        let SubscriberCreate { name, endpoints, channels, certificate } = request;
         self.distributor().create_subscriber(name.clone(), &endpoints, &channels).await?;
+        if certificate.is_some() {
+            self.distributor().set_certificate_way(&name, certificate).await?;
+        }
         self.show_subscriber(name).await
     }
 
     pub(super) async fn update_subscriber(&self, request: SubscriberUpdate) -> Result<SubscriberView, ApiError> {
         if let Some(endpoints) = &request.endpoints {
             self.distributor().update_subscriber(&request.name, endpoints).await?;
+        }
+        if let Some(update) = request.certificate {
+            let way = match update {
+                WayUpdate::Hand => None,
+                WayUpdate::Way(way) => Some(way),
+            };
+            self.distributor().set_certificate_way(&request.name, way).await?;
         }
         let Some(to) = request.rename else { return self.show_subscriber(request.name).await };
         self.distributor().rename_subscriber(&request.name, &to).await?;
@@ -191,6 +203,7 @@ impl From<DistributionStatus> for DistributionView {
             digest: spec.digest,
             target: spec.target,
             skip_unreadable: spec.skip_unreadable,
+            encrypt: spec.encrypt,
             priority: spec.priority,
             newest: newest.map(|newest| RevisionView::new(&newest, file)),
         }
@@ -220,6 +233,7 @@ impl SubscriberView {
             channels: status.channels,
             enrolled: enrolled.map(|(fingerprint, since)| EnrolledView { fingerprint, since: since.into() }),
             connected: status.address,
+            certificate: status.certificate.into(),
             deliveries,
         }
     }

@@ -7,6 +7,7 @@ mod firing;
 mod fleet;
 mod node;
 mod policy;
+mod resolve;
 mod rotation;
 mod security;
 
@@ -24,11 +25,11 @@ use ted_core::{Distributor, Error};
 use tokio::sync::broadcast;
 
 use crate::api::{
-    CertificateExport, CertificateList, CertificateShow, ChannelCreate, ChannelDelete, ChannelList, ChannelSend,
-    ChannelShow, ChannelUpdate, DistributionBuild, DistributionCreate, DistributionDelete, DistributionList,
-    DistributionShow, DistributionUpdate, FiringCancel, FiringWait, InviteCreate, NodeDoctor, NodeStatus, NodeView,
-    SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList, SubscriberPending, SubscriberShow,
-    SubscriberUpdate, TokenCreate,
+    CertificateExport, CertificateList, CertificateNeeded, CertificateResolve, CertificateShow, ChannelCreate,
+    ChannelDelete, ChannelList, ChannelSend, ChannelShow, ChannelUpdate, DistributionBuild, DistributionCreate,
+    DistributionDelete, DistributionList, DistributionShow, DistributionUpdate, FiringCancel, FiringWait, InviteCreate,
+    NodeDoctor, NodeStatus, NodeView, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList,
+    SubscriberPending, SubscriberShow, SubscriberUpdate, TokenCreate,
 };
 use crate::cli::InitArgs;
 use crate::config::Config;
@@ -146,6 +147,8 @@ impl Api for Service {
             TokenCreate::NAME => handle(body, |it| self.create_token(it)).await,
             CertificateExport::NAME => handle(body, |_: CertificateExport| self.export_certificate()).await,
             CertificateList::NAME => handle(body, |_: CertificateList| self.list_certificates()).await,
+            CertificateResolve::NAME => handle(body, |it| self.resolve(it)).await,
+            CertificateNeeded::NAME => handle(body, |it| self.unresolved(it)).await,
             CertificateShow::NAME => handle(body, |it| self.show_certificate(it)).await,
             _ => self.fleet_operation(operation, body).await,
         }

@@ -18,6 +18,7 @@ impl Service {
 
     async fn renew(&self) -> Result<Certificates, ApiError> {
         let renewed = self.distributor().renew(Renew::All).await?;
-        Ok(Certificates { certificates: renewed.iter().map(CertificateView::of).collect(), revoked: vec![] })
+        let certificates = renewed.iter().map(CertificateView::of).collect();
+        Ok(Certificates { certificates, revoked: vec![], subscribers: self.certificate_pairs().await? })
     }
 }

@@ -35,9 +35,9 @@ impl Service {
     }
 
     pub(super) async fn list_certificates(&self) -> Result<Certificates, ApiError> {
-        let views = self.distributor().certificates().iter().map(CertificateView::of).collect();
+        let certificates = self.distributor().certificates().iter().map(CertificateView::of).collect();
         let revoked = self.distributor().revoked().into_iter().map(RevokedView::from).collect();
-        Ok(Certificates { certificates: views, revoked })
+        Ok(Certificates { certificates, revoked, subscribers: self.certificate_pairs().await? })
     }
 
     pub(super) async fn show_certificate(&self, request: CertificateShow) -> Result<CertificateView, ApiError> {

@@ -18,11 +18,14 @@ pub(crate) struct DistributionExtract {
     pub(crate) distribution: Option<DistributionRef>,
 }
 
-/// Checks packages and extracted files of one Distribution, or of all; nothing is changed.
+/// Checks packages and extracted files of one Distribution, or of all; damaged packages are set aside.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DistributionVerify {
     pub(crate) distribution: Option<DistributionRef>,
+    /// Extract again what differs in a target whose package is whole.
+    #[serde(default)]
+    pub(crate) repair: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -70,6 +73,9 @@ pub(crate) struct DistributionView {
     pub(crate) trouble: Option<String>,
     /// When something last happened to it.
     pub(crate) at: Option<Time>,
+    /// When its package was last found whole.
+    #[serde(default)]
+    pub(crate) checked: Option<Time>,
 }
 
 pub(super) fn table(distributions: &[DistributionView], out: &mut Text) {
@@ -170,14 +176,18 @@ pub(crate) struct VerifiedView {
     pub(crate) revision: u64,
     /// What is wrong with a package; empty where all is well.
     pub(crate) damaged: Vec<String>,
-    /// Entries of the target that are not what the revision says.
+    /// Whether the package is set aside, so that the Channel's next firing brings what lacks.
+    pub(crate) set_aside: bool,
+    /// Entries of the target that are not what the revision says, or were not before they were mended.
     pub(crate) different: Vec<String>,
+    /// Whether what was different is in order again.
+    pub(crate) mended: bool,
 }
 
 impl Verified {
     /// Whether everything is as it was signed.
     pub(crate) fn is_whole(&self) -> bool {
-        self.verified.iter().all(|view| view.damaged.is_empty() && view.different.is_empty())
+        self.verified.iter().all(|view| view.damaged.is_empty() && (view.different.is_empty() || view.mended))
     }
 }
 
@@ -191,8 +201,14 @@ impl Render for Verified {
             for damage in &view.damaged {
                 out.line(format_args!("{name}: damaged: {damage}"));
             }
+            if view.set_aside {
+                out.line(format_args!("{name}: set aside; the Channel's next firing brings what is damaged"));
+            }
             for path in &view.different {
-                out.line(format_args!("{name}: differs: {path}"));
+                out.line(format_args!("{name}: {}: {path}", if view.mended { "differed" } else { "differs" }));
+            }
+            if view.mended {
+                out.line(format_args!("{name}: extracted again, so that the target is as signed"));
             }
             if view.damaged.is_empty() && view.different.is_empty() {
                 out.line(format_args!("{name}: packages and target are as signed"));

@@ -18,7 +18,11 @@ impl Service {
     }
 
     pub(super) async fn verify(&self, request: DistributionVerify) -> Result<Verified, ApiError> {
-        let rows = self.subscriber().verify(request.distribution.as_ref()).await?;
+        let distribution = request.distribution.as_ref();
+        let rows = match request.repair {
+            true => self.subscriber().repair(distribution).await?,
+            false => self.subscriber().verify(distribution).await?,
+        };
         Ok(Verified { verified: rows.into_iter().map(Into::into).collect() })
     }
 
@@ -51,6 +55,7 @@ impl From<DistributionRow> for DistributionView {
             target: row.target,
             trouble: row.trouble,
             at: row.at.map(Time),
+            checked: row.checked.map(Time),
         }
     }
 }
@@ -80,6 +85,8 @@ impl From<VerifyRow> for VerifiedView {
             distribution: row.distribution,
             revision: row.revision.number(),
             damaged: row.fault.into_iter().collect(),
+            set_aside: row.set_aside,
+            mended: row.mended,
             different: row.different.iter().map(|found| format!("{}: {}", found.path, found.what)).collect(),
         }
     }

@@ -7,6 +7,7 @@ mod doctor;
 mod events;
 mod node;
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ use crate::api::{
     TargetUnset,
 };
 use crate::config::{Config, LinkRule};
+
+const MIB: NonZeroU64 = NonZeroU64::new(1 << 20).expect("not zero");
 
 /// What the command line and the configuration say.
 #[derive(Debug, Clone)]
@@ -159,6 +162,12 @@ fn builder(settings: &Settings) -> Result<SubscriberBuilder, Error> {
     }
     if let Some(threads) = config.parallelism {
         builder = builder.threads(threads.into());
+    }
+    if let Some(every) = config.scrub_interval {
+        builder = builder.scrub(every.0);
+    }
+    if let Some(rate) = config.scrub_rate_mib_s {
+        builder = builder.scrub_rate(NonZeroU64::from(rate).saturating_mul(MIB));
     }
     for (distribution, target) in &config.targets {
         builder = builder.target(distribution.clone(), PathBuf::from(target.clone()));

@@ -153,6 +153,11 @@ impl Daemon {
         Self { child, log }
     }
 
+    /// The number of its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to end, and gives its exit code.
     pub(crate) fn stop(mut self) -> i32 {
         signal("TERM", self.child.id());

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::id::{Revision, UnixMillis};
 use crate::model::{Digest, Distribution};
 use crate::name::Label;
-use crate::node::{keep_newest, open_package, wait};
+use crate::node::{keep_newest, wait};
 use crate::package::{
     BuildOptions, BuildProgress, DigestKind, Entry, PackageIndex, PackageKind, ROOT_CONTEXT, RootSigner, Skipped,
     Source, build_baseline, same_but_content,
@@ -77,6 +77,28 @@ impl State {
 
     fn attempt(&self, distribution: &Distribution) -> Result<BuildOutcome, Error> {
         let source = source_of(distribution)?;
+        let (entries, skipped) = self.entries_of(distribution, &source)?;
+        let newest = self.newest_package(distribution)?;
+        if let Some((newest, index)) = &newest
+            && same_but_content(index.catalog(), &entries)
+        {
+            return Ok(BuildOutcome::Unchanged(newest.clone()));
+        }
+        self.build_entries(distribution, &source, entries, newest, skipped)
+    }
+
+    /// Builds a new revision, whether or not the source has changed.
+    pub(super) fn build_anew(&self, distribution: &Distribution) -> Result<BuiltRevision, Error> {
+        let source = source_of(distribution)?;
+        let (entries, skipped) = self.entries_of(distribution, &source)?;
+        Ok(self.build_entries(distribution, &source, entries, None, skipped)?.revision().clone())
+    }
+
+    fn entries_of(
+        &self,
+        distribution: &Distribution,
+        source: &FolderSource,
+    ) -> Result<(Vec<Entry>, Vec<String>), Error> {
         let mut skipped = vec![];
         let entries = source.entries(&mut |skip: Skipped| {
             tracing::info!(distribution = %distribution.name, path = skip.path, reason = %skip.reason, "left out");
@@ -87,22 +109,23 @@ impl State {
             });
             skipped.push(format!("{}: {}", skip.path, skip.reason));
         })?;
-        let newest = self.newest_package(distribution)?;
-        if let Some((newest, index)) = &newest
-            && same_but_content(index.catalog(), &entries)
-        {
-            return Ok(BuildOutcome::Unchanged(newest.clone()));
-        }
-        self.build_entries(distribution, &source, entries, newest, skipped)
+        Ok((entries, skipped))
     }
 
-    /// The newest revision and its package. One that cannot be read any more does not count: it is built anew.
+    /// The newest revision and its package. One that cannot be read any more does not count, nor one that is sealed
+    /// where it should not be, or the other way round: it is built anew.
     fn newest_package(&self, distribution: &Distribution) -> Result<Option<(BuiltRevision, PackageIndex)>, Error> {
         let Some(newest) = self.newest(distribution)? else { return Ok(None) };
-        match open_package(&self.depot, newest.package, self.own().authority.root()) {
+        match self.open_own(newest.package) {
+            Ok((index, _)) if index.root().is_sealed() != distribution.encrypt => Ok(None),
             Ok((index, _)) => Ok(Some((newest, index))),
             Err(error) => {
                 tracing::warn!(distribution = %distribution.name, %error, "the newest package is built anew");
+                self.events.emit(DistributorEvent::OwnCopyDamaged {
+                    distribution: distribution.name.clone(),
+                    revision: newest.revision,
+                    detail: error.to_string(),
+                });
                 Ok(None)
             }
         }
@@ -120,7 +143,7 @@ impl State {
         let revision = self.sequences.next_revision(&distribution.id, now)?;
         let place = PackagePlace::at_distributor(&distribution.name, revision, PackageKind::Baseline);
         let content_bytes = entries.iter().map(|entry| entry.size).sum();
-        let options = self.build_options(distribution, revision, now);
+        let options = self.build_options(distribution, revision, now)?;
         let signer = Signer { crypto: &*self.crypto, identity: &self.own().signing };
         let mut staged = self.depot.stage(&place)?;
         let progress = self.build_progress(distribution);
@@ -130,8 +153,7 @@ impl State {
         drop(out);
         flushed.map_err(|error| staged.error(error))?;
         if let Some((newest, index)) = newest
-            && index.root().disclosure.as_ref().map(|known| known.content)
-                == built.root.disclosure.as_ref().map(|new| new.content)
+            && index.disclosure().content == built.index.disclosure().content
         {
             return Ok(BuildOutcome::Unchanged(newest));
         }
@@ -147,6 +169,7 @@ impl State {
         };
         self.records.put(&newest_key(distribution), &built)?;
         keep_newest(&self.depot, &distribution.id, REVISIONS_KEPT)?;
+        self.forget_grants()?;
         tracing::info!(distribution = %distribution.name, %revision, package = %built.package, bytes = built.bytes, "built");
         self.events.emit(DistributorEvent::Built {
             distribution: distribution.name.clone(),
@@ -157,7 +180,12 @@ impl State {
         Ok(BuildOutcome::Built(built))
     }
 
-    fn build_options(&self, distribution: &Distribution, revision: Revision, created: UnixMillis) -> BuildOptions {
+    fn build_options(
+        &self,
+        distribution: &Distribution,
+        revision: Revision,
+        created: UnixMillis,
+    ) -> Result<BuildOptions, Error> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let distributor = self.own().authority.root().key_hash();
         let digest = match distribution.digest {
@@ -165,18 +193,20 @@ impl State {
             Digest::Md5 => DigestKind::Md5,
             Digest::Blake3 => DigestKind::Blake3,
         };
-        BuildOptions {
+        Ok(BuildOptions {
             revision,
             created,
             digest,
+            seal: distribution.encrypt.then(|| self.new_seal()).transpose()?,
             ..BuildOptions::new(distribution.id, distribution.name.clone(), distributor, threads)
-        }
+        })
     }
 
     /// Forgets what was built of a Distribution, packages included.
     pub(super) fn forget_built(&self, distribution: &Distribution) -> Result<(), Error> {
         self.records.delete(&newest_key(distribution))?;
-        keep_newest(&self.depot, &distribution.id, 0)
+        keep_newest(&self.depot, &distribution.id, 0)?;
+        self.forget_grants()
     }
 
     fn build_progress(&self, distribution: &Distribution) -> impl Fn(BuildProgress) + Sync {
@@ -197,7 +227,7 @@ impl State {
     }
 }
 
-fn source_of(distribution: &Distribution) -> Result<FolderSource, Error> {
+pub(super) fn source_of(distribution: &Distribution) -> Result<FolderSource, Error> {
     let unreadable = if distribution.skip_unreadable { Unreadable::Skip } else { Unreadable::Refuse };
     Ok(FolderSource::new(PathBuf::from(&distribution.source), Exclude::new(&distribution.exclude)?, unreadable))
 }

@@ -14,7 +14,8 @@ use crate::id::{KeyHash, UnixMillis};
 use crate::model::{DEFAULT_PORT, Endpoint};
 use crate::name::{Label, NodeName};
 use crate::security::{
-    CheckedEnrolment, EnrolAnswer, EnrolRequest, FleetRole, FleetTrust, Invite, Token, TokenProof, TrustPolicy, Usage,
+    Certificate, CheckedEnrolment, EnrolAnswer, EnrolRequest, FleetRole, FleetTrust, Invite, Token, TokenProof,
+    TrustPolicy, Usage,
 };
 use crate::store::Registration;
 
@@ -65,7 +66,10 @@ impl State {
             parents: vec![],
             token: issued.token.parse()?,
         };
-        Ok(IssuedInvite { text: invite.to_text()?, expires: issued.expires })
+        let text = invite.to_text()?;
+        // It holds the certificate, so nobody has to bring that too.
+        self.note_carried(name, "with an invite".to_owned(), None);
+        Ok(IssuedInvite { text, expires: issued.expires })
     }
 
     /// Where Subscribers reach this Distributor: what it was told to advertise; else the address it listens on, where
@@ -224,17 +228,19 @@ impl State {
         Ok(())
     }
 
+    /// Issues both certificates. To the key of the one for encryption grants are sealed from now on.
     fn issue(&self, checked: &CheckedEnrolment) -> Result<EnrolAnswer, Error> {
         let now = self.now();
-        let issue = |usage, spki: &[u8]| -> Result<Vec<u8>, Error> {
+        let issue = |usage, spki: &[u8]| -> Result<Certificate, Error> {
             let certificate = self.own().authority.issue(&*self.crypto, usage, checked.node(), spki, now)?;
             self.remember_certificate(&certificate)?;
-            Ok(certificate.der().to_vec())
+            Ok(certificate)
         };
-        Ok(EnrolAnswer::Issued {
-            identity: issue(Usage::SubscriberIdentity, checked.identity.spki())?,
-            encryption: issue(Usage::SubscriberEncryption, checked.encryption.spki())?,
-        })
+        let identity = issue(Usage::SubscriberIdentity, checked.identity.spki())?;
+        let encryption = issue(Usage::SubscriberEncryption, checked.encryption.spki())?;
+        self.registrations.set_encryption(&checked.key_hash(), encryption.der())?;
+        self.note_issued(&checked.key_hash(), &identity);
+        Ok(EnrolAnswer::Issued { identity: identity.der().to_vec(), encryption: encryption.der().to_vec() })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::Coded;
-use crate::id::FiringId;
+use crate::id::{DistributionId, FiringId};
 use crate::name::{Label, NodeName};
 
 /// Why a Distributor refused a call.
@@ -70,6 +70,16 @@ pub enum DistributorError {
     /// An invite needs at least one endpoint at which this Distributor is reached.
     #[error("this Distributor does not know at which endpoint it is reached")]
     NoEndpoint,
+    /// The package that should be sent is damaged here, and could not be made good.
+    #[error("the package of `{distribution}` is damaged here ({damage}) and cannot be made good: {reason}")]
+    OwnCopyDamaged {
+        /// Whose package it is.
+        distribution: Label,
+        /// What was found.
+        damage: String,
+        /// What keeps it from being made good.
+        reason: String,
+    },
     /// A node asks for certificates for a key that was revoked.
     #[error("the key {0} was revoked")]
     RevokedKey(String),
@@ -90,6 +100,17 @@ pub enum DistributorError {
     /// The pages of the revocation list are full.
     #[error("the revocation list is full")]
     TooManyRevoked,
+    /// The certificate could not be written where it should be.
+    #[error("the certificate cannot be written to {}: {reason}", path.display())]
+    NotSaved {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// No epoch secret gives the key that a sealed package was sealed with.
+    #[error("the key of the newest package of Distribution {0} is lost: no epoch secret here gives it")]
+    NoContentKey(DistributionId),
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
@@ -113,12 +134,15 @@ impl Coded for DistributorError {
             Self::TooManyPending => "TED-1213",
             Self::ForeignReceipt => "TED-1841",
             Self::ForeignRequest => "TED-1140",
+            Self::NoContentKey(_) => "TED-1168",
             Self::NoEndpoint => "TED-1838",
+            Self::OwnCopyDamaged { .. } => "TED-1845",
             Self::RevokedKey(_) => "TED-1195",
             Self::NothingToRevoke(_) => "TED-1196",
             Self::SeveralToRevoke { .. } => "TED-1197",
             Self::RevokesItself(_) => "TED-1193",
             Self::TooManyRevoked => "TED-1198",
+            Self::NotSaved { .. } => "TED-1215",
             Self::Worker => "TED-1839",
         }
     }

@@ -43,6 +43,25 @@ pub enum DistributorEvent {
         /// The package's length in bytes.
         bytes: u64,
     },
+    /// A package that this Distributor keeps is damaged. It is not offered before it is whole again, or a new revision
+    /// has taken its place.
+    OwnCopyDamaged {
+        /// Which Distribution.
+        distribution: Label,
+        /// Which revision.
+        revision: Revision,
+        /// What was found.
+        detail: String,
+    },
+    /// That package is as it was signed again: its damaged frames were made again from the source.
+    OwnCopyRepaired {
+        /// Which Distribution.
+        distribution: Label,
+        /// Which revision.
+        revision: Revision,
+        /// How many frames.
+        frames: u64,
+    },
     /// A Subscriber is connected.
     Connected {
         /// Which one.
@@ -110,6 +129,17 @@ pub enum DistributorEvent {
         bytes: u64,
         /// The package's length.
         bytes_total: u64,
+    },
+    /// A sealed revision is not offered to a Subscriber, because nothing can be wrapped for it.
+    Withheld {
+        /// To whom.
+        subscriber: NodeName,
+        /// Which Distribution.
+        distribution: Label,
+        /// The stable code.
+        code: String,
+        /// Why.
+        reason: String,
     },
     /// A Subscriber's receipt arrived.
     Receipt {

@@ -5,9 +5,9 @@ use crate::distributor::report::{DistributionSpec, DistributionStatus, Distribut
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
-use crate::model::{Channel, Distribution, Endpoint, Subscriber};
+use crate::model::{CertificateWay, Channel, Distribution, Endpoint, Subscriber};
 use crate::name::{Label, NodeName};
-use crate::node::{name_of_key, open_package};
+use crate::node::name_of_key;
 use crate::package::Entry;
 
 impl State {
@@ -47,7 +47,7 @@ impl State {
     pub(super) fn entries(&self, name: &Label) -> Result<Vec<Entry>, Error> {
         let distribution = lock(&self.fleet).distribution(name)?.clone();
         let newest = self.newest(&distribution)?.ok_or_else(|| DistributorError::NotBuilt(name.clone()))?;
-        let (index, _) = open_package(&self.depot, newest.package, self.own().authority.root())?;
+        let (index, _) = self.open_own(newest.package)?;
         Ok(index.catalog().iter().map(|row| row.entry.clone()).collect())
     }
 
@@ -92,6 +92,14 @@ impl State {
         })
     }
 
+    /// Says how this Distributor's certificate is brought to a Subscriber; none means by hand.
+    pub(super) fn set_certificate_way(&self, name: &NodeName, way: Option<CertificateWay>) -> Result<(), Error> {
+        self.change_fleet(|fleet| {
+            let now = fleet.subscriber(name)?.clone();
+            Ok(fleet.update_subscriber(Subscriber { certificate: way, ..now })?)
+        })
+    }
+
     pub(super) fn update_subscriber(&self, name: NodeName, endpoints: Vec<Endpoint>) -> Result<(), Error> {
         self.change_fleet(|fleet| {
             let subscriber = fleet.subscriber(&name)?.clone();
@@ -116,7 +124,9 @@ impl State {
 
     pub(super) fn delete_subscriber(&self, name: &NodeName) -> Result<(), Error> {
         self.change_fleet(|fleet| Ok(fleet.delete_subscriber(name).map(drop)?))?;
-        if let Some(key) = self.key_of_name(name) {
+        let key = self.key_of_name(name);
+        self.forget_certificates(name, key.as_ref())?;
+        if let Some(key) = key {
             self.registrations.remove(&key)?;
             self.withdraw(|slot| slot.recipient == Some(key))?;
             self.links.close(&key, "the Subscriber was removed from the fleet");
@@ -145,10 +155,10 @@ impl State {
             let members = channel.subscribers.iter().cloned().collect();
             (channel.name.clone(), channel.distributions.iter().cloned().collect(), members)
         });
-        let subscribers = fleet.subscribers().map(|subscriber| {
+        let subscriber_status = |subscriber: &Subscriber| -> Result<SubscriberStatus, Error> {
             let key = self.key_of_name(&subscriber.name);
             let connection = key.and_then(|key| self.links.get(&key));
-            SubscriberStatus {
+            Ok(SubscriberStatus {
                 name: subscriber.name.clone(),
                 endpoints: subscriber.endpoints.clone(),
                 channels: fleet.channels_of(&subscriber.name).map(|channel| channel.name.clone()).collect(),
@@ -156,15 +166,16 @@ impl State {
                 enrolled: key.and_then(|key| self.registrations.get(&key)).map(|known| known.registered),
                 connected: connection.is_some(),
                 address: connection.map(|connection| connection.remote_address().to_string()),
-            }
-        });
+                certificate: self.certificate_pair(subscriber)?,
+            })
+        };
         Ok(DistributorStatus {
             name: self.name().clone(),
             fingerprint: self.own().authority.root().key_hash().fingerprint(),
             listening: self.listening().map(|address| address.to_string()),
             distributions,
             channels: channels.collect(),
-            subscribers: subscribers.collect(),
+            subscribers: fleet.subscribers().map(subscriber_status).collect::<Result<_, Error>>()?,
             firings: self.reports(|firing| !firing.is_over()),
             alarms: self.alarms()?,
         })

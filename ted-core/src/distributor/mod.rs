@@ -2,22 +2,27 @@
 
 mod announce;
 mod build;
+mod certificates;
 mod configure;
 mod enrol;
 mod error;
 mod events;
 mod fleet;
+mod grants;
 mod issued;
 mod names;
 mod peers;
 mod release;
+mod repair;
 mod report;
+mod resolve;
 mod revoke;
 mod rotation;
 mod send;
 mod source;
 mod standing;
 mod state;
+mod trust;
 mod walk;
 
 use std::net::SocketAddr;
@@ -36,9 +41,11 @@ use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 pub use configure::{SettingChanges, SubscriberSettings};
 pub use error::DistributorError;
 pub use events::DistributorEvent;
+pub use grants::own_key;
 pub use report::{
-    BuildOutcome, BuiltRevision, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus, FiringReport,
-    IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, SendOptions, SendPlan, SubscriberStatus,
+    BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus,
+    FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, Resolving, ResolvingOutcome, ResolvingRow,
+    ResolvingWay, SendOptions, SendPlan, SubscriberStatus,
 };
 pub use revoke::RevokedRow;
 pub use rotation::Renew;

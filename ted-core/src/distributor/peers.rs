@@ -25,7 +25,7 @@ use crate::node::{
     Answering, Backoff, Content, ExchangeError, Reply, ask, dial, endpoint_secret, is_spare, serve, wait,
 };
 use crate::protocol::{Answer, FetchTarget, Hello, PROTOCOL_VERSION, Request, code};
-use crate::security::{Alpn, Envelope, EnvelopeKind, PeerRole, Receipt, Side};
+use crate::security::{Alpn, Envelope, EnvelopeKind, PeerRole, Receipt, Side, Stage};
 use crate::store::Depot;
 use crate::transport::{CLOSE_DONE, Connection, Endpoint, EndpointOptions, FleetIdentity, QuicConnection};
 
@@ -142,6 +142,7 @@ impl State {
         if side == Side::Dialler {
             let hello = Request::Hello(self.hello());
             match ask(&connection, &hello, &Limits::DEFAULT, GREETING_PATIENCE).await {
+                Ok(Answer::Hello(greeting)) => self.note_greeting_aside(key, greeting),
                 Ok(_) => {}
                 Err(ExchangeError::Connection(error)) if is_spare(&error) => {
                     tracing::debug!(%subscriber, %error, "dialled in vain");
@@ -171,6 +172,12 @@ impl State {
             self.events.emit(DistributorEvent::Disconnected { subscriber, reason });
             self.change_firings(move |firing, now| firing.disconnected(&key, now)).await;
         }
+    }
+
+    /// Notes what a greeting says, off the async threads; nobody waits for it.
+    fn note_greeting_aside(self: &Arc<Self>, key: KeyHash, greeting: Hello) {
+        let state = self.clone();
+        tokio::task::spawn_blocking(move || state.note_greeting(&key, &greeting));
     }
 
     fn hello(&self) -> Hello {
@@ -250,7 +257,7 @@ impl State {
         }
     }
 
-    fn entitled(&self, key: &KeyHash, distribution: &DistributionId) -> bool {
+    pub(super) fn entitled(&self, key: &KeyHash, distribution: &DistributionId) -> bool {
         let registration = self.registrations.get(key);
         registration.is_some_and(|known| lock(&self.fleet).entitled(&known.name).contains(distribution))
     }
@@ -308,12 +315,16 @@ struct Serving {
 impl Answering for Serving {
     async fn answer(&self, request: Request) -> Reply {
         match request {
-            Request::Hello(_) => Reply::Answer(Answer::Hello(self.state.hello())),
+            Request::Hello(greeting) => {
+                self.state.note_greeting_aside(self.key, greeting);
+                Reply::Answer(Answer::Hello(self.state.hello()))
+            }
             Request::Fetch(fetch) => {
                 let (state, key) = (self.state.clone(), self.key);
                 let finding = move || match fetch.target {
                     FetchTarget::Package(id) => state.package_content(&key, &id),
                     FetchTarget::Envelope(id) => state.envelope_content(&key, &id),
+                    FetchTarget::Grant { grants, recipient } => state.grant_content(&key, &grants, &recipient),
                 };
                 let found = tokio::task::spawn_blocking(finding).await;
                 found.unwrap_or_else(|_| Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"))
@@ -439,7 +450,11 @@ impl State {
     fn take_receipt(&self, key: &KeyHash, receipt: Receipt) -> Result<Reply, Error> {
         self.change_firings_now(|firing, now| firing.receipt(key, &receipt, now))?;
         let (subscriber, distribution) = (self.name_of_key(key), self.name_of_distribution(&receipt.distribution));
+        self.doubt_after(&subscriber, &receipt)?;
         let (revision, stage) = (receipt.revision, receipt.stage);
+        if stage == Stage::Verified {
+            self.note_verified(key);
+        }
         match &receipt.code {
             None => tracing::info!(%subscriber, %distribution, %revision, ?stage, "receipt"),
             Some(code) => {

@@ -126,7 +126,8 @@ impl State {
             packages: vec![package],
             extensions: vec![],
         }
-        .with_target(distribution.target.as_deref());
+        .with_target(distribution.target.as_deref())
+        .with_sealed(self.sealed_root(built.package)?.is_some());
         let body = EnvelopeBody {
             kind: EnvelopeKind::RELEASE_STATEMENT,
             distributor: self.own().authority.root().key_hash(),

@@ -10,6 +10,7 @@ use crate::model::{Digest, Distribution, Endpoint, Priority};
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
 use crate::protocol::{Outcome, PartState};
+use crate::security::CertificateState;
 
 /// What a new Distribution shall be, or an existing one become.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct DistributionSpec {
     /// How urgent it is.
     #[serde(default)]
     pub priority: Priority,
+    /// Seal its packages, so that only Subscribers with a grant can read them.
+    #[serde(default)]
+    pub encrypt: bool,
 }
 
 impl DistributionSpec {
@@ -48,6 +52,7 @@ impl DistributionSpec {
             target: None,
             skip_unreadable: false,
             priority: Priority::default(),
+            encrypt: false,
         }
     }
 
@@ -55,6 +60,13 @@ impl DistributionSpec {
     #[must_use]
     pub fn skip_unreadable(mut self, skip: bool) -> Self {
         self.skip_unreadable = skip;
+        self
+    }
+
+    /// The same, with packages that are sealed (or not).
+    #[must_use]
+    pub fn encrypt(mut self, encrypt: bool) -> Self {
+        self.encrypt = encrypt;
         self
     }
 
@@ -67,6 +79,7 @@ impl DistributionSpec {
             target: distribution.target,
             skip_unreadable: distribution.skip_unreadable,
             priority: distribution.priority,
+            encrypt: distribution.encrypt,
         }
     }
 
@@ -80,6 +93,7 @@ impl DistributionSpec {
             target: self.target,
             skip_unreadable: self.skip_unreadable,
             priority: self.priority,
+            encrypt: self.encrypt,
         }
     }
 }
@@ -205,6 +219,9 @@ pub struct DeliveryRow {
     pub code: Option<String>,
     /// What happened, for people.
     pub detail: String,
+    /// What was done about this Distributor's own copy before the firing began, with its code.
+    #[serde(default)]
+    pub note: Option<String>,
     /// Bytes of the package that were served to this Subscriber since this process started.
     pub sent_bytes: u64,
     /// That package's length in bytes; 0 where nothing was served yet.
@@ -226,6 +243,9 @@ impl fmt::Display for FiringReport {
             write!(f, "; {} {} {:?}", row.subscriber, row.distribution, row.state)?;
             if let Some(code) = &row.code {
                 write!(f, " {code} {}", row.detail)?;
+            }
+            if let Some(note) = &row.note {
+                write!(f, " ({note})")?;
             }
         }
         Ok(())
@@ -270,6 +290,92 @@ pub struct SubscriberStatus {
     pub connected: bool,
     /// The address it is connected from, or at.
     pub address: Option<String>,
+    /// How this Distributor's certificate stands with it.
+    pub certificate: CertificatePair,
+}
+
+/// How this Distributor's certificate stands with one Subscriber.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CertificatePair {
+    /// Whose.
+    pub subscriber: NodeName,
+    /// How it stands.
+    pub state: CertificateState,
+    /// When that was last heard of; none where nothing is on record.
+    pub since: Option<UnixMillis>,
+    /// How the certificate is brought there, in words; none where somebody carries it by hand.
+    pub way: Option<String>,
+    /// What came of the last attempt to bring it, in words.
+    pub detail: Option<String>,
+}
+
+/// How `resolve` goes about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResolvingWay {
+    /// It only says who lacks the certificate.
+    Look,
+    /// Copied to each Subscriber on its own way.
+    Copy,
+    /// Written into this folder, from where somebody carries it.
+    Save(PathBuf),
+}
+
+/// What came of resolving.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Resolving {
+    /// The certificate's file name.
+    pub file_name: String,
+    /// The fingerprint of its key, as Subscribers print it too.
+    pub fingerprint: String,
+    /// A row for each Subscriber that was looked at.
+    pub rows: Vec<ResolvingRow>,
+}
+
+impl Resolving {
+    /// How many Subscribers the certificate could not be copied to.
+    #[must_use]
+    pub fn failures(&self) -> usize {
+        self.rows.iter().filter(|row| matches!(row.outcome, ResolvingOutcome::Failed { .. })).count()
+    }
+}
+
+/// What came of resolving for one Subscriber.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ResolvingRow {
+    /// Whose.
+    pub subscriber: NodeName,
+    /// How the certificate stands with it now.
+    pub state: CertificateState,
+    /// How the certificate is brought there, in words; none where somebody carries it by hand.
+    pub way: Option<String>,
+    /// What came of it.
+    pub outcome: ResolvingOutcome,
+}
+
+/// What came of bringing the certificate to one Subscriber.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub enum ResolvingOutcome {
+    /// Nothing was done.
+    Waiting,
+    /// It was brought there.
+    Copied {
+        /// Where, or by which command.
+        to: String,
+    },
+    /// It lies in a file that has to be carried.
+    Saved {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It could not be brought there.
+    Failed {
+        /// The stable code.
+        code: String,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// A node that waits for approval.

@@ -7,10 +7,11 @@ use tokio::time::Instant;
 
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
+use crate::distributor::grants::Withheld;
 use crate::distributor::report::{BuiltRevision, DeliveryRow, FiringReport, PlannedDelivery, SendOptions, SendPlan};
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
-use crate::id::{DistributionId, FiringId, KeyHash, UnixMillis};
+use crate::id::{DistributionId, EnvelopeId, FiringId, KeyHash, UnixMillis};
 use crate::limits::Limits;
 use crate::model::{Distribution, Priority};
 use crate::name::{Label, NodeName};
@@ -64,9 +65,14 @@ impl State {
                 self.build(&distribution.name).await?;
             }
         }
+        let mut mended = vec![];
+        for distribution in &distributions {
+            let note = self.make_sure(distribution).await?;
+            mended.extend(note.map(|note| (distribution.id, note)));
+        }
         let state = self.clone();
         let channel = channel.clone();
-        let firing = tokio::task::spawn_blocking(move || state.start_firing(&channel, &distributions))
+        let firing = tokio::task::spawn_blocking(move || state.start_firing(&channel, &distributions, mended))
             .await
             .map_err(|_| DistributorError::Worker)??;
         for (key, connection) in self.links.all() {
@@ -75,12 +81,19 @@ impl State {
         Ok(firing)
     }
 
-    fn start_firing(&self, channel: &Label, distributions: &[Distribution]) -> Result<FiringId, Error> {
-        let mut targets = vec![];
+    fn start_firing(
+        &self,
+        channel: &Label,
+        distributions: &[Distribution],
+        mended: Vec<(DistributionId, String)>,
+    ) -> Result<FiringId, Error> {
+        let (mut targets, mut withheld) = (vec![], vec![]);
         for distribution in distributions {
             let newest = self.newest(distribution)?;
             let newest = newest.ok_or_else(|| DistributorError::NotBuilt(distribution.name.clone()))?;
-            for subscriber in self.keys_of(channel)? {
+            let subscribers = self.keys_of(channel)?;
+            withheld.extend(self.withheld_of(distribution, &newest, &subscribers).map(|why| (distribution, why)));
+            for subscriber in subscribers {
                 targets.push(FiringTarget { subscriber, distribution: distribution.id, revision: newest.revision });
             }
         }
@@ -91,6 +104,7 @@ impl State {
         let id = FiringId::from_bytes(self.random()?);
         let now = self.now();
         let firing = Firing::start(id, channel.clone(), priority, Until::Extracted, targets, now);
+        self.note_mended(id, mended)?;
         let mut ended = vec![];
         {
             let mut firings = lock(&self.firings);
@@ -111,8 +125,30 @@ impl State {
         }
         tracing::info!(firing = %id, %channel, "a firing began");
         self.events.emit(DistributorEvent::FiringStarted { firing: id, channel: channel.clone() });
+        for (distribution, why) in withheld {
+            self.withhold(id, distribution, &why)?;
+        }
         self.firing_changes.send_modify(|count| *count += 1);
         Ok(id)
+    }
+
+    /// Grants a revision to those whom it goes to, and says who gets nothing. Where nothing can be granted at all,
+    /// nobody does, and other Distributions of the Channel go out all the same.
+    fn withheld_of(
+        &self,
+        distribution: &Distribution,
+        built: &BuiltRevision,
+        subscribers: &[KeyHash],
+    ) -> impl Iterator<Item = Withheld> + use<> {
+        let withheld = match self.grant(distribution, built, subscribers) {
+            Ok(granted) => granted.withheld,
+            Err(error) => {
+                let (code, reason) = (error.code(), error.to_string());
+                let why = |subscriber: &KeyHash| Withheld { subscriber: *subscriber, code, reason: reason.clone() };
+                subscribers.iter().map(why).collect()
+            }
+        };
+        withheld.into_iter()
     }
 
     /// What a send would do now.
@@ -190,7 +226,7 @@ impl State {
     }
 
     fn report_of(&self, firing: &Firing) -> FiringReport {
-        let sent = lock(&self.sent);
+        let (sent, mended) = (lock(&self.sent), lock(&self.mended));
         let rows = firing.parts().iter().map(|part| {
             let sent = sent.get(&(part.subscriber, part.distribution)).filter(|sent| sent.revision >= part.revision);
             DeliveryRow {
@@ -201,6 +237,7 @@ impl State {
                 since: part.since,
                 code: part.code.clone(),
                 detail: part.detail.clone(),
+                note: mended.get(&(firing.id(), part.distribution)).cloned(),
                 sent_bytes: sent.map_or(0, |sent| sent.bytes),
                 package_bytes: sent.map_or(0, |sent| sent.bytes_total),
             }
@@ -250,19 +287,12 @@ impl State {
         target: FiringTarget,
     ) -> Result<(), Error> {
         let Some((distribution, built)) = self.offerable(&target.distribution)? else { return Ok(()) };
-        let state = self.clone();
-        let statement = {
-            let distribution = distribution.clone();
-            let stating = move || state.statement(&distribution, &built);
-            tokio::task::spawn_blocking(stating).await.map_err(|_| DistributorError::Worker)??
-        };
-        let offer = Offer {
-            firing: id,
-            distribution: distribution.id,
-            priority: distribution.priority,
-            statement,
-            grants: None,
-        };
+        let (state, of) = (self.clone(), distribution.clone());
+        let preparing = move || state.prepare_offer(id, &of, &built, &target.subscriber);
+        let prepared = tokio::task::spawn_blocking(preparing).await.map_err(|_| DistributorError::Worker)??;
+        let Some((statement, grants)) = prepared else { return Ok(()) };
+        let offer =
+            Offer { firing: id, distribution: distribution.id, priority: distribution.priority, statement, grants };
         self.change_firing(id, move |firing, now| firing.offered(&target.subscriber, &target.distribution, now)).await;
         let answer = ask(connection, &Request::Offer(offer), &Limits::DEFAULT, OFFER_PATIENCE).await?;
         let Answer::Offer(answer) = answer else { return Ok(()) };
@@ -277,9 +307,34 @@ impl State {
         Ok(())
     }
 
+    /// The envelopes to offer a revision with; `None` where it is sealed and nothing can be wrapped for this Subscriber.
+    fn prepare_offer(
+        &self,
+        firing: FiringId,
+        distribution: &Distribution,
+        built: &BuiltRevision,
+        subscriber: &KeyHash,
+    ) -> Result<Option<(EnvelopeId, Option<EnvelopeId>)>, Error> {
+        let granted = self.grant(distribution, built, std::slice::from_ref(subscriber));
+        let why = match granted {
+            Ok(granted) => match granted.withheld.into_iter().next() {
+                Some(why) => why,
+                None => return Ok(Some((self.statement(distribution, built)?, granted.envelope))),
+            },
+            Err(error) => Withheld::because(subscriber, error),
+        };
+        self.withhold(firing, distribution, &why)?;
+        Ok(None)
+    }
+
     fn offerable(&self, id: &DistributionId) -> Result<Option<(Distribution, BuiltRevision)>, Error> {
         let Some(distribution) = lock(&self.fleet).distribution_by_id(id).cloned() else { return Ok(None) };
-        Ok(self.newest(&distribution)?.map(|built| (distribution, built)))
+        let Some(built) = self.newest(&distribution)? else { return Ok(None) };
+        if !self.may_offer(&distribution, &built)? {
+            tracing::warn!(distribution = %distribution.name, revision = %built.revision, "not offered: the own copy is damaged");
+            return Ok(None);
+        }
+        Ok(Some((distribution, built)))
     }
 
     /// Changes one firing, persists it, and tells those who wait.
@@ -342,6 +397,7 @@ impl State {
         over.sort_unstable();
         for (_, id) in over.iter().rev().skip(FIRINGS_KEPT) {
             self.records.delete(&format!("firing/{id}"))?;
+            self.forget_mended(*id)?;
             firings.remove(id);
         }
         Ok(())

@@ -7,7 +7,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::distributor::events::DistributorEvent;
+use crate::distributor::grants::GrantSets;
 use crate::distributor::peers::Network;
+use crate::distributor::repair::load_mended;
 use crate::distributor::rotation::open_own;
 use crate::distributor::{DistributorError, Settings};
 use crate::error::Error;
@@ -56,10 +58,14 @@ pub(super) struct State {
     pub(super) events: EventBus<DistributorEvent>,
     pub(super) enrolling: Mutex<()>,
     pub(super) stating: Mutex<()>,
+    /// What was done about an own copy before a firing, for its rows.
+    pub(super) mended: Mutex<HashMap<(FiringId, DistributionId), String>>,
     /// Held while this node's own certificates change.
     pub(super) rotating: Mutex<()>,
     /// The alarms that were told last, so that each is told once.
     pub(super) alarmed: Mutex<Vec<Alarm>>,
+    pub(super) granting: Mutex<()>,
+    pub(super) grant_sets: Mutex<GrantSets>,
     pub(super) network: Mutex<Option<Network>>,
 }
 
@@ -111,6 +117,7 @@ impl State {
             let firing = Firing::decode(&bytes, &Limits::DEFAULT)?;
             firings.insert(firing.id(), firing);
         }
+        let mended = load_mended(&records)?;
         let state = Self {
             data,
             instance: InstanceId::from_bytes(instance),
@@ -134,8 +141,11 @@ impl State {
             events: EventBus::new(),
             enrolling: Mutex::default(),
             stating: Mutex::default(),
+            mended: Mutex::new(mended),
             rotating: Mutex::default(),
             alarmed: Mutex::default(),
+            granting: Mutex::default(),
+            grant_sets: Mutex::default(),
             network: Mutex::default(),
             settings,
             clock,

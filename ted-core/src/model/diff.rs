@@ -110,6 +110,7 @@ fn distribution_fields(old: &Distribution, new: &Distribution) -> Vec<String> {
     push_value(&mut fields, "target", &shown(&old.target), &shown(&new.target));
     push_value(&mut fields, "skip_unreadable", &old.skip_unreadable, &new.skip_unreadable);
     push_value(&mut fields, "priority", &old.priority, &new.priority);
+    push_value(&mut fields, "encrypt", &old.encrypt, &new.encrypt);
     fields
 }
 
@@ -117,6 +118,10 @@ fn subscriber_fields(old: &Subscriber, new: &Subscriber) -> Vec<String> {
     let mut fields = Vec::new();
     push_value(&mut fields, "endpoints", &list(&old.endpoints), &list(&new.endpoints));
     push_value(&mut fields, "settings", &old.settings, &new.settings);
+    let way = |subscriber: &Subscriber| {
+        subscriber.certificate.as_ref().map_or_else(|| "by hand".to_owned(), ToString::to_string)
+    };
+    push_value(&mut fields, "certificate", &way(old), &way(new));
     fields
 }
 

@@ -96,6 +96,9 @@ pub struct Distribution {
     pub skip_unreadable: bool,
     /// Which sends go first.
     pub priority: Priority,
+    /// Whether its packages are sealed, so that only Subscribers with a grant can read them.
+    #[serde(default)]
+    pub encrypt: bool,
 }
 
 impl Distribution {
@@ -111,6 +114,7 @@ impl Distribution {
             target: None,
             skip_unreadable: false,
             priority: Priority::default(),
+            encrypt: false,
         }
     }
 

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::DistributionId;
-use crate::model::{Channel, Digest, Distribution, Endpoint, Fleet, FleetError, Priority, Settings, Subscriber};
+use crate::model::{
+    CertificateWay, Channel, Digest, Distribution, Endpoint, Fleet, FleetError, Priority, Settings, Subscriber,
+};
 use crate::name::{Label, NodeName};
 
 const HEADER: &str =
@@ -40,7 +42,7 @@ impl Fleet {
                 .map(|distribution| distribution.into_distribution(id_for))
                 .collect::<Result<_, _>>()?,
             file.channel.into_iter().map(Channel::from).collect(),
-            file.subscriber.into_iter().map(Subscriber::from).collect(),
+            file.subscriber.into_iter().map(Subscriber::try_from).collect::<Result<_, _>>()?,
         )?;
         fleet.set_settings(None, settings)?;
         Ok(fleet)
@@ -76,6 +78,8 @@ struct DistributionFile {
     skip_unreadable: bool,
     #[serde(default)]
     priority: Priority,
+    #[serde(default)]
+    encrypt: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -93,6 +97,8 @@ struct SubscriberFile {
     name: NodeName,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     endpoints: Vec<Endpoint>,
+    certificate_directory: Option<String>,
+    certificate_command: Option<String>,
     #[serde(default, skip_serializing_if = "Settings::is_empty")]
     settings: Settings,
 }
@@ -114,13 +120,15 @@ impl DistributionFile {
             target: self.target,
             skip_unreadable: self.skip_unreadable,
             priority: self.priority,
+            encrypt: self.encrypt,
         })
     }
 }
 
 impl From<&Distribution> for DistributionFile {
     fn from(distribution: &Distribution) -> Self {
-        let Distribution { id, name, source, exclude, digest, target, skip_unreadable, priority } = distribution;
+        let Distribution { id, name, source, exclude, digest, target, skip_unreadable, priority, encrypt } =
+            distribution;
         Self {
             name: name.clone(),
             id: Some(id.to_string()),
@@ -130,6 +138,7 @@ impl From<&Distribution> for DistributionFile {
             target: target.clone(),
             skip_unreadable: *skip_unreadable,
             priority: *priority,
+            encrypt: *encrypt,
         }
     }
 }
@@ -157,14 +166,36 @@ impl From<ChannelFile> for Channel {
 
 impl From<&Subscriber> for SubscriberFile {
     fn from(subscriber: &Subscriber) -> Self {
-        let Subscriber { name, endpoints, settings } = subscriber;
-        Self { name: name.clone(), endpoints: endpoints.clone(), settings: settings.clone() }
+        let Subscriber { name, endpoints, certificate, settings } = subscriber;
+        let (certificate_directory, certificate_command) = match certificate {
+            None => (None, None),
+            Some(CertificateWay::Directory(path)) => (Some(path.clone()), None),
+            Some(CertificateWay::Command(template)) => (None, Some(template.text().to_owned())),
+        };
+        let (name, endpoints, settings) = (name.clone(), endpoints.clone(), settings.clone());
+        Self { name, endpoints, certificate_directory, certificate_command, settings }
     }
 }
 
-impl From<SubscriberFile> for Subscriber {
-    fn from(file: SubscriberFile) -> Self {
-        Self { endpoints: file.endpoints, settings: file.settings, ..Self::new(file.name) }
+impl TryFrom<SubscriberFile> for Subscriber {
+    type Error = FleetError;
+
+    fn try_from(file: SubscriberFile) -> Result<Self, FleetError> {
+        let SubscriberFile { name, endpoints, certificate_directory, certificate_command, settings } = file;
+        let mut subscriber = Self { endpoints, settings, ..Self::new(name) };
+        let (field, way) = match (certificate_directory, certificate_command) {
+            (None, None) => return Ok(subscriber),
+            (Some(path), None) => ("certificate_directory", CertificateWay::directory(&path)),
+            (None, Some(text)) => ("certificate_command", CertificateWay::command(&text)),
+            (Some(_), Some(_)) => ("certificate_command", Err("stands beside certificate_directory".to_owned())),
+        };
+        match way {
+            Ok(way) => {
+                subscriber.certificate = Some(way);
+                Ok(subscriber)
+            }
+            Err(reason) => Err(FleetError::BadField { item: subscriber.item(), field, reason }),
+        }
     }
 }
 
@@ -187,10 +218,15 @@ mod tests {
         site.digest = Digest::Md5;
         site.priority = Priority::High;
         site.skip_unreadable = true;
+        site.encrypt = true;
         fleet.update_distribution(&label("site"), site).expect("valid");
         let mut leaf = fleet.subscriber(&node("leaf1")).expect("there").clone();
         leaf.endpoints = vec!["[::1]:1229".parse().expect("valid"), "leaf1:7".parse().expect("valid")];
+        leaf.certificate = Some(CertificateWay::directory("/mnt/leaf1/security").expect("absolute"));
         fleet.update_subscriber(leaf).expect("valid");
+        let mut other = fleet.subscriber(&node("leaf2")).expect("there").clone();
+        other.certificate = Some(CertificateWay::command("scp {cer} root@{address}:/x").expect("it can work"));
+        fleet.update_subscriber(other).expect("valid");
 
         let text = fleet.to_toml().expect("writable");
         assert_eq!(Fleet::from_toml(&text, &mut no_id).expect(&text), fleet);
@@ -227,6 +263,13 @@ mod tests {
             ("TED-1601", "endpoint", "[[subscriber]]\nname='a'\nendpoints=['nowhere']"),
             ("TED-1602", "Subscriber `a`", "[[subscriber]]\nname='a'\n[[subscriber]]\nname='A.'"),
             ("TED-1603", "Distribution `x`", "[[channel]]\nname='c'\ndistributions=['x']"),
+            ("TED-1606", "certificate_directory", "[[subscriber]]\nname='a'\ncertificate_directory='x'"),
+            ("TED-1606", "certificate_command", "[[subscriber]]\nname='a'\ncertificate_command='scp'"),
+            (
+                "TED-1606",
+                "beside",
+                "[[subscriber]]\nname='a'\ncertificate_command='cp {cer} /x'\ncertificate_directory='/x'",
+            ),
             ("TED-1606", "source", "[[distribution]]\nname='a'\nsource='srv'"),
         ] {
             let error = Fleet::from_toml(text, &mut |_| DistributionId::from_bytes([1; 16])).expect_err(text);

@@ -2,6 +2,7 @@
 //!
 //! Plain data with its validation, its text form `fleet.toml` and a readable difference. Nothing here reads a disk.
 
+mod certificate_way;
 mod channel;
 mod diff;
 mod distribution;
@@ -12,6 +13,7 @@ mod fleet;
 mod settings;
 mod subscriber;
 
+pub use certificate_way::{CertificateWay, CommandTemplate, CommandValues};
 pub use channel::Channel;
 pub use diff::{Change, Difference};
 pub use distribution::{ChoiceError, Digest, Distribution, Priority};

@@ -60,6 +60,12 @@ impl Records {
         self.apply(RecordBatch { batch: Batch::new().put(key.as_bytes(), bytes) })
     }
 
+    /// The keys of all records that begin with `prefix`.
+    pub(crate) fn keys(&self, prefix: &str) -> Result<Vec<String>, RecordError> {
+        let rows = self.0.scan(prefix.as_bytes())?.into_iter();
+        Ok(rows.map(|(key, _)| String::from_utf8_lossy(&key).into_owned()).collect())
+    }
+
     /// The bytes of all records whose key begins with `prefix`.
     pub(crate) fn list_bytes(&self, prefix: &str) -> Result<Vec<Vec<u8>>, RecordError> {
         Ok(self.0.scan(prefix.as_bytes())?.into_iter().map(|(_, value)| value).collect())
@@ -92,6 +98,11 @@ impl RecordBatch {
             serde_json::to_vec(value).map_err(|source| RecordError::Unreadable { key: key.to_owned(), source })?;
         self.batch = self.batch.put(key.as_bytes(), bytes);
         Ok(self)
+    }
+
+    pub(crate) fn put_bytes(mut self, key: &str, bytes: Vec<u8>) -> Self {
+        self.batch = self.batch.put(key.as_bytes(), bytes);
+        self
     }
 
     pub(crate) fn delete(mut self, key: &str) -> Self {

@@ -4,8 +4,8 @@ use std::io;
 use std::ops::Range;
 
 use super::error::PackageError;
-use super::frame::{check_frame, decode_frame};
-use super::index::PackageIndex;
+use super::frame::{FrameDecoder, check_frame};
+use super::index::{BlindIndex, PackageIndex};
 
 /// Bytes that can be read from any place, by many threads at once.
 pub trait ReadAt: Send + Sync {
@@ -62,7 +62,7 @@ pub trait RawFrames: Sync {
     /// Which raw bytes of the body frame number `frame` is; an empty range beyond the last.
     fn raw_range(&self, frame: u64) -> Range<u64>;
 
-    /// Reads, checks and decompresses frame number `frame` into `out`, whose old bytes are dropped.
+    /// Reads, checks, opens and decompresses frame number `frame` into `out`, whose old bytes are dropped.
     ///
     /// # Errors
     /// [`PackageError::Io`], [`PackageError::Frame`], or [`PackageError::Structure`] beyond the last frame.
@@ -106,20 +106,17 @@ impl RawFrames for BodyReader<'_> {
         }
         let mut stored = Vec::new();
         self.read_stored(frame, &mut stored)?;
-        let row = &self.index.rows()[frame as usize];
-        decode_frame(row, &stored, out).map_err(|source| PackageError::Frame { frame, source })
+        self.index.open_frame(&mut FrameDecoder::default(), frame, &mut stored, out)
     }
 }
 
-/// Reads and checks one frame's stored bytes.
-pub(super) fn read_stored(
-    index: &PackageIndex,
-    source: &dyn ReadAt,
-    frame: u64,
-    out: &mut Vec<u8>,
-) -> Result<(), PackageError> {
-    let row = usize::try_from(frame).ok().and_then(|frame| index.rows().get(frame));
-    let row = row.ok_or(PackageError::Structure { what: "there is no such frame" })?;
+/// Reads frame number `frame`, a row of the table, as it is stored into `out`, whose old bytes are dropped, and checks
+/// it. Needs no key.
+///
+/// # Errors
+/// [`PackageError::Io`], [`PackageError::Frame`], or [`PackageError::Structure`] beyond the last row.
+pub fn read_stored(index: &BlindIndex, source: &dyn ReadAt, frame: u64, out: &mut Vec<u8>) -> Result<(), PackageError> {
+    let row = index.row(frame)?;
     out.resize(row.stored_bytes as usize, 0);
     let from = index.frame_range(frame).start;
     source.read_exact_at(out, from).map_err(|source| PackageError::Io { place: "body", source })?;

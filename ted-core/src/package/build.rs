@@ -10,17 +10,17 @@ use crate::error::Coded;
 use crate::id::{DistributionId, Hash, KeyHash, PackageId, Revision, UnixMillis};
 use crate::limits::Limits;
 use crate::name::Label;
-use crate::security::Signature;
+use crate::security::{ContentKey, EpochSecret, FrameSealer, SALT_BYTES, Signature};
 
-use super::catalog::encode_catalog;
-use super::container::{Part, SKIPPABLE_HEADER_BYTES, Tail, root_block, skippable_header};
+use super::catalog::{disclose, encode_catalog};
+use super::container::{Part, SKIPPABLE_HEADER_BYTES, Tail, head, root_block, skippable_header};
 use super::content::ContentHasher;
 use super::cuts::{FRAME_BYTES, Plan};
 use super::digest::{BodyHasher, DigestKind};
 use super::entry::{CatalogRow, Entry, EntryPath};
 use super::error::{CatalogFault, PackageError};
 use super::frame::FrameEncoder;
-use super::index::{PackageIndex, SignedRoot};
+use super::index::{BlindIndex, Opened, PackageIndex, SignedRoot, head_bytes};
 use super::judge::judge_entries;
 use super::pipeline::{self, HashedContent, Job, MadeFrame};
 use super::root::{Disclosure, PackageKind, ROOT_CONTEXT, Root, Suite};
@@ -51,12 +51,14 @@ pub struct BuildOptions {
     pub threads: usize,
     /// Raw bytes of a large file's frames: a power of two from 64 KiB to 4 MiB.
     pub frame_bytes: u32,
+    /// The key that seals the package, unless it stays readable for everyone.
+    pub seal: Option<Seal>,
     /// Set to true by anyone, it ends the build with [`BuildError::Cancelled`].
     pub cancel: Arc<AtomicBool>,
 }
 
 impl BuildOptions {
-    /// Options with level 3, no digest, 4 MiB frames, and one thread for each of the given processors.
+    /// Options with level 3, no digest, no seal, 4 MiB frames, and one thread for each of the given processors.
     #[must_use]
     pub fn new(distribution: DistributionId, distribution_name: Label, distributor: KeyHash, threads: usize) -> Self {
         Self {
@@ -69,8 +71,33 @@ impl BuildOptions {
             digest: DigestKind::None,
             threads,
             frame_bytes: FRAME_BYTES,
+            seal: None,
             cancel: Arc::default(),
         }
+    }
+}
+
+/// What seals one package.
+///
+/// No two builds may have the same: a frame's nonce is its number, so a second package under the same key and salt
+/// would give away what differs between the two.
+#[derive(Debug, Clone)]
+pub struct Seal {
+    /// The package's content key.
+    pub key: ContentKey,
+    /// Random bytes of this package alone, from which its key was derived.
+    pub salt: [u8; SALT_BYTES],
+}
+
+impl Seal {
+    /// With the content key that `secret` and `salt` give; the salt must be random, and new.
+    #[must_use]
+    pub fn of(secret: &EpochSecret, salt: [u8; SALT_BYTES]) -> Self {
+        Self { key: secret.content_key(&salt), salt }
+    }
+
+    fn suite(&self) -> Suite {
+        Suite::Aes256Gcm { salt: self.salt, commitment: self.key.commitment() }
     }
 }
 
@@ -171,7 +198,8 @@ impl From<CodecError> for BuildError {
 
 /// Writes a baseline of `entries` (from [`Source::entries`]) to `out`, in one pass.
 ///
-/// The same entries, contents, options and zstd version give the same body, catalog and table, whatever the threads.
+/// The same entries, contents, options (with the same seal) and zstd version give the same body, catalog and table,
+/// whatever the threads.
 /// `progress` is called after each frame, from the calling thread.
 ///
 /// # Errors
@@ -187,12 +215,17 @@ pub fn build_baseline(
     judge_options(options)?;
     judge_entries(&entries, &Limits::DEFAULT).map_err(BuildError::Refused)?;
     let plan = make_plan(&entries, options.frame_bytes)?;
+    let sealer = options.seal.as_ref().map(|seal| seal.key.sealer(&seal.salt));
+    if sealer.is_some() {
+        out.write_all(&head()).map_err(BuildError::Write)?;
+    }
     let mut writer = Writer::new(&entries, &plan, options, out);
     let job = Job {
         source,
         entries: &entries,
         plan: &plan,
         level: options.level,
+        sealer: sealer.as_ref(),
         threads: options.threads,
         cancel: &options.cancel,
     };
@@ -204,7 +237,7 @@ pub fn build_baseline(
         Ok(())
     })?;
     let body = writer.finish_body();
-    finish_package(body, entries, plan, options, signer, out)
+    finish_package(Planned { body, entries, plan, sealer }, options, signer, out)
 }
 
 fn judge_options(options: &BuildOptions) -> Result<(), BuildError> {
@@ -296,15 +329,22 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Catalog, table, root and tail behind the body.
-fn finish_package(
+/// What the parts behind the body are made of.
+struct Planned {
     body: WrittenBody,
     entries: Vec<Entry>,
     plan: Plan,
+    sealer: Option<FrameSealer>,
+}
+
+/// Catalog, table, root and tail behind the body.
+fn finish_package(
+    planned: Planned,
     options: &BuildOptions,
     signer: &dyn RootSigner,
     out: &mut dyn Write,
 ) -> Result<BuiltPackage, BuildError> {
+    let Planned { body, entries, plan, sealer } = planned;
     let WrittenBody { digest, mut rows, contents, bytes: body_bytes } = body;
     let count = entries.len() as u64;
     let catalog: Vec<CatalogRow> = entries
@@ -314,8 +354,13 @@ fn finish_package(
         .map(|((entry, content), offset)| CatalogRow { entry: Entry { content, ..entry }, offset })
         .collect();
     let body_frames = rows.len() as u64;
-    let (catalog_frames, content) = encode_catalog(&catalog).map_err(BuildError::Refused)?;
-    let catalog_bytes = write_catalog(&catalog_frames, options.level, &mut rows, out)?;
+    let (mut catalog_frames, content) = encode_catalog(&catalog).map_err(BuildError::Refused)?;
+    let disclosure = Disclosure { distribution_name: options.distribution_name.clone(), content, entries: count };
+    if sealer.is_some() {
+        disclose(&mut catalog_frames, &disclosure).map_err(BuildError::Refused)?;
+    }
+    let encoder = FrameEncoder::new(options.level, sealer.as_ref()).map_err(BuildError::Compress)?;
+    let catalog_bytes = write_catalog(&catalog_frames, encoder, &mut rows, out)?;
     let table = encode_rows(&rows);
     let root = Root {
         context: ROOT_CONTEXT.to_owned(),
@@ -324,7 +369,7 @@ fn finish_package(
         revision: options.revision,
         created: options.created,
         kind: PackageKind::Baseline,
-        suite: Suite::None,
+        suite: options.seal.as_ref().map_or(Suite::None, Seal::suite),
         frame_bytes: options.frame_bytes,
         level: options.level,
         body_frames,
@@ -334,34 +379,33 @@ fn finish_package(
         catalog_bytes,
         table: Hash::of(&table),
         digest: digest.finish(),
-        disclosure: Some(Disclosure { distribution_name: options.distribution_name.clone(), content, entries: count }),
+        disclosure: options.seal.is_none().then(|| disclosure.clone()),
     };
     let root_bytes = codec::encode("root", &root, Limits::DEFAULT.root_bytes_max)?;
     let signature = signer.sign_root(&root_bytes).map_err(BuildError::Sign)?;
     let block = root_block(&root_bytes, &signature).map_err(BuildError::Refused)?;
     let table_bytes = SKIPPABLE_HEADER_BYTES + table.len() as u64;
-    let tail = Tail::of(body_bytes, catalog_bytes, table_bytes, block.len() as u64);
+    let tail = Tail::of(head_bytes(&root) + body_bytes, catalog_bytes, table_bytes, block.len() as u64);
     let table_header = skippable_header(Part::Table, table.len() as u32);
     for part in [table_header.as_slice(), &table, &block, &tail.encode()] {
         out.write_all(part).map_err(BuildError::Write)?;
     }
     out.flush().map_err(BuildError::Write)?;
     let signed = SignedRoot { root: root.clone(), root_bytes, signature };
-    let index = PackageIndex::new(signed, rows, catalog, tail);
+    let index = PackageIndex::new(BlindIndex::new(signed, rows, tail), Opened { disclosure, catalog, sealer });
     Ok(BuiltPackage { id: index.id(), root, bytes: index.bytes(), index })
 }
 
 fn write_catalog(
     frames: &[Vec<u8>],
-    level: i32,
+    mut encoder: FrameEncoder<'_>,
     rows: &mut Vec<TableRow>,
     out: &mut dyn Write,
 ) -> Result<u64, BuildError> {
-    let mut encoder = FrameEncoder::new(level).map_err(BuildError::Compress)?;
     let mut stored = Vec::new();
     let mut bytes = 0;
     for raw in frames {
-        let row = encoder.encode(raw, &mut stored).map_err(BuildError::Compress)?;
+        let row = encoder.encode(rows.len() as u64, raw, &mut stored).map_err(BuildError::Compress)?;
         out.write_all(&skippable_header(Part::Catalog, row.stored_bytes)).map_err(BuildError::Write)?;
         out.write_all(&stored).map_err(BuildError::Write)?;
         bytes += SKIPPABLE_HEADER_BYTES + u64::from(row.stored_bytes);

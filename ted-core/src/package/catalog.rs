@@ -6,6 +6,7 @@ use crate::limits::Limits;
 
 use super::entry::{CatalogRow, Entry};
 use super::error::PackageError;
+use super::root::Disclosure;
 
 /// Raw bytes that a catalog frame has at most, unless a single row is longer.
 const CATALOG_FRAME_BYTES: usize = 4 * 1024 * 1024;
@@ -36,6 +37,19 @@ fn end_frame(frames: &mut Vec<Vec<u8>>, frame: &mut Vec<u8>, count: &mut u64) {
     frame[..COUNT_BYTES].copy_from_slice(&count.to_le_bytes());
     frames.push(std::mem::replace(frame, vec![0; COUNT_BYTES]));
     *count = 0;
+}
+
+/// Puts what a sealed package discloses to those who open it before the rows of the first catalog frame.
+pub(super) fn disclose(frames: &mut [Vec<u8>], disclosure: &Disclosure) -> Result<(), PackageError> {
+    if let Some(first) = frames.first_mut() {
+        first.splice(0..0, codec::encode("disclosure", disclosure, Limits::DEFAULT.root_bytes_max)?);
+    }
+    Ok(())
+}
+
+/// What [`disclose`] wrote, and the rows behind it.
+pub(super) fn decode_first_sealed_catalog_frame(raw: &[u8]) -> Result<(Disclosure, Vec<CatalogRow>), PackageError> {
+    Ok(codec::decode("catalog", raw, raw.len() as u64)?)
 }
 
 /// The rows of one catalog frame.

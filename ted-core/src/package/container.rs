@@ -13,15 +13,20 @@ pub const FORMAT_MINOR: u16 = 0;
 
 /// Bytes of a skippable frame's header: magic number and length.
 pub(super) const SKIPPABLE_HEADER_BYTES: u64 = 8;
+/// Bytes of the head that deltas and sealed packages begin with.
+pub(super) const HEAD_BYTES: u64 = SKIPPABLE_HEADER_BYTES + HEAD_PAYLOAD_BYTES as u64;
+const HEAD_PAYLOAD_BYTES: usize = 4 + 2 + 2;
 /// Bytes of the whole tail.
 pub(super) const TAIL_BYTES: u64 = SKIPPABLE_HEADER_BYTES + TAIL_PAYLOAD_BYTES as u64;
-const TAIL_PAYLOAD_BYTES: usize = 4 + 2 + 2 + 7 * 8;
-const TAIL_TAG: &[u8; 4] = b"TED\0";
+const TAIL_PAYLOAD_BYTES: usize = HEAD_PAYLOAD_BYTES + 7 * 8;
+/// What head and tail begin with.
+const TAG: &[u8; 4] = b"TED\0";
 
 /// Which part a skippable frame holds: its magic number tells (RFC 8878, section 3.1.2, has sixteen of them).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum Part {
+    Head = 0x184D_2A50,
     Catalog = 0x184D_2A51,
     Table = 0x184D_2A52,
     Root = 0x184D_2A53,
@@ -45,6 +50,29 @@ pub(super) fn skippable_payload(part: Part, bytes: &[u8]) -> Result<&[u8], Packa
         return Err(PackageError::Structure { what: "a part does not begin with its header" });
     }
     Ok(payload)
+}
+
+/// The head: tag and format version, so that a file which is no tar archive says what it is at its first byte.
+pub(super) fn head() -> Vec<u8> {
+    let mut bytes = skippable_header(Part::Head, HEAD_PAYLOAD_BYTES as u32).to_vec();
+    bytes.extend_from_slice(&tag_and_version(FORMAT_MINOR));
+    bytes
+}
+
+/// Whether `bytes` are the head that belongs to `tail`: they name the same version of the format.
+pub(super) fn judge_head(bytes: &[u8], tail: &Tail) -> Result<(), PackageError> {
+    if skippable_payload(Part::Head, bytes)? != tag_and_version(tail.minor) {
+        return Err(PackageError::Structure { what: "head and tail disagree" });
+    }
+    Ok(())
+}
+
+fn tag_and_version(minor: u16) -> [u8; HEAD_PAYLOAD_BYTES] {
+    let mut bytes = [0; HEAD_PAYLOAD_BYTES];
+    bytes[..4].copy_from_slice(TAG);
+    bytes[4..6].copy_from_slice(&FORMAT_MAJOR.to_le_bytes());
+    bytes[6..].copy_from_slice(&minor.to_le_bytes());
+    bytes
 }
 
 /// The root's skippable frame: length of the root bytes, these, and the encoded signature.
@@ -78,6 +106,7 @@ pub(super) fn split_root_block(block: &[u8], limits: &Limits) -> Result<(Vec<u8>
 /// and the lengths include the headers of the skippable frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tail {
+    pub(super) minor: u16,
     pub(super) catalog_offset: u64,
     pub(super) catalog_bytes: u64,
     pub(super) table_offset: u64,
@@ -93,6 +122,7 @@ impl Tail {
         let table_offset = body_end + catalog_bytes;
         let root_offset = table_offset + table_bytes;
         Self {
+            minor: FORMAT_MINOR,
             catalog_offset: body_end,
             catalog_bytes,
             table_offset,
@@ -119,9 +149,7 @@ impl Tail {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(TAIL_BYTES as usize);
         bytes.extend_from_slice(&skippable_header(Part::Tail, TAIL_PAYLOAD_BYTES as u32));
-        bytes.extend_from_slice(TAIL_TAG);
-        bytes.extend_from_slice(&FORMAT_MAJOR.to_le_bytes());
-        bytes.extend_from_slice(&FORMAT_MINOR.to_le_bytes());
+        bytes.extend_from_slice(&tag_and_version(self.minor));
         for number in self.numbers() {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
@@ -131,18 +159,20 @@ impl Tail {
     /// The tail that ends a package of `package_bytes`, whose parts must lie end to end in it.
     pub(super) fn decode(bytes: &[u8], package_bytes: u64, limits: &Limits) -> Result<Self, PackageError> {
         let payload = skippable_payload(Part::Tail, bytes).map_err(|_| PackageError::NotAPackage)?;
-        let rest = payload.strip_prefix(TAIL_TAG).ok_or(PackageError::NotAPackage)?;
+        let rest = payload.strip_prefix(TAG).ok_or(PackageError::NotAPackage)?;
         let (versions, rest) = rest.split_first_chunk::<4>().ok_or(PackageError::NotAPackage)?;
         let major = u16::from_le_bytes([versions[0], versions[1]]);
         if major != FORMAT_MAJOR {
             return Err(PackageError::Version { major, known: FORMAT_MAJOR });
         }
+        let minor = u16::from_le_bytes([versions[2], versions[3]]);
         let mut numbers = [0; 7];
         for (number, bytes) in numbers.iter_mut().zip(rest.as_chunks::<8>().0) {
             *number = u64::from_le_bytes(*bytes);
         }
         let [catalog_offset, catalog_bytes, table_offset, table_bytes, root_offset, root_bytes, total] = numbers;
         let tail = Self {
+            minor,
             catalog_offset,
             catalog_bytes,
             table_offset,

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::entry::{Entry, EntryKind};
+use super::entry::{AsEntry, Entry, EntryKind};
 use super::tar_stream::{END_BYTES, HEADER_BYTES_MAX, append_header, padding};
 
 /// Raw bytes of a large file's frames, unless a build asks for others.
@@ -39,10 +39,10 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Cuts the stream of `entries`. Every size but a large file's piece depends on the entries of that frame alone.
-    pub(super) fn of(entries: &[Entry], frame_bytes: u32) -> Self {
+    pub(super) fn of(entries: &[impl AsEntry], frame_bytes: u32) -> Self {
         let mut planner = Planner::new(entries.len(), frame_bytes);
         let mut header = Vec::new();
-        for (index, entry) in entries.iter().enumerate() {
+        for (index, entry) in entries.iter().map(AsEntry::entry).enumerate() {
             header.clear();
             append_header(entry, &mut header);
             planner.add(index, entry, header.len() as u64);

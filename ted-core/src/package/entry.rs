@@ -226,6 +226,23 @@ pub struct CatalogRow {
     pub offset: u64,
 }
 
+/// What has an entry in it.
+pub(super) trait AsEntry {
+    fn entry(&self) -> &Entry;
+}
+
+impl AsEntry for Entry {
+    fn entry(&self) -> &Entry {
+        self
+    }
+}
+
+impl AsEntry for CatalogRow {
+    fn entry(&self) -> &Entry {
+        &self.entry
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::codec::CodecError;
 use crate::error::Coded;
+use crate::security::SealError;
 
 use super::entry::EntryPath;
 
@@ -46,6 +47,12 @@ pub enum PackageError {
         /// What it is.
         what: &'static str,
     },
+    /// It is sealed, and what was asked for needs its content key.
+    #[error("the package is sealed, and there is no key to open it with")]
+    Sealed,
+    /// The content key is not the one that the root commits to.
+    #[error("the key does not open this package: the root commits to another one")]
+    WrongKey,
     /// The table is not the one that the root names.
     #[error("the table does not have the hash that the root states")]
     TableHash,
@@ -87,10 +94,13 @@ impl Coded for PackageError {
             Self::Codec(inner) => inner.code(),
             Self::Unsupported { .. } => "TED-1014",
             Self::TableHash => "TED-1015",
+            Self::Frame { source: FrameError::Sealed(inner), .. } => inner.code(),
             Self::Frame { .. } => "TED-1016",
             Self::Catalog { .. } => "TED-1017",
             Self::Content { .. } => "TED-1018",
             Self::Digest => "TED-1019",
+            Self::Sealed => "TED-1151",
+            Self::WrongKey => "TED-1152",
         }
     }
 
@@ -114,6 +124,9 @@ pub enum FrameError {
     /// Not the hash that the table states.
     #[error("it does not have the hash that the table states")]
     Hash,
+    /// It has its hash, but was sealed under another key, for another row or another package.
+    #[error(transparent)]
+    Sealed(#[from] SealError),
     /// It has its hash, but does not become what the table states.
     #[error("it cannot be decompressed: {reason}")]
     Decompress {

@@ -1,4 +1,4 @@
-//! One frame: compressing, checking, decompressing. The one place that knows zstd.
+//! One frame: compressing and sealing, checking, opening and decompressing. The one place that knows zstd.
 
 use std::io;
 
@@ -6,29 +6,36 @@ use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe;
 
 use crate::id::Hash;
+use crate::security::{FrameSealer, SEAL_BYTES};
 
 use super::error::FrameError;
 use super::table::TableRow;
 
 /// Makes frames, one after the other, with one zstd context.
-pub(super) struct FrameEncoder {
+pub(super) struct FrameEncoder<'a> {
     context: Compressor<'static>,
+    sealer: Option<&'a FrameSealer>,
 }
 
-impl FrameEncoder {
-    /// An encoder of this zstd level. The content's size is written, a checksum is not.
-    pub(super) fn new(level: i32) -> io::Result<Self> {
-        Ok(Self { context: Compressor::new(level)? })
+impl<'a> FrameEncoder<'a> {
+    /// An encoder of this zstd level. The content's size is written, a checksum is not. With a sealer, frames are
+    /// sealed once they are compressed.
+    pub(super) fn new(level: i32, sealer: Option<&'a FrameSealer>) -> io::Result<Self> {
+        Ok(Self { context: Compressor::new(level)?, sealer })
     }
 
-    /// Compresses `raw` into `stored`, whose old bytes are dropped, and returns the table's row.
+    /// Compresses `raw` as frame number `frame` (a row of the table) into `stored`, whose old bytes are dropped, seals
+    /// it there, and returns the table's row.
     ///
     /// # Errors
     /// What zstd says; a frame of 4 GiB or more cannot be.
-    pub(super) fn encode(&mut self, raw: &[u8], stored: &mut Vec<u8>) -> io::Result<TableRow> {
+    pub(super) fn encode(&mut self, frame: u64, raw: &[u8], stored: &mut Vec<u8>) -> io::Result<TableRow> {
         stored.clear();
-        stored.reserve(zstd_safe::compress_bound(raw.len()));
+        stored.reserve(zstd_safe::compress_bound(raw.len()) + SEAL_BYTES);
         self.context.compress_to_buffer(raw, stored)?;
+        if let Some(sealer) = self.sealer {
+            sealer.seal(frame, stored);
+        }
         let too_long = |_| io::Error::from(io::ErrorKind::InvalidInput);
         Ok(TableRow {
             stored_bytes: u32::try_from(stored.len()).map_err(too_long)?,
@@ -38,7 +45,7 @@ impl FrameEncoder {
     }
 }
 
-/// Takes frames apart, one after the other, with one zstd context.
+/// Takes frames apart, one after the other, with one zstd context. Sealed ones are to be opened first.
 #[derive(Default)]
 pub struct FrameDecoder {
     context: Decompressor<'static>,
@@ -67,6 +74,20 @@ impl FrameDecoder {
         }
         Ok(())
     }
+}
+
+/// Opens frame number `frame`, which [`check_frame`] has passed, where it lies, and decompresses it into `out`.
+pub(super) fn open_frame(
+    decoder: &mut FrameDecoder,
+    sealer: Option<&FrameSealer>,
+    (frame, row): (u64, &TableRow),
+    stored: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<(), FrameError> {
+    if let Some(sealer) = sealer {
+        sealer.open(frame, stored)?;
+    }
+    decoder.decode(row, stored, out)
 }
 
 /// Whether `stored` are the bytes that the table means.

@@ -1,22 +1,25 @@
 //! Everything about a package but its body: root, table, catalog, and where each frame lies.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use crate::id::{Hash, PackageId};
 use crate::limits::Limits;
-use crate::security::Signature;
+use crate::security::{ContentKey, FrameSealer, SEAL_BYTES, Signature};
 
-use super::container::{SKIPPABLE_HEADER_BYTES, Tail};
+use super::container::{HEAD_BYTES, SKIPPABLE_HEADER_BYTES, Tail};
 use super::cuts::{FRAME_BYTES, FRAME_BYTES_MIN};
 use super::entry::CatalogRow;
 use super::error::PackageError;
+use super::frame::{FrameDecoder, open_frame};
 use super::root::{Disclosure, PackageKind, ROOT_CONTEXT, Root, Suite};
 use super::table::{ROW_BYTES, TableRow};
 
-/// A package without its body: its structure has been judged, and its root by whoever read it. Cheap to clone.
+/// What everyone who holds a package sees of it, sealed or not: root, table, and where each frame lies. Enough to
+/// verify stored frames and to serve them, never to extract. Its structure has been judged, and its root by whoever
+/// read it. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct PackageIndex(Arc<Parts>);
+pub struct BlindIndex(Arc<Parts>);
 
 #[derive(Debug)]
 struct Parts {
@@ -25,12 +28,109 @@ struct Parts {
     signature: Signature,
     layout: Layout,
     rows: Vec<TableRow>,
-    catalog: Vec<CatalogRow>,
     bytes: u64,
 }
 
+/// A package without its body, opened: what a [`BlindIndex`] has, the catalog, and of a sealed package the means to
+/// open its frames. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PackageIndex {
+    blind: BlindIndex,
+    opened: Arc<Opened>,
+}
+
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) disclosure: Disclosure,
+    pub(super) catalog: Vec<CatalogRow>,
+    pub(super) sealer: Option<FrameSealer>,
+}
+
 impl PackageIndex {
-    pub(super) fn new(signed: SignedRoot, rows: Vec<TableRow>, catalog: Vec<CatalogRow>, tail: Tail) -> Self {
+    pub(super) fn new(blind: BlindIndex, opened: Opened) -> Self {
+        Self { blind, opened: Arc::new(opened) }
+    }
+
+    /// The part of it that needs no key.
+    #[must_use]
+    pub fn blind(&self) -> &BlindIndex {
+        &self.blind
+    }
+
+    /// The Distribution's name, the content id and the number of entries: from the root, or from the sealed catalog.
+    #[must_use]
+    pub fn disclosure(&self) -> &Disclosure {
+        &self.opened.disclosure
+    }
+
+    /// The entries in path order, with the places of their content.
+    #[must_use]
+    pub fn catalog(&self) -> &[CatalogRow] {
+        &self.opened.catalog
+    }
+
+    /// Opens and decompresses frame number `frame`, which was found to be what the table says, into `out`. `stored`
+    /// is of no use afterwards.
+    pub(super) fn open_frame(
+        &self,
+        decoder: &mut FrameDecoder,
+        frame: u64,
+        stored: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), PackageError> {
+        let row = self.row(frame)?;
+        open_frame(decoder, self.sealer(), (frame, row), stored, out)
+            .map_err(|source| PackageError::Frame { frame, source })
+    }
+
+    /// What seals this package's frames; `None` for an unsealed one.
+    pub(super) fn sealer(&self) -> Option<&FrameSealer> {
+        self.opened.sealer.as_ref()
+    }
+}
+
+/// An opened index is a blind one, and more.
+impl Deref for PackageIndex {
+    type Target = BlindIndex;
+
+    fn deref(&self) -> &BlindIndex {
+        &self.blind
+    }
+}
+
+/// A package without its body, opened as far as its reader could.
+#[derive(Debug, Clone)]
+pub enum AnyIndex {
+    /// It is not sealed, or there was its key.
+    Opened(PackageIndex),
+    /// It is sealed, and there was no key.
+    Blind(BlindIndex),
+}
+
+impl AnyIndex {
+    /// The part of it that needs no key.
+    #[must_use]
+    pub fn blind(&self) -> &BlindIndex {
+        match self {
+            Self::Opened(index) => index.blind(),
+            Self::Blind(index) => index,
+        }
+    }
+
+    /// The opened index.
+    ///
+    /// # Errors
+    /// [`PackageError::Sealed`] without the key.
+    pub fn opened(&self) -> Result<&PackageIndex, PackageError> {
+        match self {
+            Self::Opened(index) => Ok(index),
+            Self::Blind(_) => Err(PackageError::Sealed),
+        }
+    }
+}
+
+impl BlindIndex {
+    pub(super) fn new(signed: SignedRoot, rows: Vec<TableRow>, tail: Tail) -> Self {
         let layout = Layout::of(&signed.root, &rows);
         Self(Arc::new(Parts {
             root: signed.root,
@@ -38,7 +138,6 @@ impl PackageIndex {
             signature: signed.signature,
             layout,
             rows,
-            catalog,
             bytes: tail.package_bytes,
         }))
     }
@@ -73,10 +172,10 @@ impl PackageIndex {
         &self.0.rows
     }
 
-    /// The entries in path order, with the places of their content.
-    #[must_use]
-    pub fn catalog(&self) -> &[CatalogRow] {
-        &self.0.catalog
+    /// The row of frame number `frame`.
+    pub(super) fn row(&self, frame: u64) -> Result<&TableRow, PackageError> {
+        let row = usize::try_from(frame).ok().and_then(|frame| self.0.rows.get(frame));
+        row.ok_or(PackageError::Structure { what: "there is no such frame" })
     }
 
     /// Length of the whole package file.
@@ -89,6 +188,13 @@ impl PackageIndex {
     #[must_use]
     pub fn body_frames(&self) -> u64 {
         self.0.root.body_frames
+    }
+
+    /// Where the body lies in the file: what the operator's digest is of.
+    #[must_use]
+    pub fn body_range(&self) -> Range<u64> {
+        let head = head_bytes(&self.0.root);
+        head..head + self.0.root.body_bytes
     }
 
     /// Where the stored bytes of frame number `frame` (a row of the table) lie in the file; an empty range beyond the
@@ -134,6 +240,11 @@ pub(super) struct SignedRoot {
     pub(super) signature: Signature,
 }
 
+/// Bytes before the body: an unsealed baseline has no head, so that it is a tar archive from its first byte.
+pub(super) fn head_bytes(root: &Root) -> u64 {
+    if root.is_sealed() || root.kind != PackageKind::Baseline { HEAD_BYTES } else { 0 }
+}
+
 /// Where frames begin.
 #[derive(Debug, Default)]
 pub(super) struct Layout {
@@ -147,7 +258,7 @@ impl Layout {
     pub(super) fn of(root: &Root, rows: &[TableRow]) -> Self {
         let (body, catalog) = rows.split_at((root.body_frames as usize).min(rows.len()));
         let mut layout = Self { stored_offsets: Vec::with_capacity(rows.len()), raw_offsets: vec![0] };
-        let (mut stored, mut raw) = (0, 0);
+        let (mut stored, mut raw) = (head_bytes(root), 0);
         for row in body {
             layout.stored_offsets.push(stored);
             stored += u64::from(row.stored_bytes);
@@ -164,16 +275,13 @@ impl Layout {
 }
 
 /// Whether this version reads such packages, and the root agrees with the tail. The signature is not looked at.
-pub(super) fn judge_root(root: &Root, tail: &Tail, limits: &Limits) -> Result<Disclosure, PackageError> {
+pub(super) fn judge_root(root: &Root, tail: &Tail, limits: &Limits) -> Result<(), PackageError> {
     let refuse = |what| Err(PackageError::Structure { what });
     if root.context != ROOT_CONTEXT {
         return refuse("the root has another context");
     }
     if root.kind != PackageKind::Baseline {
         return Err(PackageError::Unsupported { what: "deltas" });
-    }
-    if root.suite != Suite::None {
-        return Err(PackageError::Unsupported { what: "sealed packages" });
     }
     if !root.frame_bytes.is_power_of_two() || !(FRAME_BYTES_MIN..=FRAME_BYTES).contains(&root.frame_bytes) {
         return refuse("the frame length is not one that the format allows");
@@ -186,13 +294,27 @@ pub(super) fn judge_root(root: &Root, tail: &Tail, limits: &Limits) -> Result<Di
         return refuse("body or catalog is missing");
     }
     let table_bytes = SKIPPABLE_HEADER_BYTES + frames * ROW_BYTES as u64;
-    let fits = tail.catalog_offset == root.body_bytes
+    let fits = root.body_bytes.checked_add(head_bytes(root)) == Some(tail.catalog_offset)
         && tail.catalog_bytes == root.catalog_bytes
         && tail.table_bytes == table_bytes;
     if !fits {
         return refuse("root and tail disagree");
     }
-    root.disclosure.clone().ok_or(PackageError::Structure { what: "an unsealed package hides what it is" })
+    match (root.is_sealed(), &root.disclosure) {
+        (false, None) => refuse("an unsealed package hides what it is"),
+        (true, Some(_)) => refuse("a sealed package discloses what it is"),
+        _ => Ok(()),
+    }
+}
+
+/// What opens the frames of the package with this root: nothing for an unsealed one. The commitment is checked here,
+/// before any frame is opened.
+pub(super) fn unseal(root: &Root, key: &ContentKey) -> Result<Option<FrameSealer>, PackageError> {
+    match root.suite {
+        Suite::None => Ok(None),
+        Suite::Aes256Gcm { salt, commitment } if key.commitment() == commitment => Ok(Some(key.sealer(&salt))),
+        Suite::Aes256Gcm { .. } => Err(PackageError::WrongKey),
+    }
 }
 
 /// Whether the table's lengths add up to those of the root.
@@ -202,6 +324,9 @@ pub(super) fn judge_table(root: &Root, rows: &[TableRow]) -> Result<(), PackageE
     let stored = |rows: &[TableRow]| rows.iter().map(|row| u64::from(row.stored_bytes)).sum::<u64>();
     let raw = body.iter().map(|row| u64::from(row.raw_bytes)).sum::<u64>();
     let headers = catalog.len() as u64 * SKIPPABLE_HEADER_BYTES;
+    if root.is_sealed() && rows.iter().any(|row| row.stored_bytes <= SEAL_BYTES as u32) {
+        return Err(PackageError::Structure { what: "a sealed frame has no content" });
+    }
     let fits = rows.len() as u64 == root.body_frames + root.catalog_frames
         && stored(body) == root.body_bytes
         && raw == root.body_raw_bytes

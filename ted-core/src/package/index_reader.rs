@@ -3,14 +3,18 @@
 use crate::codec;
 use crate::id::Hash;
 use crate::limits::Limits;
-use crate::security::Signature;
+use crate::security::{ContentKey, FrameSealer, Signature};
 
 use super::body::ReadAt;
-use super::catalog::{content_id, decode_catalog_frame};
-use super::container::{Part, SKIPPABLE_HEADER_BYTES, TAIL_BYTES, Tail, skippable_payload, split_root_block};
+use super::catalog::{content_id, decode_catalog_frame, decode_first_sealed_catalog_frame};
+use super::container::{
+    HEAD_BYTES, Part, SKIPPABLE_HEADER_BYTES, TAIL_BYTES, Tail, judge_head, skippable_payload, split_root_block,
+};
 use super::error::PackageError;
-use super::frame::{FrameDecoder, check_frame};
-use super::index::{Layout, PackageIndex, SignedRoot, judge_root, judge_table};
+use super::frame::{FrameDecoder, check_frame, open_frame};
+use super::index::{
+    AnyIndex, BlindIndex, Layout, Opened, PackageIndex, SignedRoot, head_bytes, judge_root, judge_table, unseal,
+};
 use super::judge::{BodyShape, CatalogJudge};
 use super::root::{Disclosure, Root};
 use super::table::{TableRow, decode_rows};
@@ -34,7 +38,39 @@ pub enum Step {
     Done,
 }
 
-/// Reads tail, root, table and catalog of a package, in this order, and judges all that can be judged without the
+/// How to go on behind a root that was found good, should the package be sealed.
+#[derive(Debug, Clone)]
+pub enum Opening {
+    /// Not at all: a sealed package is an error.
+    Unsealed,
+    /// With its content key.
+    With(ContentKey),
+    /// Without its content key: its catalog stays sealed.
+    Blind,
+}
+
+impl Opening {
+    /// With the key if there is one, else blind.
+    #[must_use]
+    pub fn with_or_blind(key: Option<ContentKey>) -> Self {
+        key.map_or(Self::Blind, Self::With)
+    }
+}
+
+/// What a judge says who knows of unsealed packages only.
+impl From<()> for Opening {
+    fn from((): ()) -> Self {
+        Self::Unsealed
+    }
+}
+
+impl From<ContentKey> for Opening {
+    fn from(key: ContentKey) -> Self {
+        Self::With(key)
+    }
+}
+
+/// Reads tail, root, head (where there is one), table and catalog of a package, in this order, and judges all that can be judged without the
 /// body and without certificates. Nothing after the root is looked at before the root was accepted.
 #[derive(Debug)]
 pub struct IndexReader {
@@ -48,6 +84,7 @@ pub struct IndexReader {
     held: Vec<u8>,
     tail: Option<Tail>,
     signed: Option<SignedRoot>,
+    access: Access,
     disclosure: Option<Disclosure>,
     rows: Vec<TableRow>,
     layout: Layout,
@@ -62,9 +99,19 @@ enum State {
     End,
     Root,
     Judge,
+    Head,
     Table,
     Catalog,
     Done,
+}
+
+/// What the reader may see behind the root.
+#[derive(Debug)]
+enum Access {
+    /// Hashes and lengths.
+    Blind,
+    /// The catalog too, opened by this if it is sealed.
+    Open(Option<FrameSealer>),
 }
 
 impl IndexReader {
@@ -85,6 +132,7 @@ impl IndexReader {
             held: Vec::new(),
             tail: None,
             signed: None,
+            access: Access::Blind,
             disclosure: None,
             rows: Vec::new(),
             layout: Layout::default(),
@@ -141,35 +189,69 @@ impl IndexReader {
         self.signed.as_ref().map(|signed| &signed.signature)
     }
 
-    /// Goes on behind the root, whose signature the caller has found good.
+    /// Goes on behind the root, whose signature the caller has found good, if the package is not sealed.
     ///
     /// # Errors
-    /// [`PackageError`] when the root is not one to accept, or with what was read already of table and catalog.
+    /// As [`open_root`](Self::open_root); [`PackageError::Sealed`] for every sealed package.
     pub fn accept_root(&mut self) -> Result<(), PackageError> {
+        self.open_root(&Opening::Unsealed)
+    }
+
+    /// Goes on behind the root, whose signature the caller has found good. An unsealed package needs no opening.
+    ///
+    /// # Errors
+    /// [`PackageError::WrongKey`] before anything is opened; [`PackageError`] when the root is not one to accept, or
+    /// with what was read already of table and catalog.
+    pub fn open_root(&mut self, opening: &Opening) -> Result<(), PackageError> {
         let (Some(signed), Some(tail), State::Judge) = (&self.signed, &self.tail, self.state) else {
             return Err(PackageError::Structure { what: "there is no root to accept yet" });
         };
-        self.disclosure = Some(judge_root(&signed.root, tail, &self.limits)?);
-        self.state = State::Table;
+        let root = &signed.root;
+        judge_root(root, tail, &self.limits)?;
+        self.access = match opening {
+            _ if !root.is_sealed() => Access::Open(None),
+            Opening::Unsealed => return Err(PackageError::Sealed),
+            Opening::With(key) => Access::Open(unseal(root, key)?),
+            Opening::Blind => Access::Blind,
+        };
+        self.disclosure = root.disclosure.clone();
+        self.state = if head_bytes(root) > 0 { State::Head } else { State::Table };
         self.advance()
     }
 
     /// The index, when [`next`](Self::next) says [`Step::Done`].
     ///
     /// # Errors
-    /// [`PackageError::Structure`] when it does not yet.
+    /// [`PackageError::Structure`] when it does not yet; [`PackageError::Sealed`] when the root was accepted blind.
     pub fn finish(self) -> Result<PackageIndex, PackageError> {
-        match (self.state, self.signed, self.tail) {
-            (State::Done, Some(signed), Some(tail)) => {
-                Ok(PackageIndex::new(signed, self.rows, self.catalog.finish(), tail))
+        match self.finish_any()? {
+            AnyIndex::Opened(index) => Ok(index),
+            AnyIndex::Blind(_) => Err(PackageError::Sealed),
+        }
+    }
+
+    /// The index as far as it could be opened, when [`next`](Self::next) says [`Step::Done`].
+    ///
+    /// # Errors
+    /// [`PackageError::Structure`] when it does not yet.
+    pub fn finish_any(self) -> Result<AnyIndex, PackageError> {
+        let early = PackageError::Structure { what: "the package was not read to its end" };
+        let (State::Done, Some(signed), Some(tail)) = (self.state, self.signed, self.tail) else { return Err(early) };
+        let blind = BlindIndex::new(signed, self.rows, tail);
+        match (self.access, self.disclosure) {
+            (Access::Blind, _) => Ok(AnyIndex::Blind(blind)),
+            (Access::Open(sealer), Some(disclosure)) => {
+                let opened = Opened { disclosure, catalog: self.catalog.finish(), sealer };
+                Ok(AnyIndex::Opened(PackageIndex::new(blind, opened)))
             }
-            _ => Err(PackageError::Structure { what: "the package was not read to its end" }),
+            (Access::Open(_), None) => Err(early),
         }
     }
 
     /// The part that is being read: its first byte, and the byte after its last.
     fn part_range(&self) -> (u64, u64) {
         match (self.state, &self.tail) {
+            (State::Head, _) => (0, HEAD_BYTES),
             (State::Root, Some(tail)) => (tail.root_offset, tail.root_offset + tail.root_bytes),
             (State::Table, Some(tail)) => (tail.table_offset, tail.root_offset),
             (State::Catalog, Some(tail)) => (tail.catalog_offset, tail.table_offset),
@@ -203,6 +285,7 @@ impl IndexReader {
             match self.state {
                 State::End => self.take_end(part)?,
                 State::Root => self.take_root(&part)?,
+                State::Head => self.take_head(&part)?,
                 State::Table => self.take_table(&part)?,
                 _ => return Err(PackageError::Structure { what: "the catalog ends with half a frame" }),
             }
@@ -225,6 +308,14 @@ impl IndexReader {
         Ok(())
     }
 
+    fn take_head(&mut self, head: &[u8]) -> Result<(), PackageError> {
+        if let Some(tail) = &self.tail {
+            judge_head(head, tail)?;
+        }
+        self.state = State::Table;
+        Ok(())
+    }
+
     fn take_table(&mut self, block: &[u8]) -> Result<(), PackageError> {
         let bytes = skippable_payload(Part::Table, block)?;
         let Some(signed) = &self.signed else { return Err(PackageError::TableHash) };
@@ -240,24 +331,21 @@ impl IndexReader {
 
     fn take_catalog_frames(&mut self) -> Result<(), PackageError> {
         let Some(signed) = &self.signed else { return Ok(()) };
-        let Some(disclosure) = &self.disclosure else { return Ok(()) };
-        let shape = BodyShape { frame_bytes: signed.root.frame_bytes, raw_offsets: &self.layout.raw_offsets };
         let first = signed.root.body_frames as usize;
+        let part = std::mem::take(&mut self.part);
         let mut taken = 0;
-        let mut raw = Vec::new();
         let mut decoder = FrameDecoder::default();
-        while let Some(row) = self.rows.get(first + self.catalog_frames) {
+        while let Some(row) = self.rows.get(first + self.catalog_frames).copied() {
             let length = (SKIPPABLE_HEADER_BYTES + u64::from(row.stored_bytes)) as usize;
-            let Some(block) = self.part.get(taken..taken + length) else { break };
+            let Some(block) = part.get(taken..taken + length) else { break };
             let stored = skippable_payload(Part::Catalog, block)?;
             let frame = (first + self.catalog_frames) as u64;
-            check_frame(row, stored)
-                .and_then(|()| decoder.decode(row, stored, &mut raw))
-                .map_err(|source| PackageError::Frame { frame, source })?;
-            self.catalog.add(decode_catalog_frame(&raw)?, shape, disclosure.entries, &self.limits)?;
+            check_frame(&row, stored).map_err(|source| PackageError::Frame { frame, source })?;
+            self.take_catalog_frame(&mut decoder, (frame, &row), stored)?;
             taken += length;
             self.catalog_frames += 1;
         }
+        self.part = part;
         self.part.drain(..taken);
         self.catalog_read += taken as u64;
         if first + self.catalog_frames == self.rows.len() {
@@ -266,14 +354,43 @@ impl IndexReader {
         Ok(())
     }
 
-    fn take_catalog_end(&mut self) -> Result<(), PackageError> {
-        let rows = self.catalog.rows();
-        let Some(disclosure) = &self.disclosure else { return Ok(()) };
-        if rows.is_empty() || rows.len() as u64 != disclosure.entries {
-            return Err(PackageError::Structure { what: "the catalog has another number of entries than the root" });
+    /// Judges the rows of one catalog frame, whose hash is right; blind, there is no more to be said about it.
+    fn take_catalog_frame(
+        &mut self,
+        decoder: &mut FrameDecoder,
+        (frame, row): (u64, &TableRow),
+        stored: &[u8],
+    ) -> Result<(), PackageError> {
+        let (Some(signed), Access::Open(sealer)) = (&self.signed, &self.access) else { return Ok(()) };
+        let mut raw = Vec::new();
+        match sealer {
+            None => decoder.decode(row, stored, &mut raw),
+            Some(sealer) => open_frame(decoder, Some(sealer), (frame, row), &mut stored.to_vec(), &mut raw),
         }
-        if content_id(rows.iter().map(|row| &row.entry))? != disclosure.content {
-            return Err(PackageError::Structure { what: "the catalog does not have the content id of the root" });
+        .map_err(|source| PackageError::Frame { frame, source })?;
+        let rows = if sealer.is_some() && self.catalog_frames == 0 {
+            let (disclosure, rows) = decode_first_sealed_catalog_frame(&raw)?;
+            self.disclosure = Some(disclosure);
+            rows
+        } else {
+            decode_catalog_frame(&raw)?
+        };
+        let Some(disclosure) = &self.disclosure else { return Ok(()) };
+        let shape = BodyShape { frame_bytes: signed.root.frame_bytes, raw_offsets: &self.layout.raw_offsets };
+        self.catalog.add(rows, shape, disclosure.entries, &self.limits)
+    }
+
+    fn take_catalog_end(&mut self) -> Result<(), PackageError> {
+        if let (Access::Open(_), Some(disclosure)) = (&self.access, &self.disclosure) {
+            let rows = self.catalog.rows();
+            if rows.is_empty() || rows.len() as u64 != disclosure.entries {
+                return Err(PackageError::Structure { what: "the catalog has another number of entries than stated" });
+            }
+            if content_id(rows.iter().map(|row| &row.entry))? != disclosure.content {
+                return Err(PackageError::Structure {
+                    what: "the catalog does not have the content id that is stated",
+                });
+            }
         }
         self.state = State::Done;
         self.catalog_read = 0;
@@ -282,15 +399,36 @@ impl IndexReader {
     }
 }
 
-/// Reads the index of the package that `source` holds. `judge` decides about the root, its bytes and signature.
+/// Reads the index of the package that `source` holds. `judge` decides about the root, its bytes and signature, and
+/// brings the content key if the package is sealed; `()` will do for unsealed ones.
 ///
 /// # Errors
-/// What `judge` says, or [`PackageError`].
-pub fn read_index<E: From<PackageError>>(
+/// What `judge` says, or [`PackageError`]: [`PackageError::Sealed`] for a sealed package without its key.
+pub fn read_index<E: From<PackageError>, O: Into<Opening>>(
     source: &dyn ReadAt,
     limits: &Limits,
-    mut judge: impl FnMut(&Root, &[u8], &Signature) -> Result<(), E>,
+    judge: impl FnMut(&Root, &[u8], &Signature) -> Result<O, E>,
 ) -> Result<PackageIndex, E> {
+    Ok(read(source, limits, judge)?.finish()?)
+}
+
+/// [`read_index`] that goes on without the key where `judge` says [`Opening::Blind`].
+///
+/// # Errors
+/// As [`read_index`].
+pub fn read_any_index<E: From<PackageError>, O: Into<Opening>>(
+    source: &dyn ReadAt,
+    limits: &Limits,
+    judge: impl FnMut(&Root, &[u8], &Signature) -> Result<O, E>,
+) -> Result<AnyIndex, E> {
+    Ok(read(source, limits, judge)?.finish_any()?)
+}
+
+fn read<E: From<PackageError>, O: Into<Opening>>(
+    source: &dyn ReadAt,
+    limits: &Limits,
+    mut judge: impl FnMut(&Root, &[u8], &Signature) -> Result<O, E>,
+) -> Result<IndexReader, E> {
     let failed = |source| PackageError::Io { place: "package", source };
     let mut reader = IndexReader::new(source.size().map_err(failed)?, limits.clone())?;
     let mut buffer = Vec::new();
@@ -303,11 +441,11 @@ pub fn read_index<E: From<PackageError>>(
             }
             Step::JudgeRoot => {
                 if let Some(signed) = &reader.signed {
-                    judge(&signed.root, &signed.root_bytes, &signed.signature)?;
+                    let opening = judge(&signed.root, &signed.root_bytes, &signed.signature)?.into();
+                    reader.open_root(&opening)?;
                 }
-                reader.accept_root()?;
             }
-            Step::Done => return Ok(reader.finish()?),
+            Step::Done => return Ok(reader),
         }
     }
 }

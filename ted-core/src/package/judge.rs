@@ -3,7 +3,7 @@
 use crate::id::Hash;
 use crate::limits::Limits;
 
-use super::entry::{CatalogRow, Entry, EntryKind, EntryPath};
+use super::entry::{AsEntry, CatalogRow, Entry, EntryKind, EntryPath};
 use super::error::{CatalogFault, PackageError};
 use super::tar_stream::{END_BYTES, padding};
 
@@ -104,22 +104,6 @@ fn find<'a, E: AsEntry>(before: &'a [E], path: &EntryPath) -> Option<&'a Entry> 
         return Some(last.entry());
     }
     before.binary_search_by(|row| row.entry().path.cmp(path)).ok().map(|index| before[index].entry())
-}
-
-trait AsEntry {
-    fn entry(&self) -> &Entry;
-}
-
-impl AsEntry for Entry {
-    fn entry(&self) -> &Entry {
-        self
-    }
-}
-
-impl AsEntry for CatalogRow {
-    fn entry(&self) -> &Entry {
-        &self.entry
-    }
 }
 
 /// What the root and the table say about the body, for judging where content lies.

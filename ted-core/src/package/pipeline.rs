@@ -1,4 +1,5 @@
-//! A build's stages: several threads read files into raw frames, several compress them, one writes them in order.
+//! A build's stages: several threads read files into raw frames, several compress, seal and hash them, one writes
+//! them in order.
 //!
 //! The raw bytes of all frames that were begun and not yet written stay within a budget, so memory is bounded
 //! whatever the tree and the number of threads. Which thread makes a frame changes nothing about its bytes.
@@ -10,11 +11,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::id::Hash;
+use crate::security::FrameSealer;
 
 use super::build::BuildError;
 use super::content::{ContentHasher, PieceHash};
 use super::cuts::{FrameContent, Plan, PlannedFrame};
-use super::entry::{Entry, EntryKind};
+use super::entry::{AsEntry, Entry, EntryKind};
 use super::frame::FrameEncoder;
 use super::source::{Source, SourceError};
 use super::table::TableRow;
@@ -53,6 +55,7 @@ pub(super) struct Job<'a> {
     pub(super) entries: &'a [Entry],
     pub(super) plan: &'a Plan,
     pub(super) level: i32,
+    pub(super) sealer: Option<&'a FrameSealer>,
     pub(super) threads: usize,
     pub(super) cancel: &'a AtomicBool,
 }
@@ -101,7 +104,7 @@ fn read_frames(job: &Job<'_>, gate: &Gate, to_compress: &SyncSender<(usize, Vec<
             return Err(BuildError::Cancelled);
         }
         let frame = &job.plan.frames[number];
-        read_frame(job, frame, &mut raw)?;
+        read_frame(job.source, job.entries, frame, &mut raw)?;
         if to_compress.send((number, raw)).is_err() {
             break;
         }
@@ -109,27 +112,33 @@ fn read_frames(job: &Job<'_>, gate: &Gate, to_compress: &SyncSender<(usize, Vec<
     Ok(())
 }
 
-fn read_frame(job: &Job<'_>, frame: &PlannedFrame, raw: &mut Vec<u8>) -> Result<(), BuildError> {
+/// Reads a planned frame's raw bytes from the source; `entries` are those that were planned.
+pub(super) fn read_frame(
+    source: &dyn Source,
+    entries: &[impl AsEntry],
+    frame: &PlannedFrame,
+    raw: &mut Vec<u8>,
+) -> Result<(), SourceError> {
     // The buffer's old bytes need no clearing: every byte of the frame is written below.
     raw.resize(frame.raw_bytes as usize, 0);
     let mut room = Room { raw, filled: 0 };
     match &frame.content {
         FrameContent::End => {}
         FrameContent::Piece { entry, from, content_bytes, .. } => {
-            read_content(job.source, &job.entries[*entry], *from, room.take(u64::from(*content_bytes)))?;
+            read_content(source, entries[*entry].entry(), *from, room.take(u64::from(*content_bytes)))?;
         }
-        FrameContent::Entries { entries, large_header } => {
+        FrameContent::Entries { entries: held, large_header } => {
             let mut header = Vec::new();
-            for index in entries.clone() {
-                let entry = &job.entries[index];
+            for index in held.clone() {
+                let entry = entries[index].entry();
                 room.put_header(entry, &mut header);
                 if entry.size > 0 {
-                    read_content(job.source, entry, 0, room.take(entry.size))?;
+                    read_content(source, entry, 0, room.take(entry.size))?;
                     room.take(padding(entry.size)).fill(0);
                 }
             }
             if let Some(index) = large_header {
-                room.put_header(&job.entries[*index], &mut header);
+                room.put_header(entries[*index].entry(), &mut header);
             }
         }
     }
@@ -170,21 +179,21 @@ fn read_content(source: &dyn Source, entry: &Entry, from: u64, room: &mut [u8]) 
     file.finish()
 }
 
-/// Compressor thread: hashes the files of a frame, compresses it, passes it on.
+/// Compressor thread: hashes the files of a frame, compresses and seals it, passes it on.
 fn compress_frames(
     job: &Job<'_>,
     gate: &Gate,
     raw_frames: &Mutex<Receiver<(usize, Vec<u8>)>>,
     to_write: &SyncSender<(usize, MadeFrame)>,
 ) -> Result<(), BuildError> {
-    let mut encoder = FrameEncoder::new(job.level).map_err(BuildError::Compress)?;
+    let mut encoder = FrameEncoder::new(job.level, job.sealer).map_err(BuildError::Compress)?;
     let mut worst_case = Vec::new();
     loop {
         // The lock is held while waiting; whoever gets a frame lets the next one wait.
         let received = lock(raw_frames).recv();
         let Ok((number, raw)) = received else { return Ok(()) };
         let hashes = hash_contents(job, &job.plan.frames[number], &raw);
-        let row = encoder.encode(&raw, &mut worst_case).map_err(BuildError::Compress)?;
+        let row = encoder.encode(number as u64, &raw, &mut worst_case).map_err(BuildError::Compress)?;
         gate.give_back(raw);
         // What waits to be written takes no more room than it has bytes.
         let stored = worst_case.as_slice().to_vec();

@@ -45,7 +45,8 @@ pub enum BodyDigest {
     Blake3(Hash),
 }
 
-/// What an unsealed package says to anyone who holds it; a sealed one keeps this in its sealed catalog.
+/// What an unsealed package says to anyone who holds it; a sealed one keeps this in its sealed catalog, before the
+/// rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disclosure {
     /// The Distribution's name.
@@ -81,7 +82,7 @@ pub struct Root {
     pub body_frames: u64,
     /// Frames of the catalog.
     pub catalog_frames: u64,
-    /// Stored bytes of the body (without the head).
+    /// Stored bytes of the body, without the head.
     pub body_bytes: u64,
     /// Raw bytes of the body.
     pub body_raw_bytes: u64,
@@ -93,4 +94,12 @@ pub struct Root {
     pub digest: BodyDigest,
     /// Name, content id and entry count, unless sealed.
     pub disclosure: Option<Disclosure>,
+}
+
+impl Root {
+    /// Whether frames and catalog are sealed.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.suite != Suite::None
+    }
 }

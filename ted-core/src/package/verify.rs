@@ -10,7 +10,7 @@ use super::digest::{BodyHasher, DigestKind};
 use super::entry::CatalogRow;
 use super::error::PackageError;
 use super::frame::FrameDecoder;
-use super::index::PackageIndex;
+use super::index::{BlindIndex, PackageIndex};
 
 /// Bytes that are read at once for the digest.
 const DIGEST_READ_BYTES: u64 = 1024 * 1024;
@@ -36,24 +36,27 @@ pub fn verify_body(
     threads: usize,
     progress: &(dyn Fn(VerifyProgress) + Sync),
 ) -> Result<(), PackageError> {
-    let verifier = Verifier::new(index, source, progress);
-    std::thread::scope(|scope| {
-        if index.root().digest.kind() != DigestKind::None {
-            scope.spawn(|| verifier.guard(|| verifier.check_digest()));
-        }
-        for _ in 1..threads.max(1) {
-            scope.spawn(|| verifier.guard(|| verifier.check_frames()));
-        }
-        verifier.guard(|| verifier.check_frames());
-    });
-    match verifier.error.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
+    Verifier::new(index, Some(index), source, progress).run(threads)
+}
+
+/// Checks every frame of the body against the table, and the body against the root's digest, with this many threads:
+/// all that can be said about a sealed body without its key.
+///
+/// # Errors
+/// [`PackageError::Io`], [`PackageError::Frame`] or [`PackageError::Digest`]: the first that was met.
+pub fn verify_frames(
+    index: &BlindIndex,
+    source: &dyn ReadAt,
+    threads: usize,
+    progress: &(dyn Fn(VerifyProgress) + Sync),
+) -> Result<(), PackageError> {
+    Verifier::new(index, None, source, progress).run(threads)
 }
 
 struct Verifier<'a> {
-    index: &'a PackageIndex,
+    index: &'a BlindIndex,
+    /// The same, unless what is sealed stays so.
+    opened: Option<&'a PackageIndex>,
     source: &'a dyn ReadAt,
     progress: &'a (dyn Fn(VerifyProgress) + Sync),
     /// Rows that have content, by offset.
@@ -67,17 +70,40 @@ struct Verifier<'a> {
 }
 
 impl<'a> Verifier<'a> {
-    fn new(index: &'a PackageIndex, source: &'a dyn ReadAt, progress: &'a (dyn Fn(VerifyProgress) + Sync)) -> Self {
+    fn new(
+        index: &'a BlindIndex,
+        opened: Option<&'a PackageIndex>,
+        source: &'a dyn ReadAt,
+        progress: &'a (dyn Fn(VerifyProgress) + Sync),
+    ) -> Self {
+        let catalog = opened.map(PackageIndex::catalog).unwrap_or_default();
         Self {
             index,
+            opened,
             source,
             progress,
-            contents: index.catalog().iter().filter(|row| row.entry.size > 0).collect(),
+            contents: catalog.iter().filter(|row| row.entry.size > 0).collect(),
             large: Mutex::default(),
             next: AtomicU64::new(0),
             done: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             error: Mutex::default(),
+        }
+    }
+
+    fn run(self, threads: usize) -> Result<(), PackageError> {
+        std::thread::scope(|scope| {
+            if self.index.root().digest.kind() != DigestKind::None {
+                scope.spawn(|| self.guard(|| self.check_digest()));
+            }
+            for _ in 1..threads.max(1) {
+                scope.spawn(|| self.guard(|| self.check_frames()));
+            }
+            self.guard(|| self.check_frames());
+        });
+        match self.error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(()),
         }
     }
 
@@ -97,10 +123,10 @@ impl<'a> Verifier<'a> {
                 break;
             }
             read_stored(self.index, self.source, frame, &mut stored)?;
-            decoder
-                .decode(&self.index.rows()[frame as usize], &stored, &mut raw)
-                .map_err(|source| PackageError::Frame { frame, source })?;
-            self.check_contents(frame, &raw)?;
+            if let Some(opened) = self.opened {
+                opened.open_frame(&mut decoder, frame, &mut stored, &mut raw)?;
+                self.check_contents(frame, &raw)?;
+            }
             let frames = self.done.fetch_add(1, Ordering::Relaxed) + 1;
             (self.progress)(VerifyProgress { frames, frames_total });
         }
@@ -141,23 +167,23 @@ impl<'a> Verifier<'a> {
 ///
 /// # Errors
 /// [`PackageError::Io`] or [`PackageError::Digest`].
-pub fn verify_digest(index: &PackageIndex, source: &dyn ReadAt) -> Result<(), PackageError> {
+pub fn verify_digest(index: &BlindIndex, source: &dyn ReadAt) -> Result<(), PackageError> {
     match index.root().digest.kind() {
         DigestKind::None => Ok(()),
         _ => check_digest(index, source, &AtomicBool::new(false)),
     }
 }
 
-fn check_digest(index: &PackageIndex, source: &dyn ReadAt, stopped: &AtomicBool) -> Result<(), PackageError> {
-    let root = index.root();
+fn check_digest(index: &BlindIndex, source: &dyn ReadAt, stopped: &AtomicBool) -> Result<(), PackageError> {
+    let (root, body) = (index.root(), index.body_range());
     let mut hasher = BodyHasher::new(root.digest.kind());
     let mut buffer = Vec::new();
-    let mut from = 0;
-    while from < root.body_bytes {
+    let mut from = body.start;
+    while from < body.end {
         if stopped.load(Ordering::Relaxed) {
             return Ok(());
         }
-        buffer.resize((root.body_bytes - from).min(DIGEST_READ_BYTES) as usize, 0);
+        buffer.resize((body.end - from).min(DIGEST_READ_BYTES) as usize, 0);
         source.read_exact_at(&mut buffer, from).map_err(|source| PackageError::Io { place: "body", source })?;
         hasher.update(&buffer);
         from += buffer.len() as u64;

@@ -87,6 +87,17 @@ impl Delivery {
         Have { verified: self.verified, receiving: self.in_flight.as_ref().map(|in_flight| in_flight.revision) }
     }
 
+    /// The packages of `revision` are damaged and were set aside: it counts as not here any more. What `firing`, the
+    /// last one that was heard of, offers of it is refused; another one brings what lacks.
+    pub fn set_aside(&mut self, revision: Revision, firing: Option<FiringId>) {
+        self.verified = self.verified.filter(|verified| *verified != revision);
+        if let Some(firing) = firing
+            && self.corrupt.is_none_or(|(_, known)| known <= revision)
+        {
+            self.corrupt = Some((firing, revision));
+        }
+    }
+
     /// A parent offers a revision in the course of a firing. `now` is the node's idea of the time.
     pub fn offer(
         &mut self,
@@ -298,6 +309,31 @@ mod tests {
         assert!(matches!(answer, OfferAnswer::Refused(refused) if refused.code() == code::CORRUPT));
         assert_eq!(actions, []);
         assert_eq!(delivery.offer(SECOND, &statement(5, 100), NOW), (want(5), vec![receive(SECOND, 5)]));
+    }
+
+    #[test]
+    fn a_package_that_was_set_aside_comes_again_with_the_next_firing_and_not_before() {
+        let mut delivery = fresh();
+        delivery.offer(FIRST, &statement(5, 100), NOW);
+        delivery.ended(&package(5).id, DeliveryEnd::Verified, NOW);
+        delivery.set_aside(revision(5), Some(FIRST));
+        assert_eq!(delivery.have(), Have::default());
+        let (answer, actions) = delivery.offer(FIRST, &statement(5, 100), NOW);
+        assert!(matches!(answer, OfferAnswer::Refused(refused) if refused.code() == code::CORRUPT));
+        assert_eq!(actions, []);
+        assert_eq!(delivery.offer(SECOND, &statement(5, 100), NOW), (want(5), vec![receive(SECOND, 5)]));
+    }
+
+    #[test]
+    fn setting_an_older_revision_aside_does_not_free_a_newer_one_that_arrived_damaged() {
+        let mut delivery = fresh();
+        delivery.offer(FIRST, &statement(5, 100), NOW);
+        delivery.ended(&package(5).id, DeliveryEnd::Verified, NOW);
+        delivery.offer(SECOND, &statement(6, 110), NOW);
+        delivery.ended(&package(6).id, DeliveryEnd::Corrupt, NOW);
+        delivery.set_aside(revision(5), Some(SECOND));
+        let (answer, _) = delivery.offer(SECOND, &statement(6, 110), NOW);
+        assert!(matches!(answer, OfferAnswer::Refused(refused) if refused.code() == code::CORRUPT));
     }
 
     #[test]

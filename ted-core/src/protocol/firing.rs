@@ -360,6 +360,23 @@ impl Firing {
         })
     }
 
+    /// It cannot be offered to this Subscriber, for a reason of its own. Says whether the firing changed.
+    pub fn withheld(
+        &mut self,
+        subscriber: &KeyHash,
+        distribution: &DistributionId,
+        (code, detail): (&str, &str),
+        now: UnixMillis,
+    ) -> bool {
+        self.change(subscriber, distribution, now, |part| {
+            if part.state != PartState::Extracted {
+                part.enter(PartState::Failed, now);
+                part.code = Some(code.to_owned());
+                part.detail = detail.to_owned();
+            }
+        })
+    }
+
     /// The Subscriber fetches something of this Distribution, or is sent bytes of it: it is not silent.
     pub fn heard(&mut self, subscriber: &KeyHash, distribution: &DistributionId, now: UnixMillis) {
         self.change(subscriber, distribution, now, |_| {});
@@ -368,12 +385,15 @@ impl Firing {
     /// A receipt whose signature was verified as the Subscriber's. Says whether the firing changed.
     ///
     /// Receipts may come late, twice, and in another order than they were made. What was reached stays reached;
-    /// a failure counts only if it is this firing's and not older than what is known.
+    /// a failure counts only if it is this firing's and not older than what is known. What another firing reached with
+    /// the same revision says nothing: it may have been damaged since. A Subscriber that has it says so again when it is
+    /// offered.
     pub fn receipt(&mut self, subscriber: &KeyHash, receipt: &Receipt, now: UnixMillis) -> bool {
         let ours = receipt.firing == Some(self.id);
         self.change(subscriber, &receipt.distribution, now, |part| {
             let is_stale = part.receipt_at.is_some_and(|known| receipt.at < known);
-            if receipt.revision < part.revision || part.state == PartState::Extracted {
+            let of_another = !ours && receipt.firing.is_some() && receipt.revision == part.revision;
+            if receipt.revision < part.revision || part.state == PartState::Extracted || of_another {
                 return;
             }
             let reached = match receipt.stage {

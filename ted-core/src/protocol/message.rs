@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::codec::{self, CodecError};
 use crate::error::Coded;
-use crate::id::{DistributionId, EnvelopeId, FiringId, InstanceId, PackageId, UnixMillis};
+use crate::id::{DistributionId, EnvelopeId, FiringId, InstanceId, KeyHash, PackageId, UnixMillis};
 use crate::limits::Limits;
 use crate::model::Priority;
 use crate::name::NodeName;
@@ -113,6 +113,13 @@ pub enum FetchTarget {
     Package(PackageId),
     /// An envelope.
     Envelope(EnvelopeId),
+    /// The grant of one recipient, of those that an envelope signs.
+    Grant {
+        /// That envelope.
+        grants: EnvelopeId,
+        /// The recipient's identity key.
+        recipient: KeyHash,
+    },
 }
 
 /// Asks for bytes of a package or an envelope.

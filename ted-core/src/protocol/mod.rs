@@ -8,6 +8,7 @@ mod announce;
 mod block;
 mod delivery;
 mod firing;
+mod greeting;
 mod index_phase;
 mod map;
 mod message;

@@ -4,7 +4,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use zeroize::Zeroize;
 
-use crate::security::{Crypto, CryptoError, SecretKey};
+use crate::security::{Crypto, CryptoError, HpkeError, HpkeSealed, SecretKey, hpke};
 
 /// Keys and randomness from AWS-LC.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,5 +27,9 @@ impl Crypto for AwsLc {
     fn sign(&self, key: &SecretKey, message: &[u8]) -> Result<Vec<u8>, CryptoError> {
         let signature = key.key_pair()?.sign(&SystemRandom::new(), message).map_err(|_| CryptoError::Signing)?;
         Ok(signature.as_ref().to_vec())
+    }
+
+    fn seal_to(&self, spki: &[u8], info: &[u8], plaintext: &[u8]) -> Result<HpkeSealed, HpkeError> {
+        hpke::seal(spki, info, plaintext)
     }
 }

@@ -14,6 +14,7 @@ use crate::id::{KeyHash, UnixMillis};
 use crate::limits::Limits;
 use crate::name::NodeName;
 use crate::security::crypto::point_of;
+use crate::security::summary::{is_strong, thumbprint};
 use crate::security::{TrustError, Usage, verify_signature};
 
 /// The label of a certificate's PEM block (RFC 7468 section 5.1).
@@ -35,6 +36,7 @@ struct Parts {
     not_after: UnixMillis,
     serial: Vec<u8>,
     self_signed: bool,
+    weak: bool,
 }
 
 impl Certificate {
@@ -62,6 +64,7 @@ impl Certificate {
             not_after: point_in_time(validity.not_after.timestamp()),
             serial: parsed.raw_serial().to_vec(),
             self_signed: is_self_signed(&parsed, &spki),
+            weak: !is_strong(&parsed.signature_algorithm),
             der: der.to_vec(),
             spki,
         };
@@ -150,7 +153,19 @@ impl Certificate {
     /// SHA-256 of its bytes in hex digits, as other tools print it.
     #[must_use]
     pub fn thumbprint(&self) -> String {
-        hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &self.0.der))
+        hex::encode(self.thumbprint_bytes())
+    }
+
+    /// SHA-256 of its bytes.
+    #[must_use]
+    pub fn thumbprint_bytes(&self) -> [u8; 32] {
+        thumbprint(&self.0.der)
+    }
+
+    /// Whether it is signed in a way that is not good enough any more: with less than SHA-256.
+    #[must_use]
+    pub fn is_weak(&self) -> bool {
+        self.0.weak
     }
 
     /// Whether issuer and subject are the same and its own key signed it.
@@ -230,7 +245,7 @@ pub(super) fn one_name(names: Option<&Vec<GeneralName<'_>>>) -> Result<NodeName,
     }
 }
 
-fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
+pub(super) fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(octets) = <[u8; 4]>::try_from(bytes) {
         return Some(IpAddr::from(octets));
     }
@@ -266,6 +281,6 @@ fn is_self_signed(parsed: &X509Certificate<'_>, spki: &[u8]) -> bool {
         && verify_signature(spki, parsed.tbs_certificate.as_ref(), &parsed.signature_value.data).is_ok()
 }
 
-fn point_in_time(seconds: i64) -> UnixMillis {
+pub(super) fn point_in_time(seconds: i64) -> UnixMillis {
     UnixMillis::from_millis(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000))
 }

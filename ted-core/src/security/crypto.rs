@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::error::Coded;
 use crate::id::KeyHash;
-use crate::security::TrustError;
+use crate::security::{HpkeError, HpkeSealed, TrustError};
 
 /// DER of a SubjectPublicKeyInfo for P-256 up to its 65-byte uncompressed point (RFC 5480 section 2.1.1).
 const P256_SPKI_PREFIX: [u8; 26] = [
@@ -62,6 +62,13 @@ pub trait Crypto: Send + Sync {
     /// # Errors
     /// [`CryptoError::Signing`].
     fn sign(&self, key: &SecretKey, message: &[u8]) -> Result<Vec<u8>, CryptoError>;
+
+    /// Seals `plaintext` to the public key `spki` (a SubjectPublicKeyInfo in DER), bound to `info`.
+    /// [`hpke_open`](crate::security::hpke_open) opens it.
+    ///
+    /// # Errors
+    /// [`HpkeError::Key`] or [`HpkeError::Seal`].
+    fn seal_to(&self, spki: &[u8], info: &[u8], plaintext: &[u8]) -> Result<HpkeSealed, HpkeError>;
 }
 
 /// An ECDSA P-256 private key. Its bytes are zeroed when it is dropped.

@@ -8,12 +8,15 @@ use crate::error::Coded;
 use crate::id::KeyHash;
 use crate::limits::Limits;
 use crate::name::NodeName;
-use crate::security::{Authority, Certificate, DistributorRoot, Identity, SecretKey, TrustError, Usage};
+use crate::security::{Authority, Certificate, DistributorRoot, EpochSecret, Identity, SecretKey, TrustError, Usage};
 
 const MAGIC: &[u8; 4] = b"TEDK";
 const VERSION: u16 = 1;
 const HEADER_BYTES: usize = MAGIC.len() + size_of::<u16>();
 const CHECKSUM_BYTES: usize = blake3::OUT_LEN;
+/// The extension that holds a Distributor's epoch secrets, 32 bytes each, the newest last.
+const EPOCH_SECRETS: u16 = 1;
+const EPOCH_SECRET_BYTES: usize = 32;
 
 /// Why a keystore cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +67,8 @@ pub struct HeldKey {
 pub struct Keystore {
     trusted: Vec<DistributorRoot>,
     held: Vec<HeldKey>,
+    /// The newest last.
+    epoch_secrets: Vec<EpochSecret>,
     /// What other versions keep here, by kind; it is carried along untouched.
     extensions: Vec<(u16, Zeroizing<Vec<u8>>)>,
 }
@@ -156,6 +161,22 @@ impl Keystore {
         Authority::from_parts(root, held.key.clone()).ok()
     }
 
+    /// The secrets of which a Distributor's content keys are derived, the newest last. That one is current; the others
+    /// open what was sealed before.
+    #[must_use]
+    pub fn epoch_secrets(&self) -> &[EpochSecret] {
+        &self.epoch_secrets
+    }
+
+    /// Makes `secret` the current one. Beyond [`Limits::epoch_secrets_max`] the oldest is forgotten, and with it the
+    /// keys of what was sealed under it.
+    pub fn add_epoch_secret(&mut self, secret: EpochSecret) {
+        self.epoch_secrets.retain(|known| known.as_bytes() != secret.as_bytes());
+        self.epoch_secrets.push(secret);
+        let beyond = self.epoch_secrets.len().saturating_sub(Limits::DEFAULT.epoch_secrets_max);
+        self.epoch_secrets.drain(..beyond);
+    }
+
     fn of<'a>(&'a self, distributor: &KeyHash, usage: Usage) -> impl Iterator<Item = &'a HeldKey> {
         self.held.iter().filter(move |held| held.usage == usage && held.distributor == *distributor)
     }
@@ -168,7 +189,7 @@ impl Keystore {
         let stored = Stored {
             trusted: self.trusted.iter().map(|root| root.certificate().der().to_vec()).collect(),
             held: self.held.iter().map(StoredKey::from).collect(),
-            extensions: self.extensions.iter().map(|(kind, bytes)| (*kind, bytes.to_vec())).collect(),
+            extensions: self.stored_extensions(),
         };
         let content = Zeroizing::new(codec::encode("a keystore", &stored, Limits::DEFAULT.state_file_bytes_max)?);
         // Reserved at once, so that growing leaves no copy behind.
@@ -199,11 +220,36 @@ impl Keystore {
         }
         let stored: Stored = codec::decode("a keystore", &body[HEADER_BYTES..], Limits::DEFAULT.state_file_bytes_max)?;
         let root = |der: &Vec<u8>| DistributorRoot::try_from(Certificate::from_der(der)?);
+        let epochs = stored.extensions.iter().filter(|(kind, _)| *kind == EPOCH_SECRETS);
+        let mut epoch_secrets = Vec::new();
+        for (_, bytes) in epochs {
+            let (secrets, rest) = bytes.as_chunks::<EPOCH_SECRET_BYTES>();
+            if !rest.is_empty() || secrets.len() > Limits::DEFAULT.epoch_secrets_max {
+                return Err(damaged("its epoch secrets are cut short, or too many"));
+            }
+            epoch_secrets.extend(secrets.iter().map(|secret| EpochSecret::from_bytes(*secret)));
+        }
+        let others = stored.extensions.iter().filter(|(kind, _)| *kind != EPOCH_SECRETS);
         Ok(Self {
             trusted: stored.trusted.iter().map(root).collect::<Result<_, _>>()?,
             held: stored.held.iter().map(StoredKey::read).collect::<Result<_, _>>()?,
-            extensions: stored.extensions.iter().map(|(kind, bytes)| (*kind, bytes.clone().into())).collect(),
+            epoch_secrets,
+            extensions: others.map(|(kind, bytes)| (*kind, bytes.clone().into())).collect(),
         })
+    }
+
+    fn stored_extensions(&self) -> Vec<(u16, Vec<u8>)> {
+        let mut extensions = Vec::with_capacity(self.extensions.len() + 1);
+        if !self.epoch_secrets.is_empty() {
+            // Reserved at once, so that growing leaves no copy behind; `Stored` zeroes it.
+            let mut bytes = Vec::with_capacity(self.epoch_secrets.len() * EPOCH_SECRET_BYTES);
+            for secret in &self.epoch_secrets {
+                bytes.extend_from_slice(secret.as_bytes());
+            }
+            extensions.push((EPOCH_SECRETS, bytes));
+        }
+        extensions.extend(self.extensions.iter().map(|(kind, bytes)| (*kind, bytes.to_vec())));
+        extensions
     }
 }
 
@@ -294,6 +340,8 @@ mod tests {
             key: AwsLc.generate_key().unwrap(),
             certificate: None,
         });
+        keystore.add_epoch_secret(EpochSecret::from_bytes([1; EPOCH_SECRET_BYTES]));
+        keystore.add_epoch_secret(EpochSecret::from_bytes([2; EPOCH_SECRET_BYTES]));
         keystore.extensions.push((9, Zeroizing::new(b"of a later version".to_vec())));
         (authority, keystore)
     }
@@ -305,6 +353,8 @@ mod tests {
         let mut read = Keystore::decode(&bytes).unwrap();
         assert_eq!(read.encode().unwrap(), bytes);
         let fleet = authority.root().key_hash();
+        let secrets: Vec<_> = read.epoch_secrets().iter().map(|secret| secret.as_bytes()[0]).collect();
+        assert_eq!(secrets, [1, 2]);
         assert_eq!(read.authority().unwrap().root(), authority.root());
         assert!(read.identity(&fleet, Usage::Sign).is_some());
         assert!(read.identity(&fleet, Usage::SubscriberIdentity).is_none());
@@ -313,6 +363,18 @@ mod tests {
         let issued = authority.issue(&AwsLc, waiting.usage, &waiting.name.clone(), &spki, NOW).unwrap();
         assert!(read.certify(&issued));
         assert_eq!(read.identity(&fleet, Usage::SubscriberIdentity).unwrap().certificate, issued);
+    }
+
+    #[test]
+    fn the_epoch_secret_that_was_added_last_is_current_and_the_oldest_goes_first() {
+        let mut keystore = Keystore::default();
+        let most = Limits::DEFAULT.epoch_secrets_max as u8;
+        for number in (0..=most).chain([5]) {
+            keystore.add_epoch_secret(EpochSecret::from_bytes([number; EPOCH_SECRET_BYTES]));
+        }
+        let secrets = keystore.epoch_secrets();
+        assert_eq!(secrets.len(), usize::from(most));
+        assert_eq!((secrets[0].as_bytes()[0], secrets[secrets.len() - 1].as_bytes()[0]), (1, 5));
     }
 
     #[test]

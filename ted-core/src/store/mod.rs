@@ -22,8 +22,8 @@ pub use depot::{
     Depot, DepotError, FinishedFile, Leftover, LocalDepot, MemoryDepot, PackageInfo, PackagePlace, Unreadable, prune,
 };
 pub use durable::{DurableFile, StateError};
-pub use file::{FileError, create_folders, free_bytes, sync_folder};
-pub use part_file::PartFile;
+pub use file::{FileError, create_folders, forget_cached, free_bytes, sync_folder};
+pub use part_file::{GRANT_FILE, PartFile};
 pub use security_dir::{IgnoredFile, SecurityDir, SecurityDirError, Trust, TrustedIn, TrustedRoot};
 pub use security_state::{Floors, Registration, Registrations, Sequences};
 pub use staged_file::StagedFile;

@@ -21,6 +21,8 @@ pub(super) const PACKAGE_FILE: &str = "distfile.ted";
 pub(super) const PART_FILE: &str = "distfile.part";
 /// One that turned out to be damaged.
 pub(super) const CORRUPT_FILE: &str = "distfile.corrupt";
+/// What lets this node open a sealed package. It lies beside the package, and may come before it.
+pub const GRANT_FILE: &str = "distfile.grant";
 const MAP_FILE: &str = "distfile.part.map";
 const NEW_MAP_FILE: &str = "distfile.part.map.new";
 
@@ -74,14 +76,14 @@ impl PartFile {
         Ok((part, map))
     }
 
-    /// Takes up a `distfile.corrupt` again: under the name of a part file and without a map, so that each of its
-    /// frames counts only once it is verified. `None` when there is none of that length.
+    /// Takes up a `distfile.corrupt` again, as a part file of a package of `bytes` bytes and without a map, so that each
+    /// of its frames counts only once it is verified. `None` when there is none.
     ///
     /// # Errors
     /// As [`PartFile::open`].
     pub fn salvage(folder: &Path, bytes: u64) -> Result<Option<Self>, FileError> {
         let corrupt = folder.join(CORRUPT_FILE);
-        if !corrupt.metadata().is_ok_and(|found| found.is_file() && found.len() == bytes) {
+        if !corrupt.symlink_metadata().is_ok_and(|found| found.is_file()) {
             return Ok(None);
         }
         remove_if_there(&folder.join(MAP_FILE))?;
@@ -331,14 +333,27 @@ mod tests {
         part.write_map(b"map").expect("vouched");
         part.set_corrupt().expect("renamed");
         assert_eq!(names(temp.path()), [CORRUPT_FILE]);
-        assert!(PartFile::salvage(temp.path(), BYTES - 1).expect("another length").is_none());
         let part = PartFile::salvage(temp.path(), BYTES).expect("looked").expect("there");
+        assert!(PartFile::salvage(temp.path(), BYTES).expect("looked").is_none(), "it has been taken up");
         let mut good = [0; 4];
         part.file().read_exact_at(&mut good, 0).expect("read");
         assert_eq!(&good, b"good");
         assert_eq!(names(temp.path()), [PART_FILE]);
         part.discard().expect("removed");
         assert!(names(temp.path()).is_empty());
+    }
+
+    #[test]
+    fn a_corrupt_package_that_was_cut_off_is_taken_up_in_its_whole_length() {
+        for held in [0, 4, BYTES + 7] {
+            let temp = tempfile::tempdir().expect("temp");
+            std::fs::write(temp.path().join(CORRUPT_FILE), vec![1; held as usize]).expect("written");
+            let part = PartFile::salvage(temp.path(), BYTES).expect("looked").expect("there");
+            let mut all = vec![9; BYTES as usize];
+            part.file().read_exact_at(&mut all, 0).expect("all of it");
+            assert_eq!(all.iter().filter(|byte| **byte == 1).count() as u64, held.min(BYTES));
+            assert_eq!(part.file().metadata().expect("there").len(), BYTES);
+        }
     }
 
     #[test]

@@ -118,6 +118,23 @@ impl Registrations {
         Ok(key)
     }
 
+    /// Notes the encryption certificate that was issued to a registered Subscriber last. Nothing is written for another
+    /// key, or if it is the one that is known.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn set_encryption(&self, key: &KeyHash, certificate: &[u8]) -> Result<(), StateError> {
+        let known = self.get(key);
+        if known.is_none_or(|known| known.encryption.as_deref() == Some(certificate)) {
+            return Ok(());
+        }
+        self.0.change(|registered| {
+            if let Some(known) = registered.subscribers.get_mut(key) {
+                known.encryption = Some(certificate.to_vec());
+            }
+        })
+    }
+
     /// Forgets a Subscriber. Answers whether it was registered.
     ///
     /// # Errors
@@ -240,6 +257,9 @@ mod tests {
             registered: NOW,
         };
         let key = registrations.register(registration.clone()).unwrap();
+        registrations.set_encryption(&key, b"certificate").unwrap();
+        registrations.set_encryption(&KeyHash::from_bytes([9; 32]), b"of nobody").unwrap();
+        let registration = Registration { encryption: Some(b"certificate".to_vec()), ..registration };
         let again = Registrations::open(&security).unwrap();
         assert_eq!(again.get(&key), Some(registration));
         assert!(again.is_registered(&key));

@@ -45,6 +45,12 @@ impl StagedFile {
         self.bytes
     }
 
+    /// The file, for reading what has been written.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// The error of a failed write, with its place and code: for a builder's `io::Error`.
     #[must_use]
     pub fn error(&self, source: io::Error) -> FileError {

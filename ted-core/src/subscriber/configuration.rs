@@ -12,6 +12,7 @@ use crate::security::{Configuration, Configured, Envelope, EnvelopeKind};
 use crate::store::StandingSlot;
 use crate::subscriber::Subscriber;
 use crate::subscriber::announced::AnnouncedError;
+use crate::subscriber::scrub::{ScrubInterval, ScrubSettings};
 use crate::subscriber::state::State;
 
 /// Where a setting's value comes from.
@@ -125,7 +126,6 @@ impl State {
     }
 
     /// How kept packages are to be read again. Of several Distributors the shortest interval and the lowest rate count.
-    #[expect(dead_code, reason = "for what reads packages again")]
     pub(super) fn configured_scrub(&self) -> ConfiguredScrub {
         let own = &self.settings.own;
         let fleets = self.configured(None).into_iter().map(|(slot, ..)| slot.fleet);
@@ -144,10 +144,26 @@ impl State {
         }
     }
 
+    /// What this node's operator says about scrubbing in so many words.
+    fn own_scrub(&self) -> Vec<(Setting, String)> {
+        let ScrubSettings { interval, bytes_per_second } = self.settings.scrub;
+        let interval = interval.map(|interval| match interval {
+            ScrubInterval::Never => Interval::Never.to_string(),
+            ScrubInterval::Every(every) => Interval::Every(every).to_string(),
+        });
+        let rate = bytes_per_second.map(|rate| rate.to_string());
+        let said = [(Setting::ScrubInterval, interval), (Setting::ScrubRate, rate)];
+        said.into_iter().filter_map(|(setting, value)| Some((setting, value?))).collect()
+    }
+
     fn configuration(self: &Arc<Self>) -> Result<NodeSettings, Error> {
         let mut all = NodeSettings::default();
         for (setting, value) in self.settings.own.iter() {
             let (setting, value) = (setting.clone(), value.to_owned());
+            all.settings.push(SettingRow { distributor: None, setting, value, source: SettingSource::Own });
+        }
+        for (setting, value) in self.own_scrub() {
+            all.settings.retain(|row| row.setting != setting);
             all.settings.push(SettingRow { distributor: None, setting, value, source: SettingSource::Own });
         }
         for (slot, sequence, configured) in self.configured(None) {

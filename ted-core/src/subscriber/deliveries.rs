@@ -1,26 +1,26 @@
-//! What follows an accepted offer: receive, verify, keep, extract, and say so in receipts.
+//! What follows an accepted offer: receive, verify, keep, and say so in receipts.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Coded as _, Error};
-use crate::extract::{Create, ExtractJob, ExtractOptions, Target, extract, recover};
 use crate::id::{DistributionId, FiringId, KeyHash, PackageId, Revision};
 use crate::limits::Limits;
-use crate::name::{Label, NodeName};
-use crate::node::{judge_signature, keep_newest, open_package, wait};
-use crate::package::{BodyReader, Entry, PackageError, PackageIndex, Root, verify_digest};
+use crate::name::Label;
+use crate::node::{RecordBatch, judge_signature, wait};
+use crate::package::{Opening, PackageError, PackageIndex, Root, verify_digest};
 use crate::protocol::{DeliveryEnd, Floor, FrameMap, Progress, ReceiverOptions, judge_root};
-use crate::security::{PackageRef, Receipt, ReleaseStatement, Stage};
+use crate::security::{PackageRef, Receipt, ReleaseStatement, Signature, Stage};
 use crate::store::{Depot, FinishedFile, PackagePlace, PartFile};
+use crate::subscriber::damage::{Damage, aside_key};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::grants::judge_key;
 use crate::subscriber::receive::{Piece, Reception, ReceptionError, Search};
-use crate::subscriber::report::ExtractionRow;
+use crate::subscriber::scrub::{Checked, checked_key};
 use crate::subscriber::state::{Key, State, lock};
-use crate::subscriber::targets::{TargetRule, Variables};
 
 /// One thing to do for one Distribution. Those of one Distribution are done one after the other.
 pub(super) enum Job {
@@ -53,6 +53,9 @@ pub(super) struct Held {
     pub(super) bytes: u64,
     /// What the newest statement proposes.
     pub(super) proposed_target: Option<String>,
+    /// The package's folder below the data directory.
+    #[serde(default)]
+    pub(super) folder: Option<PathBuf>,
 }
 
 /// The revision that a target holds, as the catalog keeps it.
@@ -116,19 +119,17 @@ impl State {
                 });
                 DeliveryEnd::Verified
             }
-            Err(ReceptionError::Corrupt { frame }) => {
+            Err(ReceptionError::Corrupt { frame, part }) => {
                 let detail = frame.map_or("its index".to_owned(), |frame| format!("frame {frame}"));
-                let receipt = Receipt {
-                    code: Some(crate::protocol::code::CORRUPT.to_owned()),
-                    ..receipt(Stage::Corrupt, None, detail.clone())
-                };
-                self.note(key, |standing| {
-                    standing.stage = Some(Stage::Corrupt);
-                    standing.trouble = Some(format!("{}: {detail} stayed damaged", crate::protocol::code::CORRUPT));
-                });
-                self.say(fleet, receipt).await;
-                let distribution = self.known_label(&fleet, &distribution);
-                self.events.emit(SubscriberEvent::Corrupt { distribution, revision: statement.revision, detail });
+                let revision = statement.revision;
+                let damage = Damage { revision, package: package.id, code: crate::protocol::code::CORRUPT, detail };
+                let state = self.clone();
+                // It keeps what arrived; what is right of it counts when it is sent again.
+                let put_away = move || part.map(PartFile::set_corrupt).transpose().map(|_| ());
+                let telling = move || state.tell_damage(key, &damage, put_away);
+                if let Ok(Err(error)) = tokio::task::spawn_blocking(telling).await {
+                    tracing::error!(code = error.code(), %error, "a damaged package cannot be set aside");
+                }
                 DeliveryEnd::Corrupt
             }
             Err(ReceptionError::Stopping) => return,
@@ -169,49 +170,61 @@ impl State {
     ) -> Result<Label, ReceptionError> {
         let root = self.trusted_root(&fleet)?;
         let distribution = statement.distribution;
-        let (judge_by, state) = (root.clone(), self.clone());
+        let (state, by, of) = (self.clone(), root.clone(), statement.clone());
+        let unwrapping = move || state.key_of_stated(&by, &of, &package.id);
+        let key = tokio::task::spawn_blocking(unwrapping).await.map_err(|_| ReceptionError::Stopping)??;
+        let (judge_by, judging) = (root.clone(), self.clone());
+        let judge = move |found: &Root, bytes: &[u8], signature: &Signature| -> Result<Opening, Error> {
+            judge_signature(&judge_by, found, bytes, signature)?;
+            judging.refuse_revoked_package(&judge_by, found, signature)?;
+            judge_root(found, &judge_by.key_hash(), &distribution, &package)
+                .map_err(|refused| SubscriberError::Statement(refused.to_string()))?;
+            match &key {
+                Some(key) => judge_key(found, key)?,
+                None if found.is_sealed() => return Err(SubscriberError::GrantGone(package.id).into()),
+                None => {}
+            }
+            Ok(key.clone().map_or(Opening::Unsealed, Opening::With))
+        };
+        let (state, looking_by, looking_root) = (self.clone(), judge.clone(), root.clone());
+        let looking = move || state.index_set_aside(&(fleet, distribution), &looking_root, &package, looking_by);
+        let kept = tokio::task::spawn_blocking(looking).await.map_err(|_| ReceptionError::Stopping)?;
         let mut reception = Reception {
             package,
             link: self.links.watch(&fleet),
             stop: self.run().stop,
             options: ReceiverOptions { silence: self.settings.silence, ..ReceiverOptions::default() },
-            judge: Box::new(move |reader| {
-                let (Some(found), Some(bytes), Some(signature)) =
-                    (reader.root(), reader.root_bytes(), reader.signature())
-                else {
-                    return Err(SubscriberError::Statement("the root is missing".to_owned()).into());
-                };
-                judge_signature(&judge_by, found, bytes, signature)?;
-                state.refuse_revoked_package(&judge_by, found, signature)?;
-                judge_root(found, &judge_by.key_hash(), &distribution, &package)
-                    .map_err(|refused| SubscriberError::Statement(refused.to_string()))?;
-                Ok(())
+            judge: Box::new(move |reader| match (reader.root(), reader.root_bytes(), reader.signature()) {
+                (Some(found), Some(bytes), Some(signature)) => judge(found, bytes, signature),
+                _ => Err(SubscriberError::Statement("the root is missing".to_owned()).into()),
             }),
             progress: Box::new(|_| {}),
             started: tokio::time::Instant::now(),
         };
-        let (index, pieces) = reception.index().await?;
-        if index.id() != package.id {
-            return Err(ReceptionError::Corrupt { frame: None });
-        }
-        let Some(disclosure) = index.root().disclosure.clone() else {
-            return Err(Error::from(SubscriberError::Statement("the package is sealed".to_owned())).into());
+        let (index, pieces) = match kept {
+            // What lies in the part file already needs no writing.
+            Some(index) => (index, vec![]),
+            None => reception.index().await?,
         };
-        let name = disclosure.distribution_name;
+        if index.id() != package.id {
+            return Err(ReceptionError::Corrupt { frame: None, part: None });
+        }
+        let name = index.disclosure().distribution_name.clone();
         reception.progress = self.receiving_progress((fleet, distribution), &name, statement.revision, package.bytes);
         tracing::info!(distribution = %name, revision = %statement.revision, bytes = package.bytes, "receiving");
         self.events.emit(SubscriberEvent::Accepted { distribution: name.clone(), revision: statement.revision });
         let place = PackagePlace::of_root(root.name(), index.root());
-        let (part, map, search) = self.open_part(&index, &place).await?;
+        let (part, map, search) = self.open_part(&index, &place, (fleet, distribution)).await?;
         let part = Arc::new(part);
         let received = reception.body(&index, part.clone(), (map, search)).await;
         drop(reception);
         let part = Arc::into_inner(part).ok_or(ReceptionError::Stopping)?;
-        if let Err(ReceptionError::Corrupt { frame }) = received {
-            part.set_corrupt()?;
-            return Err(ReceptionError::Corrupt { frame });
+        match received {
+            Err(ReceptionError::Corrupt { frame, .. }) => {
+                return Err(ReceptionError::Corrupt { frame, part: Some(part) });
+            }
+            received => received?,
         }
-        received?;
         let state = self.clone();
         let statement = statement.clone();
         let keeping = move || state.keep(fleet, &statement, (&index, &pieces), place, part);
@@ -247,9 +260,13 @@ impl State {
         &self,
         index: &PackageIndex,
         place: &PackagePlace,
+        key: Key,
     ) -> Result<(PartFile, FrameMap, Search), ReceptionError> {
         let (index, folder) = (index.clone(), self.depot.folder(place));
         let trusted = self.trusted_root(&index.root().distributor);
+        // A crash after a corrupt package was taken up leaves a part file that is whole but for a few frames.
+        let taken_up = self.aside(&key)?.is_some_and(|aside| aside.package == index.id());
+        let search = if taken_up { Search::Everywhere } else { Search::UntilWrong };
         let opening = move || -> Result<(PartFile, FrameMap, Search), Error> {
             // Trust may have been taken back while the index was fetched; then nothing is written.
             trusted?;
@@ -257,7 +274,7 @@ impl State {
                 Some(part) => (part, None, Search::Everywhere),
                 None => {
                     let (part, map) = PartFile::open(&folder, index.bytes())?;
-                    (part, map, Search::UntilWrong)
+                    (part, map, search)
                 }
             };
             let (id, bytes, frames) = (index.id(), index.bytes(), index.body_frames());
@@ -288,8 +305,7 @@ impl State {
             Err(error @ PackageError::Io { .. }) => Err(Error::from(error).into()),
             Err(error) => {
                 tracing::error!(code = error.code(), %error, package = %index.id(), "a complete package is damaged");
-                part.set_corrupt()?;
-                Err(ReceptionError::Corrupt { frame: None })
+                Err(ReceptionError::Corrupt { frame: None, part: Some(part) })
             }
             Ok(()) => Ok(self.take_in(fleet, statement, index, place, part)?),
         }
@@ -303,22 +319,28 @@ impl State {
         place: PackagePlace,
         part: PartFile,
     ) -> Result<(), Error> {
-        let disclosure = index.root().disclosure.as_ref();
-        let name = disclosure.map(|disclosure| disclosure.distribution_name.clone());
-        let name = name.ok_or_else(|| SubscriberError::Statement("the package is sealed".to_owned()))?;
+        let folder = Some(place.folder().to_owned());
         wait(self.depot.put(FinishedFile { path: part.finish()?, place }))?;
         self.security.promote(&fleet).map_err(Error::from)?;
         let issued = self.floors.get(&fleet, &statement.distribution).issued;
         let floor = Floor { revision: statement.revision, issued };
         self.floors.raise(&fleet, &statement.distribution, floor).map_err(Error::from)?;
         let held = Held {
-            name,
+            name: index.disclosure().distribution_name.clone(),
             revision: statement.revision,
             package: index.id(),
             bytes: index.bytes(),
             proposed_target: statement.target().map(ToOwned::to_owned),
+            folder,
         };
-        Ok(self.records.put(&held_key(&fleet, &statement.distribution), &held)?)
+        let key = (fleet, statement.distribution);
+        let checked = Checked::whole(held.package, self.clock.now());
+        // What was set aside of it is whole again, or overtaken.
+        let batch = RecordBatch::default()
+            .put(&held_key(&fleet, &statement.distribution), &held)?
+            .put(&checked_key(&key), &checked)?
+            .delete(&aside_key(&key));
+        Ok(self.records.apply(batch)?)
     }
 
     pub(super) fn held(&self, fleet: &KeyHash, distribution: &DistributionId) -> Result<Option<Held>, Error> {
@@ -354,170 +376,6 @@ impl State {
         }
         let (lies, belongs) = (self.extracted(fleet, &statement.distribution)?, self.target_of(fleet, &held)?);
         Ok(lies.is_some_and(|lies| lies.target == belongs.0))
-    }
-
-    fn extracted_receipt(
-        &self,
-        distribution: DistributionId,
-        firing: Option<FiringId>,
-        revision: Revision,
-        detail: &str,
-    ) -> Receipt {
-        Receipt {
-            firing,
-            distribution,
-            revision,
-            package: None,
-            stage: Stage::Extracted,
-            code: None,
-            detail: detail.to_owned(),
-            at: self.clock.now(),
-        }
-    }
-
-    async fn extract_and_say(
-        self: &Arc<Self>,
-        fleet: KeyHash,
-        distribution: DistributionId,
-        firing: Option<FiringId>,
-        revision: Revision,
-    ) {
-        let state = self.clone();
-        let work = move || state.extract_held(fleet, distribution);
-        let result = tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(SubscriberError::Worker.into()));
-        match result {
-            Ok(done) => {
-                self.note((fleet, distribution), |standing| {
-                    standing.stage = Some(Stage::Extracted);
-                    standing.trouble = None;
-                });
-                self.say(fleet, self.extracted_receipt(distribution, firing, revision, &done.to_string())).await;
-            }
-            Err(_) if self.run().is_over() => {}
-            Err(error) => {
-                self.failed((fleet, distribution), &error);
-                tracing::error!(code = error.code(), %error, "the extraction failed");
-                let receipt = Receipt {
-                    stage: Stage::Failed,
-                    code: Some(error.code().to_owned()),
-                    ..self.extracted_receipt(distribution, firing, revision, &error.to_string())
-                };
-                self.say(fleet, receipt).await;
-                self.events.emit(SubscriberEvent::Failed {
-                    distribution: self.known_label(&fleet, &distribution),
-                    revision,
-                    code: error.code().to_owned(),
-                    reason: error.to_string(),
-                });
-            }
-        }
-    }
-
-    fn failed(&self, key: Key, error: &Error) {
-        self.note(key, |standing| {
-            standing.stage = Some(Stage::Failed);
-            standing.trouble = Some(format!("{}: {error}", error.code()));
-        });
-    }
-
-    /// Where a Distribution is extracted, and why there.
-    pub(super) fn target_of(&self, fleet: &KeyHash, held: &Held) -> Result<(PathBuf, TargetRule), Error> {
-        let distributor = self.distributor_name(fleet);
-        let node = self.name();
-        let given = self.settings_from(fleet);
-        let variables = Variables {
-            node: &node,
-            distribution: &held.name,
-            distributor: &distributor,
-            own: &self.settings.own,
-            given: &given,
-        };
-        let files = self.data.path().join("files");
-        let set = self.set_targets()?;
-        Ok(self.settings.targets.resolve(&set, held.proposed_target.as_deref(), &variables, &files)?)
-    }
-
-    /// Extracts the newest verified revision. Blocks; says what it did.
-    pub(super) fn extract_held(&self, fleet: KeyHash, distribution: DistributionId) -> Result<ExtractionRow, Error> {
-        let held = self.held(&fleet, &distribution)?;
-        let held = held.ok_or_else(|| SubscriberError::NothingToExtract(distribution.to_string()))?;
-        let (path, _) = self.target_of(&fleet, &held)?;
-        let root = self.trusted_root(&fleet)?;
-        let _one_at_a_time = lock(&self.extracting);
-        let previous = self.extracted(&fleet, &distribution)?.filter(|previous| previous.target == path);
-        // The package before this one may be gone; then nothing counts as made by it.
-        let previous = previous.and_then(|previous| open_package(&self.depot, previous.package, &root).ok());
-        let previous: Option<Vec<Entry>> =
-            previous.map(|(index, _)| index.catalog().iter().map(|row| row.entry.clone()).collect());
-        let (index, file) = open_package(&self.depot, held.package, &root)?;
-        let target = Target::open(&path, Create::Missing)?;
-        recover(&target, &distribution)?;
-        let threads = self.settings.threads.map_or(0, usize::from);
-        let options = ExtractOptions { links: self.settings.links, threads, ..ExtractOptions::default() };
-        let frames = BodyReader::new(index.clone(), &*file);
-        let job = ExtractJob {
-            rows: index.catalog(),
-            frames: &frames,
-            previous: previous.as_deref(),
-            distribution,
-            revision: held.revision,
-            options: &options,
-        };
-        let progress = |progress: crate::extract::ExtractProgress| {
-            self.events.emit(SubscriberEvent::Extracting {
-                distribution: held.name.clone(),
-                revision: held.revision,
-                bytes: progress.bytes,
-                bytes_total: progress.bytes_total,
-            });
-        };
-        let summary = extract(&target, &job, &progress, &self.run().stopping)?;
-        let extracted =
-            Extracted { revision: held.revision, package: held.package, target: path.clone(), at: self.clock.now() };
-        self.records.put(&extracted_key(&fleet, &distribution), &extracted)?;
-        keep_newest(&self.depot, &distribution, 1)?;
-        self.clear_superseded(index.root(), root.name());
-        let (name, revision) = (&held.name, held.revision);
-        tracing::info!(distribution = %name, %revision, to = %path.display(), files = summary.files_written, "extracted");
-        if let Some(disclosure) = &index.root().disclosure {
-            self.events.emit(SubscriberEvent::Extracted {
-                distribution: held.name.clone(),
-                revision: held.revision,
-                content: disclosure.content,
-                target: path.clone(),
-                files_written: summary.files_written,
-            });
-        }
-        Ok(ExtractionRow {
-            distributor: root.name().clone(),
-            distribution: held.name,
-            revision: held.revision,
-            target: path,
-            summary,
-        })
-    }
-
-    /// Removes what is left of revisions that will never be finished, because this newer one is here. What cannot be
-    /// removed now is removed after the next one.
-    fn clear_superseded(&self, root: &Root, distributor: &NodeName) {
-        let newest = PackagePlace::of_root(distributor, root);
-        let Some(folder) = self.depot.folder(&newest).parent().and_then(Path::parent).map(Path::to_owned) else {
-            return;
-        };
-        let revisions = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-        let revisions = revisions.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
-        for revision in revisions.map(Revision::from_number).filter(|revision| *revision < root.revision) {
-            let place = PackagePlace::of_root(distributor, &Root { revision, ..root.clone() });
-            if let Err(error) = wait(self.depot.clear(&place)) {
-                tracing::warn!(%revision, %error, "what is left of an older revision cannot be removed");
-            }
-        }
-    }
-
-    /// A Distribution's name, once a package of it was seen; its id in hex before.
-    pub(super) fn known_label(&self, fleet: &KeyHash, distribution: &DistributionId) -> Label {
-        let held: Option<Held> = self.records.get(&held_key(fleet, distribution)).ok().flatten();
-        held.map_or_else(|| crate::node::label_of_id(distribution), |held| held.name)
     }
 }
 

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use crate::error::Coded;
+use crate::id::PackageId;
+use crate::id::Revision;
 use crate::name::NodeName;
 
 /// Why a Subscriber refused a call, or could not do what a Distributor asked.
@@ -100,9 +102,36 @@ pub enum SubscriberError {
     /// Nothing of this Distribution is here to extract.
     #[error("no verified revision of `{0}` is here")]
     NothingToExtract(String),
+    /// A kept package turned out to be damaged just now, and was set aside.
+    #[error("revision {revision} of `{distribution}` is damaged and was set aside: {detail}")]
+    Damaged {
+        /// Whose package it is.
+        distribution: String,
+        /// Which revision.
+        revision: Revision,
+        /// What was found.
+        detail: String,
+    },
+    /// The newest revision is damaged and set aside until the Channel's next firing.
+    #[error("revision {revision} is set aside until the Channel's next firing: {detail}")]
+    SetAside {
+        /// Which revision.
+        revision: Revision,
+        /// What was found.
+        detail: String,
+    },
     /// The release statement is not what it should be.
     #[error("the release statement cannot be used: {0}")]
     Statement(String),
+    /// A sealed revision is offered, and there is no grant for this node.
+    #[error("the revision is encrypted, and there is no grant for this node: {0}")]
+    NoGrant(String),
+    /// A sealed revision is offered, and nothing can be wrapped for this node.
+    #[error("the revision is encrypted, and this node's encryption certificate cannot be used: {0}")]
+    EncryptionCertificate(String),
+    /// A sealed package is here without its grant.
+    #[error("package {0} is encrypted, and its grant is not here")]
+    GrantGone(PackageId),
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
@@ -129,7 +158,12 @@ impl Coded for SubscriberError {
             Self::NotEnrolled(_) => "TED-1864",
             Self::AwaitsApproval { .. } => "TED-1880",
             Self::NothingToExtract(_) => "TED-1860",
+            Self::Damaged { .. } => "TED-1873",
+            Self::SetAside { .. } => "TED-1874",
             Self::Statement(_) => "TED-1861",
+            Self::NoGrant(_) => "TED-1868",
+            Self::EncryptionCertificate(_) => "TED-1869",
+            Self::GrantGone(_) => "TED-1870",
             Self::Worker => "TED-1862",
             Self::Stopping => "TED-1863",
         }

@@ -139,7 +139,17 @@ pub enum SubscriberEvent {
         /// Files that were written; the rest was there already.
         files_written: u64,
     },
-    /// A package was damaged beyond the tries that are allowed; nothing more happens until the Channel's next firing.
+    /// A kept package was read again and is as it was signed.
+    Scrubbed {
+        /// Which Distribution.
+        distribution: Label,
+        /// Which revision.
+        revision: Revision,
+        /// The package's length.
+        bytes: u64,
+    },
+    /// A package was damaged beyond the tries that are allowed, or is not whole any more; nothing more happens until the
+    /// Channel's next firing.
     Corrupt {
         /// Which Distribution.
         distribution: Label,

@@ -2,9 +2,12 @@
 
 mod announced;
 mod configuration;
+mod damage;
 mod deliveries;
 mod error;
 mod events;
+mod extraction;
+mod grants;
 mod offers;
 mod outbox;
 mod peers;
@@ -12,18 +15,22 @@ mod receive;
 mod reference;
 mod renewal;
 mod report;
+mod scrub;
 mod state;
 mod status;
 mod targets;
 mod trust;
+mod verify;
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::extract::Links;
+use crate::limits::Limits;
 use crate::model::Endpoint;
 use crate::name::NodeName;
 use crate::node::{Clock, Events, SystemClock};
@@ -34,11 +41,15 @@ pub use announced::AnnouncedError;
 pub use configuration::{ConfigurationRow, NodeSettings, SettingRow, SettingSource};
 pub use error::SubscriberError;
 pub use events::SubscriberEvent;
+pub use grants::granted_key;
 pub use reference::DistributionRef;
 pub use report::{DistributionRow, DistributorRow, Enrolment, ExtractionRow, SubscriberStatus, TargetRow, VerifyRow};
+pub use scrub::ScrubInterval;
 pub use targets::{TargetRule, Targets};
 
+use scrub::ScrubSettings;
 use state::State;
+use verify::Mend;
 
 /// What a Subscriber is told when it is opened.
 #[derive(Debug, Clone)]
@@ -51,6 +62,7 @@ pub(crate) struct Settings {
     pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) silence: Silence,
     pub(crate) own: crate::model::Settings,
+    pub(crate) scrub: ScrubSettings,
 }
 
 /// Opens a [`Subscriber`].
@@ -118,6 +130,26 @@ impl SubscriberBuilder {
         self
     }
 
+    /// How often kept packages are read again to find what rots; weekly by default. An interval below
+    /// [`Limits::scrub_interval_seconds_min`](crate::Limits) is taken as that.
+    #[must_use]
+    pub fn scrub(mut self, interval: ScrubInterval) -> Self {
+        self.settings.scrub.interval = Some(match interval {
+            ScrubInterval::Never => ScrubInterval::Never,
+            ScrubInterval::Every(every) => {
+                ScrubInterval::Every(every.max(Duration::from_secs(Limits::DEFAULT.scrub_interval_seconds_min)))
+            }
+        });
+        self
+    }
+
+    /// How many bytes a second that reading takes at most; 16 MiB by default.
+    #[must_use]
+    pub fn scrub_rate(mut self, bytes_per_second: NonZeroU64) -> Self {
+        self.settings.scrub.bytes_per_second = Some(bytes_per_second);
+        self
+    }
+
     /// Where the time comes from; the system's clock by default.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -171,6 +203,7 @@ impl Subscriber {
             threads: None,
             silence: Silence::default(),
             own: crate::model::Settings::default(),
+            scrub: ScrubSettings::default(),
         };
         SubscriberBuilder { settings, clock: Arc::new(SystemClock), crypto: Arc::new(AwsLc) }
     }
@@ -283,15 +316,25 @@ impl Subscriber {
         self.blocking(move |state| state.extract_named(distribution.as_ref())).await
     }
 
-    /// Verifies the packages that are kept and what was extracted from them, of one Distribution or of all. Nothing is
-    /// changed.
+    /// Verifies the packages that are kept and what was extracted from them, of one Distribution or of all. A damaged
+    /// package is set aside, which the Distributor is told, and the Channel's next firing brings what lacks; targets stay
+    /// as they are.
     ///
     /// # Errors
     /// When there is no such Distribution, or a target or the catalog cannot be read. What is wrong with a package or a
     /// target stands in its row.
     pub async fn verify(&self, distribution: Option<&DistributionRef>) -> Result<Vec<VerifyRow>, Error> {
         let distribution = distribution.cloned();
-        self.blocking(move |state| state.verify(distribution.as_ref())).await
+        self.blocking(move |state| state.verify(distribution.as_ref(), Mend::Nothing)).await
+    }
+
+    /// As [`Subscriber::verify`], and extracts again what differs in a target whose package is whole.
+    ///
+    /// # Errors
+    /// As [`Subscriber::verify`] and [`Subscriber::extract`].
+    pub async fn repair(&self, distribution: Option<&DistributionRef>) -> Result<Vec<VerifyRow>, Error> {
+        let distribution = distribution.cloned();
+        self.blocking(move |state| state.verify(distribution.as_ref(), Mend::Targets)).await
     }
 
     /// Has a Distribution extracted to this directory from now on, or to its usual place again; files at another place

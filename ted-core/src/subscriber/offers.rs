@@ -10,11 +10,12 @@ use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
 use crate::limits::Limits;
 use crate::node::{Alarm, fetch};
-use crate::protocol::{Delivery, DeliveryAction, Fetch, FetchTarget, Offer, OfferAnswer, Refused, Statement};
+use crate::protocol::{DeliveryAction, Fetch, FetchTarget, Offer, OfferAnswer, Refused, Statement};
 use crate::security::{DistributorRoot, Envelope, EnvelopeKind, ReleaseStatement};
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::grants::NewGrant;
 use crate::subscriber::state::{State, lock};
 use crate::transport::{Connection, QuicConnection};
 
@@ -70,10 +71,16 @@ impl State {
         if release.distribution != offer.distribution {
             return Err(SubscriberError::Statement("it is about another Distribution".to_owned()).into());
         }
+        let grant = self.grant_for(connection, &root, offer, &release).await.inspect_err(|error| {
+            self.note((fleet, release.distribution), |standing| {
+                standing.offered = Some(release.revision);
+                standing.trouble = Some(format!("{}: {error}", error.code()));
+            });
+        })?;
         let statement = Statement { release, issued: body.issued, expires: body.expires };
         let state = self.clone();
         let offer = offer.clone();
-        let judging = move || state.judge_statement(fleet, &offer, &statement);
+        let judging = move || state.judge_statement(fleet, &offer, &statement, grant.as_ref());
         tokio::task::spawn_blocking(judging).await.map_err(|_| SubscriberError::Worker)?
     }
 
@@ -99,11 +106,13 @@ impl State {
     }
 
     /// Asks the delivery's machine and does what it says, in its order: the floor is durable before the answer goes out.
+    /// So is the grant of a sealed revision that is taken.
     fn judge_statement(
         self: &Arc<Self>,
         fleet: KeyHash,
         offer: &Offer,
         statement: &Statement,
+        grant: Option<&NewGrant>,
     ) -> Result<OfferAnswer, Error> {
         let now = self.now(&fleet);
         let key = (fleet, statement.release.distribution);
@@ -128,18 +137,16 @@ impl State {
                 self.records.delete(&alarm)?;
             }
             lock(&self.statements).insert(key, statement.release.clone());
+            self.remember_firing(&key, offer.firing)?;
+        }
+        if let Some(grant) = grant.filter(|_| !matches!(answer, OfferAnswer::Refused(_))) {
+            self.keep_grant(grant)?;
         }
         self.carry_out(fleet, statement.release.distribution, actions)?;
         if answer == OfferAnswer::Current {
             self.start_job(Job::Confirm { fleet, statement: statement.release.clone(), firing: offer.firing });
         }
         Ok(answer)
-    }
-
-    fn new_delivery(&self, fleet: KeyHash, distribution: DistributionId) -> Result<Delivery, Error> {
-        let floor = self.floors.get(&fleet, &distribution);
-        let verified = self.held(&fleet, &distribution)?.map(|held| held.revision);
-        Ok(Delivery::new(floor, verified, Limits::DEFAULT))
     }
 
     /// The expired statements that were offered and not followed by fresh ones.

@@ -9,7 +9,7 @@ use crate::codec;
 use crate::error::Error;
 use crate::id::{KeyHash, next_number};
 use crate::limits::Limits;
-use crate::node::ask;
+use crate::node::{RecordBatch, ask};
 use crate::protocol::Request;
 use crate::security::{Envelope, EnvelopeBody, EnvelopeKind, Receipt};
 use crate::subscriber::error::SubscriberError;
@@ -45,7 +45,35 @@ impl State {
         }
     }
 
-    fn keep_receipt(&self, fleet: &KeyHash, mut receipt: Receipt) -> Result<(), Error> {
+    fn keep_receipt(&self, fleet: &KeyHash, receipt: Receipt) -> Result<(), Error> {
+        match self.receipt_in(fleet, receipt, RecordBatch::default())? {
+            Ok(batch) => Ok(self.records.apply(batch)?),
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    /// Signs a receipt and adds it to what `batch` does, so that both happen or neither. Where it cannot be signed, the
+    /// batch comes back as it was.
+    pub(super) fn receipt_in(
+        &self,
+        fleet: &KeyHash,
+        receipt: Receipt,
+        mut batch: RecordBatch,
+    ) -> Result<Result<RecordBatch, (RecordBatch, Error)>, Error> {
+        let (sequence, envelope) = match self.sign_receipt(fleet, receipt) {
+            Ok(signed) => signed,
+            Err(error) => return Ok(Err((batch, error))),
+        };
+        let prefix = format!("outbox/{fleet}/");
+        let waiting = self.records.list::<Waiting>(&prefix)?;
+        for (key, _) in waiting.iter().rev().skip(WAITING_MAX - 1) {
+            batch = batch.delete(key);
+        }
+        let waiting = Waiting { envelope: hex::encode(envelope.to_bytes()) };
+        Ok(Ok(batch.put(&format!("{prefix}{sequence:020}"), &waiting)?))
+    }
+
+    fn sign_receipt(&self, fleet: &KeyHash, mut receipt: Receipt) -> Result<(u64, Envelope), Error> {
         receipt.detail.truncate(receipt.detail.floor_char_boundary(DETAIL_BYTES_MAX));
         let identity = self.identity(fleet)?;
         let now = self.clock.now();
@@ -63,14 +91,7 @@ impl State {
             expires: now.plus(LIFE),
             payload: codec::encode("a receipt", &receipt, Limits::DEFAULT.envelope_bytes_max)?,
         };
-        let envelope = Envelope::seal(&*self.crypto, &identity, body)?;
-        let prefix = format!("outbox/{fleet}/");
-        let waiting = self.records.list::<Waiting>(&prefix)?;
-        for (key, _) in waiting.iter().rev().skip(WAITING_MAX - 1) {
-            self.records.delete(key)?;
-        }
-        let waiting = Waiting { envelope: hex::encode(envelope.to_bytes()) };
-        Ok(self.records.put(&format!("{prefix}{sequence:020}"), &waiting)?)
+        Ok((sequence, Envelope::seal(&*self.crypto, &identity, body)?))
     }
 
     /// Drops what waits for a Distributor that this node has left.

@@ -14,7 +14,10 @@ use crate::id::KeyHash;
 use crate::limits::Limits;
 use crate::node::{Answering, Backoff, ExchangeError, Reply, ask, dial, endpoint_secret, is_spare, serve};
 use crate::protocol::{Answer, Hello, PROTOCOL_VERSION, Request, code};
-use crate::security::{Alpn, FleetRole, FleetTrust, Side, TrustPolicy, Usage, clock_text, judge_standing};
+use crate::security::{
+    Alpn, FleetRole, FleetTrust, HeldCertificate, HeldIn, Side, TrustPolicy, Usage, clock_text, judge_standing,
+};
+use crate::store::TrustedIn;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::report::Enrolment;
@@ -130,6 +133,7 @@ impl State {
         for row in self.distributors()?.into_iter().filter(|row| row.endpoints.is_empty() && address.is_none()) {
             tracing::warn!(distributor = %row.name, "trusted, but nothing comes from it before this node has enrolled");
         }
+        tasks.spawn(self.clone().scrub_all(stop.clone()));
         tasks.spawn(self.clone().send_all_receipts(stop.clone()));
         tasks.spawn(self.clone().keep_current(stop));
         Ok(address)
@@ -286,7 +290,7 @@ impl State {
             Ok(connection) => connection,
             Err(error) => return self.trouble(&fleet, error.code, &error.reason),
         };
-        match ask(&connection, &Request::Hello(self.hello()), &Limits::DEFAULT, GREETING_PATIENCE).await {
+        match ask(&connection, &Request::Hello(self.hello(&fleet)), &Limits::DEFAULT, GREETING_PATIENCE).await {
             Ok(_) => Attempt::Met(connection),
             Err(ExchangeError::Connection(error)) if is_spare(&error) => {
                 tracing::debug!(distributor = %known.name, %error, "dialled in vain");
@@ -354,15 +358,31 @@ impl State {
         }
     }
 
-    fn hello(&self) -> Hello {
-        Hello {
+    /// The greeting for a Distributor: it also says how this node holds that Distributor's certificate.
+    fn hello(&self, fleet: &KeyHash) -> Hello {
+        let hello = Hello {
             version: PROTOCOL_VERSION,
             node: self.name(),
             instance: self.instance,
             clock: self.clock.now(),
             capabilities: vec![],
             extensions: vec![],
+        };
+        match self.held_certificate(fleet) {
+            Some(held) => hello.clone().holding(&held, &Limits::DEFAULT).unwrap_or(hello),
+            None => hello,
         }
+    }
+
+    fn held_certificate(&self, fleet: &KeyHash) -> Option<HeldCertificate> {
+        let trust = self.security.trust().ok()?;
+        let trusted = trust.roots.iter().find(|trusted| trusted.root.key_hash() == *fleet)?;
+        let held_in = match trusted.lies_in {
+            TrustedIn::Keystore => HeldIn::Keystore,
+            TrustedIn::File(_) => HeldIn::File,
+        };
+        let thumbprint = trusted.root.certificate().thumbprint_bytes();
+        Some(HeldCertificate { held_in, thumbprint, name: trusted.root.name().clone() })
     }
 
     /// Sends receipts whenever there are new ones, or a connection over which old ones can go; and again after a pause
@@ -409,7 +429,7 @@ struct Serving {
 impl Answering for Serving {
     async fn answer(&self, request: Request) -> Reply {
         match request {
-            Request::Hello(_) => Reply::Answer(Answer::Hello(self.state.hello())),
+            Request::Hello(_) => Reply::Answer(Answer::Hello(self.state.hello(&self.connection.peer().fleet))),
             Request::Offer(offer) => Reply::Answer(Answer::Offer(self.state.take_offer(&self.connection, offer).await)),
             Request::Announce(announce) => {
                 Reply::Answer(Answer::Announce(self.state.take_announcement(&self.connection, announce).await))

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::{Coded, Error};
 use crate::limits::Limits;
 use crate::node::{ExchangeError, Fetched, fetch};
-use crate::package::{FrameError, IndexReader, PackageError, PackageIndex, ReadAt, Step, check_frame};
+use crate::package::{FrameError, IndexReader, Opening, PackageError, PackageIndex, ReadAt, Step, check_frame};
 use crate::protocol::{
     Action, Fetch, FetchFailure, FetchNumber, FetchTarget, FrameLayout, FrameMap, GiveUp, IndexAction, IndexPhase,
     Progress, Receiver, ReceiverOptions, code,
@@ -40,7 +40,11 @@ const BUFFERS_KEPT: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReceptionError {
     #[error("the package stayed damaged{}", .frame.map_or(String::new(), |frame| format!(": frame {frame}")))]
-    Corrupt { frame: Option<u64> },
+    Corrupt {
+        frame: Option<u64>,
+        /// What arrived of it, once there is something.
+        part: Option<PartFile>,
+    },
     #[error("the sender was silent for the connection timeout")]
     Silence,
     #[error("{0}")]
@@ -72,7 +76,7 @@ impl Coded for ReceptionError {
 impl From<GiveUp> for ReceptionError {
     fn from(cause: GiveUp) -> Self {
         match cause {
-            GiveUp::Corrupt { frame } => Self::Corrupt { frame },
+            GiveUp::Corrupt { frame } => Self::Corrupt { frame, part: None },
             GiveUp::Silence => Self::Silence,
             GiveUp::Refused(refused) => Self::Refused(refused),
         }
@@ -85,8 +89,8 @@ pub(super) struct Piece {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Judges the root that a reader has just read.
-pub(super) type RootJudge = Box<dyn Fn(&IndexReader) -> Result<(), Error> + Send + Sync>;
+/// Judges the root that a reader has just read, and brings what opens the package.
+pub(super) type RootJudge = Box<dyn Fn(&IndexReader) -> Result<Opening, Error> + Send + Sync>;
 
 /// What a reception needs from the node.
 pub(super) struct Reception {
@@ -168,8 +172,8 @@ impl Reception {
             match reader.next() {
                 Step::Done => break,
                 Step::JudgeRoot => {
-                    (self.judge)(&reader).map_err(IndexFailure::Judged)?;
-                    reader.accept_root()?;
+                    let opening = (self.judge)(&reader).map_err(IndexFailure::Judged)?;
+                    reader.open_root(&opening)?;
                 }
                 Step::Read { from, to } => {
                     let wanted = Fetch { target: FetchTarget::Package(self.package.id), from, to };
@@ -490,7 +494,11 @@ impl From<ExchangeError> for IndexFailure {
 
 impl From<PackageError> for IndexFailure {
     fn from(error: PackageError) -> Self {
-        Self::Damaged(error)
+        match error {
+            // Fetching it again brings no key.
+            PackageError::Sealed | PackageError::WrongKey => Self::Judged(error.into()),
+            error => Self::Damaged(error),
+        }
     }
 }
 

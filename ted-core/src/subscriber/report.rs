@@ -90,6 +90,8 @@ pub struct DistributionRow {
     pub trouble: Option<String>,
     /// When something last happened to it.
     pub at: Option<UnixMillis>,
+    /// When its package was last found whole, as far as that is on record.
+    pub checked: Option<UnixMillis>,
 }
 
 /// What an extraction did.
@@ -135,6 +137,11 @@ pub struct VerifyRow {
     pub revision: Revision,
     /// What is wrong with its package; none if that is as it was signed.
     pub fault: Option<String>,
-    /// Entries of the target that are not as the package says; empty as well while nothing is extracted.
+    /// Whether the package is set aside now, so that the Channel's next firing brings what lacks.
+    pub set_aside: bool,
+    /// Entries of the target that are not as the package says, or were not before they were mended; empty as well while
+    /// nothing is extracted.
     pub different: Vec<Difference>,
+    /// Whether what was different is in order again.
+    pub mended: bool,
 }

@@ -5,18 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::extract::{Create, Difference, ExtractOptions, Target, compare};
 use crate::name::NodeName;
-use crate::node::{keep_newest, open_package};
-use crate::package::verify_body;
+use crate::node::{RecordBatch, keep_newest, wait};
 use crate::security::{DistributorRoot, Stage, Usage};
 use crate::store::TrustedIn;
+use crate::subscriber::damage::{SetAside, aside_key, firing_key};
 use crate::subscriber::deliveries::{Extracted, Held, Job, extracted_key, held_key};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::reference::DistributionRef;
-use crate::subscriber::report::{
-    DistributionRow, DistributorRow, ExtractionRow, SubscriberStatus, TargetRow, VerifyRow,
-};
+use crate::subscriber::report::{DistributionRow, DistributorRow, ExtractionRow, SubscriberStatus, TargetRow};
+use crate::subscriber::scrub::checked_key;
 use crate::subscriber::state::{Key, KnownDistributor, State, known_key, lock};
 use crate::subscriber::targets::{TargetRule, check_target};
 use crate::transport::QuicConnection;
@@ -65,10 +63,14 @@ impl State {
         let mut rows = vec![];
         for key in keys {
             let (fleet, distribution) = key;
-            let held = held.get(&key);
+            let named = held.get(&key);
+            // What is set aside is not here until it is whole again.
+            let here = self.held(&fleet, &distribution)?;
+            let held = here.as_ref();
+            let aside = self.aside(&key)?;
             let standing = standings.get(&key).cloned().unwrap_or_default();
             let extracted = self.extracted(&fleet, &distribution)?;
-            let target = held.map(|held| self.target_of(&fleet, held));
+            let target = named.map(|held| self.target_of(&fleet, held));
             let refused = match &target {
                 Some(Err(error)) => Some(format!("{}: {error}", error.code())),
                 _ => None,
@@ -77,6 +79,7 @@ impl State {
             // What this process has not seen itself can be told from what is kept.
             let known_bytes = held.filter(|_| standing.offered.is_none()).map_or(0, |held| held.bytes);
             let known_stage = match (&extracted, held) {
+                _ if aside.is_some() => Some(Stage::Corrupt),
                 (Some(extracted), Some(held)) if extracted.revision == held.revision => Some(Stage::Extracted),
                 (_, Some(_)) => Some(Stage::Verified),
                 _ => None,
@@ -93,22 +96,27 @@ impl State {
                 bytes: standing.bytes.max(known_bytes),
                 bytes_total: standing.bytes_total.max(known_bytes),
                 target: target.and_then(Result::ok).map(|(target, _)| target),
-                trouble: standing.trouble.or(refused),
+                trouble: standing.trouble.or_else(|| aside.as_ref().map(SetAside::trouble)).or(refused),
+                checked: self.checked(&key)?,
                 at: standing.at.or_else(|| extracted.map(|extracted| extracted.at)),
             });
         }
         Ok(rows)
     }
 
-    fn all_held(&self) -> Result<Vec<(Key, Held)>, Error> {
+    pub(super) fn all_held(&self) -> Result<Vec<(Key, Held)>, Error> {
         let rows = self.records.list::<Held>("held/")?.into_iter();
         Ok(rows.filter_map(|(key, held)| Some((parse_key(&key)?, held))).collect())
     }
 
     /// What a stop or a crash left undone: revisions that are verified and not extracted.
     pub(super) fn finish_interrupted(self: &Arc<Self>) -> Result<(), Error> {
+        self.set_lost_aside()?;
         for ((fleet, distribution), held) in self.all_held()? {
             let extracted: Option<Extracted> = self.extracted(&fleet, &distribution)?;
+            if self.held(&fleet, &distribution)?.is_none() {
+                continue;
+            }
             if extracted.is_none_or(|extracted| extracted.revision < held.revision) {
                 self.start_job(Job::Extract { fleet, distribution, firing: None, revision: held.revision });
             }
@@ -117,7 +125,7 @@ impl State {
     }
 
     /// What is held and meant by `name`; all of it without one.
-    fn meant(&self, name: Option<&DistributionRef>) -> Result<Vec<(Key, Held)>, Error> {
+    pub(super) fn meant(&self, name: Option<&DistributionRef>) -> Result<Vec<(Key, Held)>, Error> {
         let mut found = self.all_held()?;
         found
             .retain(|((fleet, _), held)| name.is_none_or(|name| name.means(&self.distributor_name(fleet), &held.name)));
@@ -127,38 +135,10 @@ impl State {
         }
     }
 
-    pub(super) fn extract_named(&self, name: Option<&DistributionRef>) -> Result<Vec<ExtractionRow>, Error> {
+    pub(super) fn extract_named(self: &Arc<Self>, name: Option<&DistributionRef>) -> Result<Vec<ExtractionRow>, Error> {
+        self.set_lost_aside()?;
         let rows = self.meant(name)?.into_iter();
         rows.map(|((fleet, distribution), _)| self.extract_held(fleet, distribution)).collect()
-    }
-
-    pub(super) fn verify(&self, name: Option<&DistributionRef>) -> Result<Vec<VerifyRow>, Error> {
-        let threads =
-            self.settings.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from);
-        let rows = self.meant(name)?.into_iter().map(|((fleet, distribution), held)| {
-            let opened = self.trusted_root(&fleet).and_then(|root| open_package(&self.depot, held.package, &root));
-            let (fault, different) = match &opened {
-                Err(error) => (Some(said(error)), vec![]),
-                Ok((index, file)) => {
-                    let fault = verify_body(index, &**file, threads, &|_| {}).err().map(|error| said(&error.into()));
-                    let extracted = self.extracted(&fleet, &distribution)?;
-                    let extracted = extracted.filter(|extracted| extracted.package == held.package);
-                    let compare_with = |extracted: Extracted| -> Result<Vec<Difference>, Error> {
-                        let target = Target::open(&extracted.target, Create::Missing)?;
-                        Ok(compare(&target, index.catalog(), &ExtractOptions::default())?)
-                    };
-                    (fault, extracted.map(compare_with).transpose()?.unwrap_or_default())
-                }
-            };
-            Ok(VerifyRow {
-                distributor: self.distributor_name(&fleet),
-                distribution: held.name,
-                revision: held.revision,
-                fault,
-                different,
-            })
-        });
-        rows.collect()
     }
 
     /// The targets that the operator set, by Distribution.
@@ -234,11 +214,18 @@ impl State {
         })?;
         self.show_identities()?;
         self.links.close(&fleet, "the Subscriber leaves");
-        for ((of, distribution), _) in self.all_held()? {
+        for ((of, distribution), held) in self.all_held()? {
             if of == fleet {
                 keep_newest(&self.depot, &distribution, 0)?;
-                self.records.delete(&held_key(&fleet, &distribution))?;
-                self.records.delete(&extracted_key(&fleet, &distribution))?;
+                wait(self.depot.clear(&held.place(name)))?;
+                let key = (fleet, distribution);
+                let batch = RecordBatch::default()
+                    .delete(&held_key(&fleet, &distribution))
+                    .delete(&extracted_key(&fleet, &distribution))
+                    .delete(&checked_key(&key))
+                    .delete(&aside_key(&key))
+                    .delete(&firing_key(&key));
+                self.records.apply(batch)?;
             }
         }
         self.forget_receipts(&fleet)?;

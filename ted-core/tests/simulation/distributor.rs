@@ -246,6 +246,7 @@ impl Distributor {
         let found = match fetch.target {
             FetchTarget::Package(id) => self.packages.get(&id),
             FetchTarget::Envelope(id) => self.envelopes.get(&id),
+            FetchTarget::Grant { .. } => None,
         };
         let Some(file) = found.filter(|_| !(env.faults && env.rng.chance(4))) else {
             return self.refuse(connection, stream, code::NOT_FOUND, "nothing by that id is here", env);

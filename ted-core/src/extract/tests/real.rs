@@ -6,9 +6,10 @@ use super::{DISTRIBUTION, Tree, look, noise, open, scratch};
 use crate::extract::{ExtractOptions, extract};
 use crate::id::{KeyHash, Revision};
 use crate::package::{
-    BodyReader, BuildOptions, Entry, EntryKind, RootSigner, Skipped, Source, SourceError, SourceFile, build_baseline,
+    BodyReader, BuildOptions, Entry, EntryKind, RootSigner, Seal, Skipped, Source, SourceError, SourceFile,
+    build_baseline,
 };
-use crate::security::Signature;
+use crate::security::{EpochSecret, Signature};
 
 struct Content(Cursor<Vec<u8>>);
 
@@ -62,13 +63,20 @@ fn built_packages_become_the_trees_that_they_were_built_from() {
     for number in 0..200 {
         tree = tree.file(format!("many/{}/{number}", number % 9), &noise("many", number * 31));
     }
+    let seal = Seal::of(&EpochSecret::from_bytes([1; 32]), [2; 32]);
+    for seal in [None, Some(seal)] {
+        extracted_is_built(&tree, frame as u32, seal);
+    }
+}
+
+fn extracted_is_built(tree: &Tree, frame_bytes: u32, seal: Option<Seal>) {
     let name = "site".parse().expect("a label");
     let mut options = BuildOptions::new(DISTRIBUTION, name, KeyHash::from_bytes([1; 32]), 2);
-    options.frame_bytes = frame as u32;
+    (options.frame_bytes, options.seal) = (frame_bytes, seal);
     options.revision = Revision::from_number(2);
     let mut bytes = Vec::new();
     let entries = tree.entries(&mut |_| {}).expect("in memory");
-    let built = build_baseline(&tree, entries, &options, &AnySignature, &mut bytes, &|_| {}).expect("nothing wrong");
+    let built = build_baseline(tree, entries, &options, &AnySignature, &mut bytes, &|_| {}).expect("nothing wrong");
 
     let (_folder, at) = scratch();
     let frames = BodyReader::new(built.index.clone(), &bytes);

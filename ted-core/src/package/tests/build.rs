@@ -20,9 +20,11 @@ fn try_build(source: &dyn Source, options: &BuildOptions, out: &mut dyn io::Writ
 #[test]
 fn threads_change_nothing_about_a_package() {
     let tree = mixed();
-    let first = tree.build(&BuildOptions { threads: 1, ..options(SMALL_FRAMES) }).0;
-    for threads in [0, 2, 3, 8, 100] {
-        assert_eq!(tree.build(&BuildOptions { threads, ..options(SMALL_FRAMES) }).0, first, "{threads} threads");
+    for options in [options(SMALL_FRAMES), sealed(SMALL_FRAMES)] {
+        let first = tree.build(&BuildOptions { threads: 1, ..options.clone() }).0;
+        for threads in [0, 2, 3, 8, 100] {
+            assert_eq!(tree.build(&BuildOptions { threads, ..options.clone() }).0, first, "{threads} threads");
+        }
     }
 }
 

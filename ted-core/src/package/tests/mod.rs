@@ -5,15 +5,18 @@ use std::io::{self, Read};
 
 use crate::id::{DistributionId, KeyHash, Revision, UnixMillis};
 use crate::limits::Limits;
-use crate::security::Signature;
+use crate::security::{EpochSecret, SALT_BYTES, Signature};
 
 use super::*;
 
 mod build;
 mod cut_rule;
+mod damage;
 mod every_byte;
 mod hostile;
+mod remake;
 mod round_trip;
+mod sealed;
 
 /// Frames of 64 KiB, so that a few hundred KiB have many.
 const SMALL_FRAMES: u32 = FRAME_BYTES_MIN;
@@ -124,6 +127,19 @@ fn options(frame_bytes: u32) -> BuildOptions {
     options
 }
 
+/// The same, sealed.
+fn sealed(frame_bytes: u32) -> BuildOptions {
+    BuildOptions { seal: Some(seal()), ..options(frame_bytes) }
+}
+
+fn seal() -> Seal {
+    Seal::of(&secret(), [6; SALT_BYTES])
+}
+
+fn secret() -> EpochSecret {
+    EpochSecret::from_bytes([5; 32])
+}
+
 /// Bytes that look like noise and are the same in every run.
 fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     let mut out = vec![0; bytes];
@@ -159,12 +175,29 @@ fn content(body: &BodyReader<'_>, index: &PackageIndex, row: &CatalogRow) -> Res
     Ok(content)
 }
 
-/// Reads an index whose signature must be the fixture's.
+/// Reads an index whose signature must be the fixture's, as must be the secret that a sealed one's key comes from.
 fn read(source: &dyn ReadAt) -> Result<PackageIndex, PackageError> {
-    read_index(source, &Limits::DEFAULT, |_: &Root, root_bytes: &[u8], signature: &Signature| {
-        let good = *signature == fixture_signature(root_bytes);
-        if good { Ok(()) } else { Err(PackageError::Structure { what: "the signature is not the fixture's" }) }
+    read_index(source, &Limits::DEFAULT, |root: &Root, root_bytes: &[u8], signature: &Signature| {
+        judge_fixture(root_bytes, signature)?;
+        Ok::<_, PackageError>(match root.suite {
+            Suite::None => Opening::Unsealed,
+            Suite::Aes256Gcm { salt, .. } => Opening::With(secret().content_key(&salt)),
+        })
     })
+}
+
+/// Reads what can be read without a key.
+fn read_blind(source: &dyn ReadAt) -> Result<BlindIndex, PackageError> {
+    let index = read_any_index(source, &Limits::DEFAULT, |_: &Root, root_bytes: &[u8], signature: &Signature| {
+        judge_fixture(root_bytes, signature)?;
+        Ok::<_, PackageError>(Opening::Blind)
+    });
+    index.map(|index| index.blind().clone())
+}
+
+fn judge_fixture(root_bytes: &[u8], signature: &Signature) -> Result<(), PackageError> {
+    let good = *signature == fixture_signature(root_bytes);
+    if good { Ok(()) } else { Err(PackageError::Structure { what: "the signature is not the fixture's" }) }
 }
 
 /// Puts a package together from parts that no build would make: `change` may alter anything before the root is
@@ -172,66 +205,82 @@ fn read(source: &dyn ReadAt) -> Result<PackageIndex, PackageError> {
 struct Forge {
     body: Vec<(Vec<u8>, u32)>,
     catalog: Vec<Vec<u8>>,
+    disclosure: Disclosure,
     root: Root,
+    /// Of a sealed package.
+    seal: Option<Seal>,
 }
 
 impl Forge {
-    fn of(tree: &Tree) -> Self {
-        let (bytes, built) = tree.build(&options(SMALL_FRAMES));
+    /// An unsealed and a sealed package of `tree`.
+    fn both(tree: &Tree) -> [Self; 2] {
+        [options(SMALL_FRAMES), sealed(SMALL_FRAMES)].map(|options| Self::of(tree, &options))
+    }
+
+    fn of(tree: &Tree, options: &BuildOptions) -> Self {
+        let (bytes, built) = tree.build(options);
         let index = &built.index;
         let stored = |frame: u64| {
             let range = index.frame_range(frame);
             bytes[range.start as usize..range.end as usize].to_vec()
         };
         let body = (0..index.body_frames()).map(|frame| (stored(frame), index.rows()[frame as usize].raw_bytes));
-        let catalog = vec![crate::codec::encode("rows", &index.catalog().to_vec(), 1 << 24).expect("small")];
-        Self { body: body.collect(), catalog, root: built.root }
+        let (body, disclosure) = (body.collect(), index.disclosure().clone());
+        let mut forge = Self { body, catalog: vec![], disclosure, root: built.root, seal: options.seal.clone() };
+        forge.rows(index.catalog());
+        forge
     }
 
     fn rows(&mut self, rows: &[CatalogRow]) {
         self.catalog = vec![crate::codec::encode("rows", &rows.to_vec(), 1 << 24).expect("small")];
-        if let Some(disclosure) = &mut self.root.disclosure {
-            disclosure.entries = rows.len() as u64;
-            disclosure.content = content_id(rows.iter().map(|row| &row.entry)).expect("small");
-        }
+        self.disclosure.entries = rows.len() as u64;
+        self.disclosure.content = content_id(rows.iter().map(|row| &row.entry)).expect("small");
     }
 
     /// The package, with lengths and hashes that are right for what it holds; `lie` may then change table and root.
     fn seal(self, lie: impl FnOnce(&mut Vec<TableRow>, &mut Root)) -> Vec<u8> {
-        let Self { body, catalog, mut root } = self;
-        let mut encoder = super::frame::FrameEncoder::new(3).expect("zstd");
+        let Self { body, mut catalog, disclosure, mut root, seal } = self;
+        let sealer = seal.as_ref().map(|seal| seal.key.sealer(&seal.salt));
+        let mut encoder = super::frame::FrameEncoder::new(3, sealer.as_ref()).expect("zstd");
         let (mut bytes, mut rows) = (Vec::new(), Vec::new());
+        if seal.is_some() {
+            bytes = super::container::head();
+            super::catalog::disclose(&mut catalog, &disclosure).expect("small");
+        } else {
+            root.disclosure = Some(disclosure);
+        }
+        let head_bytes = bytes.len() as u64;
         for (stored, raw_bytes) in body {
             let stored_bytes = stored.len() as u32;
             rows.push(TableRow { stored_bytes, raw_bytes, hash: crate::id::Hash::of(&stored) });
             bytes.extend(stored);
         }
         root.body_frames = rows.len() as u64;
-        root.body_bytes = bytes.len() as u64;
+        root.body_bytes = bytes.len() as u64 - head_bytes;
         root.body_raw_bytes = rows.iter().map(|row| u64::from(row.raw_bytes)).sum();
         root.catalog_frames = catalog.len() as u64;
         for raw in catalog {
             let mut stored = Vec::new();
-            let row = encoder.encode(&raw, &mut stored).expect("zstd");
+            let row = encoder.encode(rows.len() as u64, &raw, &mut stored).expect("zstd");
             bytes.extend(super::container::skippable_header(super::container::Part::Catalog, row.stored_bytes));
             bytes.extend(stored);
             rows.push(row);
         }
-        root.catalog_bytes = bytes.len() as u64 - root.body_bytes;
+        root.catalog_bytes = bytes.len() as u64 - head_bytes - root.body_bytes;
         root.table = crate::id::Hash::of(&super::table::encode_rows(&rows));
-        let body_bytes = root.body_bytes;
+        let body_end = head_bytes + root.body_bytes;
         lie(&mut rows, &mut root);
-        finish(bytes, body_bytes, &rows, &root)
+        finish(bytes, body_end, &rows, &root)
     }
 }
 
-fn finish(mut bytes: Vec<u8>, body_bytes: u64, rows: &[TableRow], root: &Root) -> Vec<u8> {
+fn finish(mut bytes: Vec<u8>, body_end: u64, rows: &[TableRow], root: &Root) -> Vec<u8> {
     use super::container::{Part, Tail, root_block, skippable_header};
     let table = super::table::encode_rows(rows);
     let root_bytes = crate::codec::encode("root", root, 1 << 16).expect("small");
     let block = root_block(&root_bytes, &fixture_signature(&root_bytes)).expect("small");
     let table_bytes = 8 + table.len() as u64;
-    let tail = Tail::of(body_bytes, bytes.len() as u64 - body_bytes, table_bytes, block.len() as u64);
+    let tail = Tail::of(body_end, bytes.len() as u64 - body_end, table_bytes, block.len() as u64);
     bytes.extend(skippable_header(Part::Table, table.len() as u32));
     bytes.extend(table);
     bytes.extend(block);

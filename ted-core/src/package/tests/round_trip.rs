@@ -29,11 +29,13 @@ fn files_of_every_boundary_size_come_back() {
         tree.file(&format!("{size}"), content);
     }
     check(&tree, &options(FRAME_BYTES));
+    check(&tree, &sealed(FRAME_BYTES));
 }
 
 #[test]
 fn an_empty_tree_comes_back() {
     check(&Tree::new(), &options(FRAME_BYTES));
+    check(&Tree::new(), &sealed(FRAME_BYTES));
 }
 
 #[test]
@@ -49,6 +51,7 @@ fn every_kind_of_entry_comes_back_with_every_digest() {
     tree.add(odd);
     for digest in [DigestKind::None, DigestKind::Md5, DigestKind::Blake3] {
         check(&tree, &BuildOptions { digest, ..options(SMALL_FRAMES) });
+        check(&tree, &BuildOptions { digest, ..sealed(SMALL_FRAMES) });
     }
 }
 
@@ -160,5 +163,6 @@ proptest! {
     #[test]
     fn any_tree_comes_back(tree in arbitrary_tree()) {
         check(&tree, &options(SMALL_FRAMES));
+        check(&tree, &sealed(SMALL_FRAMES));
     }
 }

@@ -87,6 +87,20 @@ fn receipts_about_older_revisions_and_failures_of_other_firings_do_not_count() {
 }
 
 #[test]
+fn what_another_firing_reached_with_the_same_revision_does_not_count() {
+    let before = Some(FiringId::from_bytes([1; 16]));
+    for stage in [Stage::Received, Stage::Verified, Stage::Extracted] {
+        let mut firing = firing(1, Until::Extracted);
+        let late = Receipt { firing: before, ..receipt(stage, 1) };
+        firing.receipt(&subscriber(1), &late, at(3));
+        assert_eq!(firing.parts()[0].state, PartState::Pending, "{stage:?}: it may have been damaged since");
+        let newer = Receipt { revision: Revision::from_number(8), ..late };
+        firing.receipt(&subscriber(1), &newer, at(3));
+        assert_ne!(firing.parts()[0].state, PartState::Pending, "{stage:?} of a newer revision");
+    }
+}
+
+#[test]
 fn a_part_is_offered_on_every_connection_until_it_is_done() {
     let mut firing = firing(2, Until::Extracted);
     let one = subscriber(1);

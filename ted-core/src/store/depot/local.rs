@@ -14,7 +14,7 @@ use crate::id::PackageId;
 use crate::store::depot::identify::{identify, is_damage};
 use crate::store::depot::{Depot, DepotError, FinishedFile, PackageInfo, PackagePlace, check_range, in_order};
 use crate::store::file::{FileError, create_folders, remove_if_there, sync_folder};
-use crate::store::part_file::{CORRUPT_FILE, PACKAGE_FILE, PART_FILE, PartFile};
+use crate::store::part_file::{CORRUPT_FILE, GRANT_FILE, PACKAGE_FILE, PART_FILE, PartFile};
 use crate::store::staged_file::StagedFile;
 
 /// Folders below the data directory that hold packages, and how many levels each has above the package files.
@@ -149,15 +149,37 @@ impl LocalDepot {
         let inner = Arc::clone(&self.inner);
         blocking(move || {
             let folder = inner.take(id)?.ok_or(DepotError::NotFound { id })?;
-            let (path, corrupt) = (folder.join(PACKAGE_FILE), folder.join(CORRUPT_FILE));
-            std::fs::rename(&path, &corrupt).map_err(FileError::at("rename", &path))?;
-            sync_folder(&folder)?;
+            let corrupt = folder.join(CORRUPT_FILE);
+            set_aside(&folder)?;
             Ok(corrupt)
         })
         .await
     }
 
-    /// Removes the part file and the corrupt package of a place, where there are any.
+    /// The same for whatever lies in a place, be it a package that the depot knows or a file that is none any more.
+    /// Says whether there was one.
+    ///
+    /// # Errors
+    /// [`DepotError::File`].
+    pub async fn set_place_corrupt(&self, place: &PackagePlace) -> Result<bool, DepotError> {
+        let (inner, folder, place) = (Arc::clone(&self.inner), self.folder(place), place.clone());
+        blocking(move || {
+            inner.write().retain(|_, slot| slot.info.place != place);
+            Ok(set_aside(&folder)?)
+        })
+        .await
+    }
+
+    /// The file in a place that holds what is left of a damaged package: a `distfile.corrupt`, or the part file that was
+    /// made of one. `None` where there is neither.
+    #[must_use]
+    pub fn leftover_file(&self, place: &PackagePlace) -> Option<File> {
+        let folder = self.folder(place);
+        [CORRUPT_FILE, PART_FILE].iter().find_map(|name| open_regular(&folder.join(name)))
+    }
+
+    /// Removes the part file and the corrupt package of a place, where there are any, and the grant where there is no
+    /// package.
     ///
     /// # Errors
     /// [`DepotError::File`]; [`FileError::Busy`] while the part file is being written.
@@ -173,6 +195,9 @@ impl LocalDepot {
                 PartFile::open(&folder, bytes)?.0.discard()?;
             }
             remove_if_there(&folder.join(CORRUPT_FILE))?;
+            if folder.join(PACKAGE_FILE).symlink_metadata().is_err() {
+                remove_if_there(&folder.join(GRANT_FILE))?;
+            }
             remove_empty(&folder);
             Ok(())
         })
@@ -215,6 +240,7 @@ impl Depot for LocalDepot {
         blocking(move || {
             if let Some(folder) = inner.take(id)? {
                 remove_if_there(&folder.join(PACKAGE_FILE))?;
+                remove_if_there(&folder.join(GRANT_FILE))?;
                 sync_folder(&folder)?;
                 remove_empty(&folder);
             }
@@ -290,6 +316,22 @@ impl Inner {
     fn take(&self, id: PackageId) -> Result<Option<PathBuf>, DepotError> {
         Ok(self.write().remove(&id).map(|slot| self.data.join(slot.info.place.folder())))
     }
+}
+
+/// Gives the package file in `folder` the name of a corrupt one, durably. Says whether there was one.
+fn set_aside(folder: &Path) -> Result<bool, FileError> {
+    let (path, corrupt) = (folder.join(PACKAGE_FILE), folder.join(CORRUPT_FILE));
+    match std::fs::rename(&path, &corrupt) {
+        Ok(()) => sync_folder(folder).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(FileError::new("rename", &path, error)),
+    }
+}
+
+/// A file that is no link, for reading.
+fn open_regular(path: &Path) -> Option<File> {
+    path.symlink_metadata().ok().filter(std::fs::Metadata::is_file)?;
+    File::open(path).ok()
 }
 
 /// Renames `from` to `path`, durably; across file systems it is copied, and never seen in part.

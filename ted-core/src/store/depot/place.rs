@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::id::Revision;
+use crate::id::{DistributionId, Revision};
 use crate::name::{Label, NodeName};
 use crate::package::{PackageKind, Root};
 
@@ -27,13 +27,25 @@ impl PackagePlace {
         Self::below(&Path::new("sub").join(distributor.file_stem()), distribution.as_str(), revision, kind)
     }
 
+    /// At a Subscriber, for a package that hides its Distribution's name.
+    #[must_use]
+    pub fn sealed_at_subscriber(
+        distributor: &NodeName,
+        distribution: &DistributionId,
+        revision: Revision,
+        kind: PackageKind,
+    ) -> Self {
+        Self::below(&Path::new("sub").join(distributor.file_stem()), &distribution.to_string(), revision, kind)
+    }
+
     /// Where a Subscriber puts the package that `root` describes. One that hides its Distribution's name lies under
     /// the Distribution's id.
     #[must_use]
     pub fn of_root(distributor: &NodeName, root: &Root) -> Self {
-        let id = root.distribution.to_string();
-        let name = root.disclosure.as_ref().map_or(id.as_str(), |disclosure| disclosure.distribution_name.as_str());
-        Self::below(&Path::new("sub").join(distributor.file_stem()), name, root.revision, root.kind)
+        match &root.disclosure {
+            Some(known) => Self::at_subscriber(distributor, &known.distribution_name, root.revision, root.kind),
+            None => Self::sealed_at_subscriber(distributor, &root.distribution, root.revision, root.kind),
+        }
     }
 
     /// The folder, relative to the data directory.
@@ -42,8 +54,9 @@ impl PackagePlace {
         &self.0
     }
 
-    /// The place that a path found on disk is, if it is one.
-    pub(super) fn from_found(folder: &Path) -> Option<Self> {
+    /// The place that a folder is, relative to the data directory, if it is one.
+    #[must_use]
+    pub fn from_found(folder: &Path) -> Option<Self> {
         let parts: Vec<&OsStr> = folder.iter().collect();
         let (revision, kind) = match parts[..] {
             [tier, _, revision, kind] if tier == "dist" => (revision, kind),

@@ -1,0 +1,268 @@
+//! Packages that were whole and are damaged or gone: set aside as `distfile.corrupt`, told to the Distributor, and
+//! left alone until the Channel's next firing brings what lacks.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::id::{DistributionId, FiringId, KeyHash, PackageId, Revision, UnixMillis};
+use crate::limits::Limits;
+use crate::name::NodeName;
+use crate::node::{Opened, RecordBatch, is_damaged, judge_signature, wait};
+use crate::package::{Opening, PackageIndex, PackageKind, Root, damaged_frames, read_index};
+use crate::protocol::{Delivery, code as wire_code};
+use crate::security::{DistributorRoot, PackageRef, Receipt, Signature, Stage};
+use crate::store::{Depot, DepotError, FileError, PackagePlace};
+use crate::subscriber::deliveries::Held;
+use crate::subscriber::error::SubscriberError;
+use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::state::{Key, State, lock};
+
+/// What the catalog keeps of a package that is damaged and waits for the Channel's next firing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct SetAside {
+    /// The last firing that was heard of; nothing is taken of it any more. As hex.
+    pub(super) firing: Option<String>,
+    pub(super) revision: Revision,
+    #[serde(with = "crate::node::as_text")]
+    pub(super) package: PackageId,
+    /// The stable code of how it was found.
+    pub(super) code: String,
+    /// What was found.
+    pub(super) detail: String,
+    pub(super) at: UnixMillis,
+}
+
+/// A package that is damaged, and how that was found.
+pub(super) struct Damage {
+    pub(super) revision: Revision,
+    pub(super) package: PackageId,
+    pub(super) code: &'static str,
+    pub(super) detail: String,
+}
+
+/// The code of damage that was found where a package had been whole.
+pub(super) const AT_REST: &str = "TED-1871";
+
+/// The code of a package whose file is gone.
+const GONE: &str = "TED-1872";
+
+impl State {
+    /// Sets a held package aside in which damage was found: renames it, and only then says so, durably. One that
+    /// somebody set aside or removed meanwhile is left as it is.
+    pub(super) fn set_aside(self: &Arc<Self>, key: Key, held: &Held, detail: String) -> Result<(), Error> {
+        match wait(self.depot.set_corrupt(held.package)) {
+            Ok(_) => {}
+            Err(DepotError::NotFound { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        let damage = Damage { revision: held.revision, package: held.package, code: AT_REST, detail };
+        self.tell_damage(key, &damage, || Ok(()))
+    }
+
+    /// Notes that a package is damaged and signs the receipt that says so, both in one durable step; puts the file out of
+    /// the way, where that is still to be done; then tells everybody.
+    pub(super) fn tell_damage(
+        self: &Arc<Self>,
+        key: Key,
+        damage: &Damage,
+        put_away: impl FnOnce() -> Result<(), FileError>,
+    ) -> Result<(), Error> {
+        let (fleet, distribution) = key;
+        let Damage { revision, package, code, ref detail } = *damage;
+        let firing = self.last_firing(&key)?;
+        let aside = SetAside {
+            firing: firing.map(|firing| firing.to_string()),
+            revision,
+            package,
+            code: code.to_owned(),
+            detail: detail.clone(),
+            at: self.clock.now(),
+        };
+        let receipt = Receipt {
+            firing,
+            distribution,
+            revision,
+            package: Some(package),
+            stage: Stage::Corrupt,
+            code: Some(code.to_owned()),
+            detail: detail.clone(),
+            at: aside.at,
+        };
+        let mut batch = RecordBatch::default();
+        // A newer revision that arrived damaged is the one that counts.
+        if self.aside(&key)?.is_none_or(|known| known.revision <= revision) {
+            batch = batch.put(&aside_key(&key), &aside)?;
+        }
+        match self.receipt_in(&fleet, receipt, batch)? {
+            Ok(batch) => self.records.apply(batch)?,
+            Err((batch, error)) => {
+                tracing::error!(code = error.code(), %error, "a receipt about damage cannot be made");
+                self.records.apply(batch)?;
+            }
+        }
+        put_away()?;
+        self.receipts.notify_one();
+        if let Some(delivery) = lock(&self.deliveries).get_mut(&key) {
+            delivery.set_aside(revision, firing);
+        }
+        self.note(key, |standing| {
+            standing.stage = Some(Stage::Corrupt);
+            standing.trouble = Some(trouble(code, detail));
+        });
+        let name = self.known_label(&fleet, &distribution);
+        tracing::error!(code, distribution = %name, %revision, detail, "a package is damaged and was set aside");
+        self.events.emit(SubscriberEvent::Corrupt { distribution: name, revision, detail: detail.clone() });
+        Ok(())
+    }
+
+    /// Sets aside what should be here and is not: packages whose file is gone, or is no package any more. A crash
+    /// between a renaming and its note comes to the same. Blocks.
+    pub(super) fn set_lost_aside(self: &Arc<Self>) -> Result<(), Error> {
+        for (key, held) in self.all_held()? {
+            if wait(self.depot.info(held.package))?.is_some() || self.aside(&key)?.is_some() {
+                continue;
+            }
+            let root = self.trusted_root(&key.0)?;
+            let place = held.place(root.name());
+            let unreadable = wait(self.depot.set_place_corrupt(&place))?;
+            let (code, detail) = match (unreadable, self.depot.leftover_file(&place)) {
+                (true, _) => (AT_REST, "its end or its root is damaged".to_owned()),
+                (false, Some(_)) => (AT_REST, "it was found set aside".to_owned()),
+                (false, None) => (GONE, "its file is gone".to_owned()),
+            };
+            let damage = Damage { revision: held.revision, package: held.package, code, detail };
+            self.tell_damage(key, &damage, || Ok(()))?;
+        }
+        Ok(())
+    }
+
+    /// What is set aside of a Distribution and waits for the Channel's next firing.
+    pub(super) fn aside(&self, key: &Key) -> Result<Option<SetAside>, Error> {
+        Ok(self.records.get(&aside_key(key))?)
+    }
+
+    /// A delivery that goes on from what is kept of it.
+    pub(super) fn new_delivery(&self, fleet: KeyHash, distribution: DistributionId) -> Result<Delivery, Error> {
+        let floor = self.floors.get(&fleet, &distribution);
+        let verified = self.held(&fleet, &distribution)?.map(|held| held.revision);
+        let mut delivery = Delivery::new(floor, verified, Limits::DEFAULT);
+        if let Some(aside) = self.aside(&(fleet, distribution))? {
+            delivery.set_aside(aside.revision, aside.firing.and_then(|firing| firing.parse().ok()));
+        }
+        Ok(delivery)
+    }
+
+    /// Notes whose offer was taken last, durably, so that a restart does not make a second attempt of it.
+    pub(super) fn remember_firing(&self, key: &Key, firing: FiringId) -> Result<(), Error> {
+        if self.last_firing(key)? == Some(firing) {
+            return Ok(());
+        }
+        Ok(self.records.put(&firing_key(key), &firing.to_string())?)
+    }
+
+    fn last_firing(&self, key: &Key) -> Result<Option<FiringId>, Error> {
+        let firing: Option<String> = self.records.get(&firing_key(key))?;
+        Ok(firing.and_then(|firing| firing.parse().ok()))
+    }
+
+    /// The index of a package that lies set aside, if that part of it is whole: then it is not fetched again. `judge`
+    /// decides about its root as about one that is fetched.
+    pub(super) fn index_set_aside(
+        &self,
+        key: &Key,
+        root: &DistributorRoot,
+        package: &PackageRef,
+        judge: impl Fn(&Root, &[u8], &Signature) -> Result<Opening, Error>,
+    ) -> Option<PackageIndex> {
+        let aside = self.aside(key).ok()??;
+        if aside.package != package.id {
+            return None;
+        }
+        let held: Held = self.records.get(&super::deliveries::held_key(&key.0, &key.1)).ok()??;
+        let file = self.depot.leftover_file(&held.place(root.name()))?;
+        let index = read_index(&file, &Limits::DEFAULT, &mut |found: &Root, bytes: &[u8], signature: &Signature| {
+            judge(found, bytes, signature)
+        });
+        index.ok().filter(|index| index.id() == package.id && index.bytes() == package.bytes)
+    }
+
+    /// The index of what is left of a revision that was extracted and then set aside.
+    pub(super) fn index_of_leftover(
+        &self,
+        held: &Held,
+        revision: Revision,
+        root: &DistributorRoot,
+    ) -> Option<PackageIndex> {
+        let place = PackagePlace::at_subscriber(root.name(), &held.name, revision, PackageKind::Baseline);
+        let file = self.depot.leftover_file(&place)?;
+        let judge = |found: &Root, bytes: &[u8], signature: &Signature| judge_signature(root, found, bytes, signature);
+        read_index(&file, &Limits::DEFAULT, judge).ok()
+    }
+
+    /// What a person is told of the damage that `error` speaks of, which the package `id` has; `None` where it speaks
+    /// of something else. Without an index, the error is that of opening the package.
+    pub(super) fn damage_of(&self, index: Option<&PackageIndex>, error: &Error, id: PackageId) -> Option<String> {
+        let opened = if index.is_some() { Opened::Yes } else { Opened::No };
+        if !is_damaged(error, opened) {
+            return None;
+        }
+        let threads = self.threads();
+        let frames = index.zip(self.depot.open_file(id).ok());
+        let frames = frames.and_then(|(index, file)| damaged_frames(index, &*file, threads).ok()).unwrap_or_default();
+        Some(if frames.is_empty() { error.to_string() } else { name_frames(&frames) })
+    }
+
+    pub(super) fn threads(&self) -> usize {
+        self.settings.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from)
+    }
+}
+
+impl Held {
+    /// Where its package lies.
+    pub(super) fn place(&self, distributor: &NodeName) -> PackagePlace {
+        let kept = self.folder.as_deref().and_then(PackagePlace::from_found);
+        kept.unwrap_or_else(|| {
+            PackagePlace::at_subscriber(distributor, &self.name, self.revision, PackageKind::Baseline)
+        })
+    }
+}
+
+impl SetAside {
+    /// What people are told.
+    pub(super) fn trouble(&self) -> String {
+        trouble(&self.code, &self.detail)
+    }
+
+    pub(super) fn error(&self) -> SubscriberError {
+        SubscriberError::SetAside { revision: self.revision, detail: self.detail.clone() }
+    }
+}
+
+fn trouble(code: &str, detail: &str) -> String {
+    if code == wire_code::CORRUPT {
+        return format!("{code}: {detail} stayed damaged; the Channel's next firing is awaited");
+    }
+    format!("{code}: {detail}; the Channel's next firing is awaited")
+}
+
+/// `frame 7`, `frames 7, 9`, or how many.
+pub(super) fn name_frames(frames: &[u64]) -> String {
+    let named = frames.iter().map(ToString::to_string).collect::<Vec<_>>();
+    match named.len() {
+        1 => format!("frame {} is damaged", named[0]),
+        count if count <= Limits::DEFAULT.damaged_frames_named_max => {
+            format!("frames {} are damaged", named.join(", "))
+        }
+        count => format!("{count} frames are damaged, the first is {}", named[0]),
+    }
+}
+
+pub(super) fn aside_key((fleet, distribution): &Key) -> String {
+    format!("aside/{fleet}/{distribution}")
+}
+
+pub(super) fn firing_key((fleet, distribution): &Key) -> String {
+    format!("fired/{fleet}/{distribution}")
+}

@@ -1,0 +1,226 @@
+//! Sealed packages at the Subscriber: the grant is fetched before an offer is taken, kept wrapped beside the package, and
+//! unwrapped whenever the package is opened. The content key itself is never stored.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::id::{KeyHash, PackageId};
+use crate::limits::Limits;
+use crate::node::{ExchangeError, fetch, open_package, wait};
+use crate::package::{Opening, PackageError, PackageIndex, PackageKind, Root, Suite};
+use crate::protocol::{Fetch, FetchTarget, Offer};
+use crate::security::{
+    ContentKey, DistributorRoot, KeptGrant, Keystore, ProvenGrant, ReleaseStatement, SecretKey, Usage,
+};
+use crate::store::{Depot, DurableFile, GRANT_FILE, NodeRole, PackagePlace, SecurityDir, create_folders};
+use crate::subscriber::error::SubscriberError;
+use crate::subscriber::state::State;
+use crate::transport::QuicConnection;
+
+/// How long the sender may take to hand out a grant of what it has just offered.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A grant that was judged and is not kept yet, and for which package.
+#[derive(Debug, Clone)]
+pub(super) struct NewGrant {
+    package: PackageId,
+    folder: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl State {
+    /// What an offered revision needs before it can be taken: nothing if it is unsealed, or its grant is here; else
+    /// the grant, fetched from who offers, and judged. Nothing is written.
+    ///
+    /// # Errors
+    /// [`SubscriberError::NoGrant`] and [`SubscriberError::EncryptionCertificate`]; what is wrong with a grant that came.
+    pub(super) async fn grant_for(
+        self: &Arc<Self>,
+        connection: &QuicConnection,
+        root: &DistributorRoot,
+        offer: &Offer,
+        release: &ReleaseStatement,
+    ) -> Result<Option<NewGrant>, Error> {
+        // Without a baseline the offer is refused anyway.
+        let Some(package) = release.baseline().map(|package| package.id).filter(|_| release.is_sealed()) else {
+            return Ok(None);
+        };
+        let (state, of, by) = (self.clone(), release.clone(), root.clone());
+        let looking = move || -> Result<(PathBuf, bool), Error> {
+            state.encryption_key(&by.key_hash())?;
+            let folder = state.grant_folder(&by, &of, &package)?;
+            let here = read_grant(&folder)?.is_some_and(|kept| state.unwrap(&kept, &package).is_ok());
+            Ok((folder, here))
+        };
+        let looked = tokio::task::spawn_blocking(looking).await.map_err(|_| SubscriberError::Worker)?;
+        let (folder, here) = looked?;
+        if here {
+            return Ok(None);
+        }
+        let kept = self.fetch_grant(connection, root, offer).await?;
+        let recipient = self.identity(&root.key_hash())?.certificate.key_hash();
+        kept.judge(root, &package, &recipient, self.now(&root.key_hash()))?;
+        self.unwrap(&kept, &package)?;
+        Ok(Some(NewGrant { package, folder, bytes: kept.to_bytes()? }))
+    }
+
+    async fn fetch_grant(
+        &self,
+        connection: &QuicConnection,
+        root: &DistributorRoot,
+        offer: &Offer,
+    ) -> Result<KeptGrant, Error> {
+        let limits = Limits::DEFAULT;
+        let none = |reason: String| Error::from(SubscriberError::NoGrant(reason));
+        let grants = offer.grants.ok_or_else(|| none("none was offered".to_owned()))?;
+        let recipient = self.identity(&root.key_hash())?.certificate.key_hash();
+        let get = async |target, bytes_max| {
+            let wanted = Fetch { target, from: 0, to: bytes_max };
+            let fetched = match fetch(connection, wanted, &limits, PATIENCE).await {
+                Err(ExchangeError::Refused(refused)) if !refused.is_retryable() => {
+                    return Err(none(refused.to_string()));
+                }
+                fetched => fetched?,
+            };
+            Ok(fetched.collect(bytes_max).await?)
+        };
+        let envelope = get(FetchTarget::Envelope(grants), limits.envelope_bytes_max).await?;
+        let grant = get(FetchTarget::Grant { grants, recipient }, limits.grant_bytes_max).await?;
+        Ok(KeptGrant { envelope, proven: ProvenGrant::from_bytes(&grant)? })
+    }
+
+    /// Keeps a grant, durably. Blocks on the disk.
+    pub(super) fn keep_grant(&self, grant: &NewGrant) -> Result<(), Error> {
+        create_folders(&grant.folder)?;
+        grant_file(&grant.folder).replace(&grant.bytes)?;
+        tracing::debug!(package = %grant.package, "keeping a grant");
+        Ok(())
+    }
+
+    /// The content key of a package that a taken statement names; `None` where it says that it is unsealed.
+    pub(super) fn key_of_stated(
+        &self,
+        root: &DistributorRoot,
+        release: &ReleaseStatement,
+        package: &PackageId,
+    ) -> Result<Option<ContentKey>, Error> {
+        if !release.is_sealed() {
+            return Ok(None);
+        }
+        let kept = read_grant(&self.grant_folder(root, release, package)?)?;
+        let kept = kept.ok_or(SubscriberError::GrantGone(*package))?;
+        Ok(Some(self.unwrap(&kept, package)?))
+    }
+
+    /// Opens a package that is here.
+    pub(super) fn open_held(
+        &self,
+        package: PackageId,
+        root: &DistributorRoot,
+    ) -> Result<(PackageIndex, Arc<File>), Error> {
+        open_package(&self.depot, package, root, |found| {
+            if !found.is_sealed() {
+                return Ok(Opening::Unsealed);
+            }
+            let place = wait(self.depot.info(package))?.map(|info| self.depot.folder(&info.place));
+            let kept = place.map(|folder| read_grant(&folder)).transpose()?.flatten();
+            let key = self.unwrap(&kept.ok_or(SubscriberError::GrantGone(package))?, &package)?;
+            judge_key(found, &key)?;
+            Ok(Opening::With(key))
+        })
+    }
+
+    fn unwrap(&self, kept: &KeptGrant, package: &PackageId) -> Result<ContentKey, Error> {
+        unwrap(&self.security.trust()?.keystore, kept, package)
+    }
+
+    /// Whether this node has a key to which grants can be sealed now: its encryption certificate is for its name.
+    fn encryption_key(&self, fleet: &KeyHash) -> Result<(), Error> {
+        let unfit = |reason: String| Err(SubscriberError::EncryptionCertificate(reason).into());
+        match self.security.trust()?.keystore.identity(fleet, Usage::SubscriberEncryption) {
+            None => unfit("there is none".to_owned()),
+            Some(identity) if *identity.certificate.name() != self.name() => {
+                let found = identity.certificate.name();
+                unfit(format!("it is for the name {found}, and this node is called {}", self.name()))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Where the grant of a package lies: beside the package, or where that will be.
+    fn grant_folder(
+        &self,
+        root: &DistributorRoot,
+        release: &ReleaseStatement,
+        package: &PackageId,
+    ) -> Result<PathBuf, Error> {
+        let place = match wait(self.depot.info(*package))? {
+            Some(info) => info.place,
+            None => PackagePlace::sealed_at_subscriber(
+                root.name(),
+                &release.distribution,
+                release.revision,
+                PackageKind::Baseline,
+            ),
+        };
+        Ok(self.depot.folder(&place))
+    }
+}
+
+/// Refuses a key that is not the one that a sealed package's root commits to.
+pub(super) fn judge_key(root: &Root, key: &ContentKey) -> Result<(), PackageError> {
+    match root.suite {
+        Suite::Aes256Gcm { commitment, .. } if commitment != key.commitment() => Err(PackageError::WrongKey),
+        _ => Ok(()),
+    }
+}
+
+fn grant_file(folder: &Path) -> DurableFile {
+    DurableFile::new(folder.join(GRANT_FILE))
+}
+
+/// The grant that lies in a package's folder. One that cannot be understood counts as none: it is fetched again.
+fn read_grant(folder: &Path) -> Result<Option<KeptGrant>, Error> {
+    let bytes = grant_file(folder).read(Limits::DEFAULT.kept_grant_bytes_max)?;
+    Ok(bytes.and_then(|bytes| KeptGrant::from_bytes(&bytes).ok()))
+}
+
+fn unwrap(keystore: &Keystore, kept: &KeptGrant, package: &PackageId) -> Result<ContentKey, Error> {
+    let grant = &kept.proven.grant;
+    let fits = |key: &&SecretKey| key.key_hash() == grant.encryption;
+    let own = keystore.held().iter().filter(|held| held.usage == Usage::SubscriberEncryption).map(|held| &held.key);
+    let key = own.into_iter().find(fits).ok_or(crate::security::GrantError::OtherKey(grant.encryption))?;
+    Ok(grant.open(package, key)?)
+}
+
+/// The content key of the sealed package in `file`, by the grant and the keys of the Subscriber whose data directory is
+/// `data`; `None` where that is no Subscriber, or it has no grant for the package. The grant lies beside the file, or
+/// beside the node's own copy. Nothing is locked, so that it works while the Subscriber runs.
+///
+/// # Errors
+/// When a grant is there and cannot be read or does not open.
+pub fn granted_key(data: &Path, file: &Path, package: &PackageId, root: &Root) -> Result<Option<ContentKey>, Error> {
+    if !root.is_sealed() || !data.join("security").is_dir() {
+        return Ok(None);
+    }
+    let trust = match SecurityDir::open(&data.join("security"), NodeRole::Subscriber).and_then(|dir| dir.trust()) {
+        Ok(trust) => trust,
+        Err(error) => {
+            tracing::warn!(%error, "the keys of this node cannot be used");
+            return Ok(None);
+        }
+    };
+    let distributor = trust.roots.iter().find(|trusted| trusted.root.key_hash() == root.distributor);
+    let own = distributor.map(|trusted| data.join(PackagePlace::of_root(trusted.root.name(), root).folder()));
+    for folder in file.parent().map(Path::to_owned).into_iter().chain(own) {
+        if let Some(kept) = read_grant(&folder)? {
+            let key = unwrap(&trust.keystore, &kept, package)?;
+            judge_key(root, &key)?;
+            return Ok(Some(key));
+        }
+    }
+    Ok(None)
+}
