@@ -43,6 +43,8 @@ pub mod code {
     pub const CANCELLED: &str = "TED-1816";
     /// A package or an extracted file is not what was signed.
     pub const NOT_WHOLE: &str = "TED-1817";
+    /// Nobody confirmed what has to be confirmed.
+    pub const NOT_CONFIRMED: &str = "TED-1848";
     /// The certificate could not be copied to any Subscriber that lacks it.
     pub const NOT_RESOLVED: &str = "TED-1204A";
     /// The certificate was copied to some Subscribers and not to others.

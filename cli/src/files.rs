@@ -64,6 +64,22 @@ pub fn read_text(path: &Path, bytes_max: u64) -> Result<String, ApiError> {
     Ok(text)
 }
 
+/// Reads a file of at most `bytes_max` bytes that the user named.
+///
+/// # Errors
+/// [`code::FILE`].
+pub fn read_bytes(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ApiError> {
+    use std::io::Read as _;
+    let fail = |reason: &dyn std::fmt::Display| ApiError::new(code::FILE, format!("{}: {reason}", path.display()));
+    let file = std::fs::File::open(path).map_err(|error| fail(&error))?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(|error| fail(&error))?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(fail(&format_args!("it has more than {bytes_max} bytes, so it is another file")));
+    }
+    Ok(bytes)
+}
+
 fn exists(path: &Path) -> ApiError {
     ApiError::new(code::FILE, format!("{} exists already and is not overwritten", path.display()))
         .with_remedy("name another file, or remove this one first")

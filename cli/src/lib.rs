@@ -15,6 +15,7 @@ pub mod events;
 pub mod exit;
 pub mod files;
 pub mod generate;
+pub mod keystore;
 pub mod logging;
 pub mod output;
 pub mod package;

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ted_cli::common::CommonArgs;
 use ted_cli::exit::Exit;
 use ted_cli::generate::GenerateCommand;
+use ted_cli::keystore::KeystoreCommand;
 use ted_cli::package::PackageCommand;
 use ted_cli::units::parse_duration;
 use ted_core::id::FiringId;
@@ -57,6 +58,9 @@ pub(crate) enum Command {
     /// This Distributor's certificates.
     #[command(subcommand)]
     Certificate(CertificateCommand),
+    /// Trusted certificates and own keys; keys and certificates for HTTPS.
+    #[command(subcommand)]
+    Keystore(KeystoreCommand),
     /// Send a Channel's Distributions now; each is built first if its source has changed.
     Send(SendArgs),
     /// End a firing: what was not delivered yet is not sent.
@@ -293,6 +297,25 @@ pub(crate) enum SubscriberCommand {
     },
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct SignArgs {
+    /// Both requests of a node, NAME.identity.csr and NAME.encryption.csr; one alone renews what is registered.
+    #[arg(required = true, num_args = 1..=2, value_name = "FILE.csr")]
+    pub(crate) request: Vec<PathBuf>,
+    /// The folder for the certificates, which are carried back to the node.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// The fingerprint that the node itself printed; another one is refused.
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) fingerprint: Option<String>,
+    /// Sign without asking: the files came on a way on which nobody could change them.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// A Channel it receives from the start. May be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) channel: Vec<Label>,
+}
+
 /// How this Distributor's certificate is brought to one Subscriber.
 #[derive(Debug, Args)]
 pub(crate) struct WayArgs {
@@ -361,6 +384,8 @@ pub(crate) enum CertificateCommand {
         #[arg(long, value_name = "NAME")]
         subscriber: Vec<NodeName>,
     },
+    /// Sign the requests that `ted-subscriber request` wrote and somebody carried here.
+    Sign(SignArgs),
     /// Show one certificate.
     Show {
         /// Its serial number, or the beginning of it.
@@ -454,6 +479,13 @@ mod tests {
             "ted-distributor certificate resolve",
             "ted-distributor certificate resolve --copy --subscriber s1 --subscriber s2",
             "ted-distributor certificate resolve --save /media/stick",
+            "ted-distributor certificate sign s1.identity.csr s1.encryption.csr --output out --channel nightly",
+            "ted-distributor certificate sign s1.encryption.csr --output out --fingerprint 0011-2233-4455-6677",
+            "ted-distributor keystore list",
+            "ted-distributor keystore show https",
+            "ted-distributor keystore import --certificate x.pfx --password-file p --name www.example.com",
+            "ted-distributor keystore import --certificate x.pem --key x.key",
+            "ted-distributor keystore remove https",
             "ted-distributor token create --uses 3 --expires 24h",
             "ted-distributor certificate export",
             "ted-distributor certificate show 0a",
@@ -491,6 +523,10 @@ mod tests {
             "ted-distributor subscriber update s1 --certificate-directory mnt",
             "ted-distributor subscriber create s1 --certificate-command scp",
             "ted-distributor certificate resolve --copy --save /x",
+            "ted-distributor certificate sign --output out",
+            "ted-distributor certificate sign a.csr b.csr",
+            "ted-distributor keystore remove sign",
+            "ted-distributor keystore import",
             "ted-distributor invite s1",
             "ted-distributor token create --uses 0",
             "ted-distributor token create --expires soon",

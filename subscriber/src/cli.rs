@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use ted_cli::common::CommonArgs;
 use ted_cli::exit::Exit;
 use ted_cli::generate::GenerateCommand;
+use ted_cli::keystore::KeystoreCommand;
 use ted_cli::package::PackageCommand;
 use ted_core::model::Endpoint;
 use ted_core::name::NodeName;
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     /// Ask a trusted Distributor for certificates.
     #[command(alias = "enroll")]
     Enrol(EnrolArgs),
+    /// Write this node's requests for certificates as files, to be carried to a Distributor and signed there.
+    Request(RequestArgs),
     /// Run the daemon until SIGTERM or Ctrl-C.
     Run,
     /// Show Distributors, Distributions and what is being received.
@@ -56,7 +59,7 @@ pub(crate) enum Command {
         /// The Distributor's node name.
         distributor: NodeName,
     },
-    /// Trusted certificates and own keys.
+    /// Trusted certificates and own keys; keys and certificates for HTTPS.
     #[command(subcommand)]
     Keystore(KeystoreCommand),
     /// Where Distributions are extracted to.
@@ -118,8 +121,11 @@ pub(crate) struct InitArgs {
 #[derive(Debug, Args)]
 pub(crate) struct EnrolArgs {
     /// Where the Distributor is dialled, port 1229 unless given.
-    #[arg(value_name = "HOST[:PORT]", value_parser = Endpoint::parse_with_default_port)]
-    pub(crate) endpoint: Endpoint,
+    #[arg(value_name = "HOST[:PORT]", value_parser = Endpoint::parse_with_default_port, required_unless_present = "issued")]
+    pub(crate) endpoint: Option<Endpoint>,
+    /// Take in the certificates that were carried into `security/issued/DISTRIBUTOR/`; a daemon does so by itself.
+    #[arg(long, conflicts_with_all = ["endpoint", "token"])]
+    pub(crate) issued: bool,
     /// The Distributor's node name, where more than one is trusted.
     #[arg(long, value_name = "NAME")]
     pub(crate) distributor: Option<NodeName>,
@@ -128,15 +134,13 @@ pub(crate) struct EnrolArgs {
     pub(crate) token: Option<String>,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum KeystoreCommand {
-    /// List trusted Distributors and own certificates.
-    List,
-    /// Show what is kept of one Distributor.
-    Show {
-        /// The Distributor's node name.
-        distributor: NodeName,
-    },
+#[derive(Debug, Args)]
+pub(crate) struct RequestArgs {
+    /// The Distributor's node name, where more than one is trusted.
+    pub(crate) distributor: Option<NodeName>,
+    /// Where it is dialled once the certificates are here; not needed where it dials this node. May be repeated.
+    #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::parse_with_default_port)]
+    pub(crate) endpoint: Vec<Endpoint>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -199,6 +203,11 @@ mod tests {
             "ted-subscriber leave dist.example.com",
             "ted-subscriber keystore list",
             "ted-subscriber keystore show dist.example.com",
+            "ted-subscriber keystore import --certificate x.pfx --password-file p",
+            "ted-subscriber keystore remove https",
+            "ted-subscriber request dist.example.com --endpoint dist.example.com",
+            "ted-subscriber request",
+            "ted-subscriber enrol --issued --distributor dist.example.com",
             "ted-subscriber target set site=/srv/www",
             "ted-subscriber target list",
             "ted-subscriber target unset dist.example.com/site",
@@ -228,6 +237,7 @@ mod tests {
             "ted-subscriber join s1.invite --target a/b/c=/srv",
             "ted-subscriber enrol",
             "ted-subscriber enrol host:0",
+            "ted-subscriber enrol host --issued",
             "ted-subscriber leave",
             "ted-subscriber package extract distfile.ted --to /tmp/x",
         ] {

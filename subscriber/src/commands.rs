@@ -8,6 +8,7 @@ use ted_cli::api::{Done, Operation};
 use ted_cli::common::absolute;
 use ted_cli::control::ControlSocket;
 use ted_cli::error::{ApiError, code, from_library};
+use ted_cli::keystore::{KeystoreCommand, KeystoreImport, KeystoreList, KeystoreRemove, KeystoreShow};
 use ted_cli::output::{self, Format, Render};
 use ted_cli::progress::Progress;
 use ted_cli::session::{Session, open_for_daemon};
@@ -19,10 +20,11 @@ use ted_core::store::NodeRole;
 use ted_core::subscriber::granted_key;
 
 use crate::api::{
-    ConfigurationShow, DistributionExtract, DistributionVerify, DistributorEnrol, DistributorLeave, DistributorTrust,
-    KeystoreList, KeystoreShow, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
+    ConfigurationShow, DistributionExtract, DistributionVerify, DistributorEnrol, DistributorIssued, DistributorLeave,
+    DistributorRequest, DistributorTrust, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet,
+    TargetUnset,
 };
-use crate::cli::{Cli, Command, ConfigurationCommand, JoinArgs, KeystoreCommand, TargetCommand};
+use crate::cli::{Cli, Command, ConfigurationCommand, EnrolArgs, JoinArgs, RequestArgs, TargetCommand};
 use crate::service::{Service, Settings};
 use ted_core::DistributionRef;
 
@@ -59,9 +61,14 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         }
         Command::Trust { file } => trust(&context, &file).await,
         Command::Enrol(args) => {
-            let request =
-                DistributorEnrol { endpoint: args.endpoint, distributor: args.distributor, token: args.token };
-            context.answer(&request).await
+            let EnrolArgs { endpoint, distributor, token, .. } = args;
+            match endpoint {
+                Some(endpoint) => context.answer(&DistributorEnrol { endpoint, distributor, token }).await,
+                None => context.answer(&DistributorIssued { distributor }).await,
+            }
+        }
+        Command::Request(RequestArgs { distributor, endpoint }) => {
+            context.answer(&DistributorRequest { distributor, endpoints: endpoint }).await
         }
         Command::Run => run_daemon(&context).await,
         Command::Status { watch: false } => context.answer(&NodeStatus {}).await,
@@ -71,8 +78,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
             let sentence = format!("left {distributor}; extracted files stay");
             context.done(&DistributorLeave { distributor }, &sentence).await
         }
-        Command::Keystore(KeystoreCommand::List) => context.answer(&KeystoreList {}).await,
-        Command::Keystore(KeystoreCommand::Show { distributor }) => context.answer(&KeystoreShow { distributor }).await,
+        Command::Keystore(command) => keystore(&context, command).await,
         Command::Target(command) => target(&context, command).await,
         Command::Configuration(ConfigurationCommand::Show) => context.answer(&ConfigurationShow {}).await,
         Command::Extract { distribution } => extract(&context, distribution).await,
@@ -155,6 +161,17 @@ async fn run_daemon(context: &Context) -> Result<(), ApiError> {
     let served = socket.serve(service, ending).await;
     subscriber.shutdown().await;
     served
+}
+
+async fn keystore(context: &Context, command: KeystoreCommand) -> Result<(), ApiError> {
+    match command {
+        KeystoreCommand::List => context.answer(&KeystoreList {}).await,
+        KeystoreCommand::Show { what } => context.answer(&KeystoreShow { what }).await,
+        KeystoreCommand::Import(args) => context.answer(&KeystoreImport::read(&args)?).await,
+        KeystoreCommand::Remove { .. } => {
+            context.done(&KeystoreRemove {}, "removed the key and certificate for HTTPS").await
+        }
+    }
 }
 
 async fn target(context: &Context, command: TargetCommand) -> Result<(), ApiError> {

@@ -27,7 +27,7 @@ fn a_folder_arrives_and_another_distributor_is_joined_while_the_daemon_runs() {
     assert_eq!(sent.code(), 0, "{}{}", sent.printed(), sent.errors());
     assert_eq!(content(&work, "www/sub/page.html"), "a page");
     assert!(!node.data.join("security/dist.example.com.cer").exists(), "it is in the keystore now");
-    assert_eq!(node.json(&["keystore", "show", "dist.example.com"])["trust"], "keystore");
+    assert_eq!(node.json(&["status"])["distributors"][0]["trust"], "keystore");
 
     work.write("d-source/index.html", "<h1>Hello again</h1>");
     assert_eq!(origin.send().code(), 0);

@@ -126,6 +126,18 @@ impl KeyHash {
         let digits = hex::encode(&self.0[..8]);
         [&digits[..4], &digits[4..8], &digits[8..12], &digits[12..]].join("-")
     }
+
+    /// Whether a fingerprint that somebody typed is this key's, however its digits are grouped and written.
+    #[must_use]
+    pub fn has_fingerprint(&self, typed: &str) -> bool {
+        let digits = |text: &str| -> String {
+            text.chars()
+                .filter(|letter| !matches!(letter, '-' | ':' | ' '))
+                .map(|letter| letter.to_ascii_lowercase())
+                .collect()
+        };
+        digits(typed) == digits(&self.fingerprint())
+    }
 }
 
 /// One built state of a Distribution. It only grows: `max(previous + 1, unix milliseconds)`.
@@ -219,6 +231,17 @@ mod tests {
         assert_eq!(id.to_string().parse::<DistributionId>(), Ok(id));
         assert!("ab".parse::<DistributionId>().is_err());
         assert!("zz".repeat(16).parse::<DistributionId>().is_err());
+    }
+
+    #[test]
+    fn a_typed_fingerprint_is_compared_by_its_digits_and_only_whole() {
+        let key = KeyHash::from_bytes([0xab; 32]);
+        for typed in ["abab-abab-abab-abab", "ABAB ABAB abab abab", "ab:ab:ab:ab:ab:ab:ab:ab"] {
+            assert!(key.has_fingerprint(typed), "{typed}");
+        }
+        for typed in ["", "abab", "abab-abab-abab-abac", "abab-abab-abab-abab-ab"] {
+            assert!(!key.has_fingerprint(typed), "{typed}");
+        }
     }
 
     #[test]

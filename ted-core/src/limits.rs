@@ -117,6 +117,9 @@ pub struct Limits {
     pub setting_parents_max: usize,
     /// Bytes of a variable's name.
     pub variable_name_bytes_max: usize,
+    /// Iterations of a key derivation that an imported file may ask for: what programs write is under a million, and
+    /// this many take some ten seconds.
+    pub password_iterations_max: u32,
 }
 
 impl Limits {
@@ -175,6 +178,7 @@ impl Limits {
         setting_interval_seconds_max: 3650 * 24 * 3600,
         setting_parents_max: 8,
         variable_name_bytes_max: 64,
+        password_iterations_max: 10_000_000,
     };
 }
 

@@ -8,6 +8,7 @@ mod policy;
 mod resolve;
 mod rotation;
 mod security;
+mod sign;
 mod subscriber;
 
 pub(crate) use channel::{
@@ -28,6 +29,7 @@ pub(crate) use security::{
     CertificateExport, CertificateList, CertificateShow, CertificateView, Certificates, InviteCreate, InviteFile,
     RootFile, TokenCreate, TokenView,
 };
+pub(crate) use sign::{CertificateSign, IssuedView, SigningView};
 pub(crate) use subscriber::{
     EnrolledView, Pending, PendingView, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList,
     SubscriberPending, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers, WayUpdate,

@@ -7,6 +7,7 @@ mod resolve;
 mod rotation;
 mod security;
 mod send;
+mod sign;
 
 use clap::CommandFactory as _;
 use serde::Serialize;
@@ -55,6 +56,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Invite(args) => security::invite(&context, args).await,
         Command::Token(command) => security::token(&context, command).await,
         Command::Certificate(command) => security::certificate(&context, command).await,
+        Command::Keystore(command) => sign::keystore(&context, command).await,
         Command::Send(args) => send::send(&context, args).await,
         Command::Cancel { firing } => send::cancel(&context, firing).await,
         Command::Package(_) | Command::Generate(_) => Ok(()),

@@ -7,7 +7,7 @@ use ted_cli::error::ApiError;
 use ted_cli::files::{self, Secrecy};
 use ted_cli::output;
 
-use super::{Context, resolve};
+use super::{Context, resolve, sign};
 use crate::api::{CertificateExport, CertificateList, CertificateShow, InviteCreate, TokenCreate};
 use crate::cli::{CertificateCommand, InviteArgs, TokenCommand};
 
@@ -46,6 +46,7 @@ pub(super) async fn certificate(context: &Context, command: CertificateCommand) 
         CertificateCommand::Resolve { copy, save, subscriber } => {
             resolve::resolve(context, copy, save, subscriber).await
         }
+        CertificateCommand::Sign(args) => sign::sign(context, args).await,
         CertificateCommand::Show { serial } => context.answer(&CertificateShow { serial }).await,
     }
 }

@@ -10,6 +10,7 @@ mod policy;
 mod resolve;
 mod rotation;
 mod security;
+mod sign;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use ted_cli::api::{Api, Operation, handle};
 use ted_cli::error::{ApiError, code};
+use ted_cli::keystore::{KeystoreImport, KeystoreList, KeystoreRemove, KeystoreShow};
 use ted_core::id::UnixMillis;
 use ted_core::limits::Limits;
 use ted_core::node::{Clock as _, SystemClock};
@@ -25,11 +27,11 @@ use ted_core::{Distributor, Error};
 use tokio::sync::broadcast;
 
 use crate::api::{
-    CertificateExport, CertificateList, CertificateNeeded, CertificateResolve, CertificateShow, ChannelCreate,
-    ChannelDelete, ChannelList, ChannelSend, ChannelShow, ChannelUpdate, DistributionBuild, DistributionCreate,
-    DistributionDelete, DistributionList, DistributionShow, DistributionUpdate, FiringCancel, FiringWait, InviteCreate,
-    NodeDoctor, NodeStatus, NodeView, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList,
-    SubscriberPending, SubscriberShow, SubscriberUpdate, TokenCreate,
+    CertificateExport, CertificateList, CertificateNeeded, CertificateResolve, CertificateShow, CertificateSign,
+    ChannelCreate, ChannelDelete, ChannelList, ChannelSend, ChannelShow, ChannelUpdate, DistributionBuild,
+    DistributionCreate, DistributionDelete, DistributionList, DistributionShow, DistributionUpdate, FiringCancel,
+    FiringWait, InviteCreate, NodeDoctor, NodeStatus, NodeView, SubscriberApprove, SubscriberCreate, SubscriberDelete,
+    SubscriberList, SubscriberPending, SubscriberShow, SubscriberUpdate, TokenCreate,
 };
 use crate::cli::InitArgs;
 use crate::config::Config;
@@ -130,6 +132,16 @@ impl Service {
             SubscriberDelete::NAME => handle(body, |it| self.delete_subscriber(it)).await,
             SubscriberPending::NAME => handle(body, |_: SubscriberPending| self.list_pending()).await,
             SubscriberApprove::NAME => handle(body, |it| self.approve(it)).await,
+            _ => self.keystore_operation(operation, body).await,
+        }
+    }
+
+    async fn keystore_operation(&self, operation: &str, body: Value) -> Result<Value, ApiError> {
+        match operation {
+            KeystoreList::NAME => handle(body, |_: KeystoreList| self.list_keystore()).await,
+            KeystoreShow::NAME => handle(body, async |it: KeystoreShow| self.show_keystore(&it.what).await).await,
+            KeystoreImport::NAME => handle(body, |it| self.import(it)).await,
+            KeystoreRemove::NAME => handle(body, |_: KeystoreRemove| self.remove_import()).await,
             _ => self.policy_operation(operation, body).await,
         }
     }
@@ -149,6 +161,7 @@ impl Api for Service {
             CertificateList::NAME => handle(body, |_: CertificateList| self.list_certificates()).await,
             CertificateResolve::NAME => handle(body, |it| self.resolve(it)).await,
             CertificateNeeded::NAME => handle(body, |it| self.unresolved(it)).await,
+            CertificateSign::NAME => handle(body, |it| self.sign(it)).await,
             CertificateShow::NAME => handle(body, |it| self.show_certificate(it)).await,
             _ => self.fleet_operation(operation, body).await,
         }

@@ -1,6 +1,7 @@
 //! Distributors that this node trusts, and its enrolment with them.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use ted_cli::api::Done;
@@ -40,21 +41,29 @@ pub(crate) struct DistributorLeave {
     pub(crate) distributor: NodeName,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct KeystoreList {}
-
+/// Writes requests for certificates as files.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct KeystoreShow {
-    pub(crate) distributor: NodeName,
+pub(crate) struct DistributorRequest {
+    /// Which of the trusted Distributors; `None` where there is only one.
+    pub(crate) distributor: Option<NodeName>,
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+/// Takes in certificates that were carried here.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DistributorIssued {
+    /// Which of the trusted Distributors; `None` where there is only one.
+    pub(crate) distributor: Option<NodeName>,
 }
 
 ted_cli::operations! {
     DistributorTrust => "distributor/trust" -> DistributorView,
     DistributorEnrol => "distributor/enrol" -> EnrolmentView,
     DistributorLeave => "distributor/leave" -> Done,
-    KeystoreList => "keystore/list" -> Distributors,
-    KeystoreShow => "keystore/show" -> DistributorView,
+    DistributorRequest => "distributor/request" -> RequestView,
+    DistributorIssued => "distributor/issued" -> EnrolmentView,
 }
 
 /// How far the trust in a Distributor's certificate has come.
@@ -113,17 +122,6 @@ impl Render for DistributorView {
     }
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Distributors {
-    pub(crate) distributors: Vec<DistributorView>,
-}
-
-impl Render for Distributors {
-    fn render(&self, out: &mut Text) {
-        table(&self.distributors, out);
-    }
-}
-
 pub(super) fn table(distributors: &[DistributorView], out: &mut Text) {
     let columns = [
         Column::Left("DISTRIBUTOR"),
@@ -144,6 +142,34 @@ pub(super) fn table(distributors: &[DistributorView], out: &mut Text) {
         ]
     });
     out.table(&columns, rows, "no Distributor is trusted yet: `join FILE` or `trust FILE.cer` begins");
+}
+
+/// Requests that lie in files now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RequestView {
+    pub(crate) name: NodeName,
+    pub(crate) distributor: NodeName,
+    /// The short form of this node's identity key, which the Distributor shows too.
+    pub(crate) fingerprint: String,
+    pub(crate) files: Vec<PathBuf>,
+    /// The folder to which the certificates are carried back.
+    pub(crate) comes_back_to: PathBuf,
+}
+
+impl Render for RequestView {
+    fn render(&self, out: &mut Text) {
+        let Self { distributor, fingerprint, files, comes_back_to, .. } = self;
+        out.line(format_args!("wrote the requests for {distributor}; fingerprint {fingerprint}"));
+        for file in files {
+            out.line(format_args!("  {}", file.display()));
+        }
+        let names = files.iter().filter_map(|file| file.file_name()).map(|name| name.to_string_lossy());
+        let names = names.collect::<Vec<_>>().join(" ");
+        out.line(format_args!(
+            "carry them there: `ted-distributor certificate sign {names} --output DIR --fingerprint {fingerprint}`"
+        ));
+        out.line(format_args!("and the certificates back to {}", comes_back_to.display()));
+    }
 }
 
 /// How a request for certificates came out.

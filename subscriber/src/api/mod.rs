@@ -11,7 +11,7 @@ pub(crate) use distribution::{
     TargetSet, TargetUnset, Targets, Verified, VerifiedView,
 };
 pub(crate) use distributor::{
-    DistributorEnrol, DistributorLeave, DistributorTrust, DistributorView, Distributors, EnrolmentView, KeystoreList,
-    KeystoreShow, TrustView,
+    DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust, DistributorView,
+    EnrolmentView, RequestView, TrustView,
 };
 pub(crate) use node::{DaemonView, NodeDoctor, NodeJoin, NodeRename, NodeStatus, NodeView, StatusView};

@@ -9,7 +9,8 @@ use ted_core::subscriber::DistributorRow;
 
 use super::Service;
 use crate::api::{
-    DistributorEnrol, DistributorLeave, DistributorTrust, DistributorView, Distributors, EnrolmentView, TrustView,
+    DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust, DistributorView,
+    EnrolmentView, RequestView, TrustView,
 };
 
 impl Service {
@@ -45,9 +46,20 @@ impl Service {
         Ok(Done {})
     }
 
-    pub(super) async fn list_keystore(&self) -> Result<Distributors, ApiError> {
-        let rows = self.subscriber().distributors().await?;
-        Ok(Distributors { distributors: rows.into_iter().map(Into::into).collect() })
+    pub(super) async fn request(&self, request: DistributorRequest) -> Result<RequestView, ApiError> {
+        let written = self.subscriber().request(request.distributor.as_ref(), &request.endpoints).await?;
+        Ok(RequestView {
+            name: self.subscriber().name().clone(),
+            distributor: written.distributor,
+            fingerprint: written.fingerprint,
+            files: written.files,
+            comes_back_to: written.comes_back_to,
+        })
+    }
+
+    pub(super) async fn take_issued(&self, request: DistributorIssued) -> Result<EnrolmentView, ApiError> {
+        let (distributor, enrolment) = self.subscriber().take_issued(request.distributor.as_ref()).await?;
+        self.enrolment(distributor, &enrolment).await
     }
 
     pub(super) async fn show_distributor(&self, name: NodeName) -> Result<DistributorView, ApiError> {

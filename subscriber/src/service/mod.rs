@@ -5,6 +5,7 @@ mod distributor;
 mod doctor;
 #[cfg(test)]
 mod events;
+mod keystore;
 mod node;
 
 use std::num::NonZeroU64;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use ted_cli::api::{self, Api, Operation, handle};
 use ted_cli::error::ApiError;
+use ted_cli::keystore::{KeystoreImport, KeystoreList, KeystoreRemove, KeystoreShow};
 use ted_core::extract::Links;
 use ted_core::id::UnixMillis;
 use ted_core::limits::Limits;
@@ -25,9 +27,9 @@ use ted_core::{Error, Subscriber};
 use tokio::sync::broadcast;
 
 use crate::api::{
-    ConfigurationShow, ConfigurationView, DistributionExtract, DistributionVerify, DistributorEnrol, DistributorLeave,
-    DistributorTrust, KeystoreList, KeystoreShow, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet,
-    TargetUnset,
+    ConfigurationShow, ConfigurationView, DistributionExtract, DistributionVerify, DistributorEnrol, DistributorIssued,
+    DistributorLeave, DistributorRequest, DistributorTrust, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList,
+    TargetSet, TargetUnset,
 };
 use crate::config::{Config, LinkRule};
 
@@ -123,7 +125,11 @@ impl Api for Service {
             DistributorEnrol::NAME => handle(body, |it| self.enrol(it)).await,
             DistributorLeave::NAME => handle(body, |it| self.leave(it)).await,
             KeystoreList::NAME => handle(body, |_: KeystoreList| self.list_keystore()).await,
-            KeystoreShow::NAME => handle(body, |it: KeystoreShow| self.show_distributor(it.distributor)).await,
+            KeystoreShow::NAME => handle(body, async |it: KeystoreShow| self.show_keystore(&it.what).await).await,
+            KeystoreImport::NAME => handle(body, |it| self.import(it)).await,
+            KeystoreRemove::NAME => handle(body, |_: KeystoreRemove| self.remove_import()).await,
+            DistributorRequest::NAME => handle(body, |it| self.request(it)).await,
+            DistributorIssued::NAME => handle(body, |it| self.take_issued(it)).await,
             DistributionExtract::NAME => handle(body, |it| self.extract(it)).await,
             DistributionVerify::NAME => handle(body, |it| self.verify(it)).await,
             TargetSet::NAME => handle(body, |it| self.set_target(it)).await,

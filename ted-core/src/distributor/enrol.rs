@@ -100,7 +100,7 @@ impl State {
     pub(super) fn approve(&self, name: &NodeName, fingerprint: Option<&str>, channels: &[Label]) -> Result<(), Error> {
         let mut named: Vec<_> = self.waiting()?.into_iter().filter(|(_, pending)| pending.name == *name).collect();
         if let Some(fingerprint) = fingerprint {
-            named.retain(|(key, _)| key.fingerprint() == fingerprint);
+            named.retain(|(key, _)| key.has_fingerprint(fingerprint));
         }
         match named.len() {
             0 => return Err(DistributorError::NothingPending(name.clone()).into()),
@@ -115,6 +115,11 @@ impl State {
             self.records.put(&pending_key(&key), &StoredPending { approved: true, ..pending })?;
         }
         Ok(())
+    }
+
+    /// A node that was enrolled otherwise waits no more.
+    pub(super) fn forget_pending(&self, key: &KeyHash) -> Result<(), Error> {
+        Ok(self.records.delete(&pending_key(key))?)
     }
 
     /// Those who wait and are not approved yet.
@@ -133,12 +138,10 @@ impl State {
         let request = EnrolRequest::from_bytes(bytes)?;
         let checked = request.check()?;
         let key = checked.key_hash();
-        for key in [key, KeyHash::of_spki(checked.encryption.spki())] {
-            if self.is_key_revoked(&key) {
-                return Err(DistributorError::RevokedKey(key.fingerprint()).into());
-            }
-        }
         let _one_at_a_time = lock(&self.enrolling);
+        for key in [key, KeyHash::of_spki(checked.encryption.spki())] {
+            self.refuse_revoked(&key, checked.node())?;
+        }
         let known = self.registrations.get(&key).map(|registration| registration.name);
         let answer = if known.as_ref() == Some(checked.node()) {
             // The answer was lost on the way, or the certificates are to be renewed.
@@ -206,7 +209,7 @@ impl State {
     }
 
     /// Registers a node's key, durably. A node of the same name that was registered before is so no more.
-    fn register(&self, checked: &CheckedEnrolment) -> Result<(), Error> {
+    pub(super) fn register(&self, checked: &CheckedEnrolment) -> Result<(), Error> {
         self.ensure_subscriber(checked.node(), &[])?;
         let before = self.key_of_name(checked.node());
         self.registrations.register(Registration {
@@ -229,7 +232,7 @@ impl State {
     }
 
     /// Issues both certificates. To the key of the one for encryption grants are sealed from now on.
-    fn issue(&self, checked: &CheckedEnrolment) -> Result<EnrolAnswer, Error> {
+    pub(super) fn issue(&self, checked: &CheckedEnrolment) -> Result<EnrolAnswer, Error> {
         let now = self.now();
         let issue = |usage, spki: &[u8]| -> Result<Certificate, Error> {
             let certificate = self.own().authority.issue(&*self.crypto, usage, checked.node(), spki, now)?;

@@ -80,9 +80,6 @@ pub enum DistributorError {
         /// What keeps it from being made good.
         reason: String,
     },
-    /// A node asks for certificates for a key that was revoked.
-    #[error("the key {0} was revoked")]
-    RevokedKey(String),
     /// Nothing here is known by what was to be revoked.
     #[error("nothing here is known as `{0}`")]
     NothingToRevoke(String),
@@ -111,6 +108,25 @@ pub enum DistributorError {
     /// No epoch secret gives the key that a sealed package was sealed with.
     #[error("the key of the newest package of Distribution {0} is lost: no epoch secret here gives it")]
     NoContentKey(DistributionId),
+    /// Requests that were carried here do not make an enrolment.
+    #[error("the requests cannot be signed: {0}")]
+    Requests(&'static str),
+    /// The requests are of another key than the one that was meant.
+    #[error("the requests are of the key {found}, not of {asked}")]
+    OtherFingerprint {
+        /// What was asked for.
+        asked: String,
+        /// Whose they are.
+        found: String,
+    },
+    /// A revoked key gets no certificate.
+    #[error("the key {fingerprint} of {name} was revoked and gets no certificate any more")]
+    RevokedKey {
+        /// Whose it is.
+        name: NodeName,
+        /// Its short form.
+        fingerprint: String,
+    },
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
@@ -137,12 +153,14 @@ impl Coded for DistributorError {
             Self::NoContentKey(_) => "TED-1168",
             Self::NoEndpoint => "TED-1838",
             Self::OwnCopyDamaged { .. } => "TED-1845",
-            Self::RevokedKey(_) => "TED-1195",
             Self::NothingToRevoke(_) => "TED-1196",
             Self::SeveralToRevoke { .. } => "TED-1197",
             Self::RevokesItself(_) => "TED-1193",
             Self::TooManyRevoked => "TED-1198",
             Self::NotSaved { .. } => "TED-1215",
+            Self::Requests(_) => "TED-1216",
+            Self::OtherFingerprint { .. } => "TED-1217",
+            Self::RevokedKey { .. } => "TED-1195",
             Self::Worker => "TED-1839",
         }
     }

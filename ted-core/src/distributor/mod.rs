@@ -19,6 +19,7 @@ mod resolve;
 mod revoke;
 mod rotation;
 mod send;
+mod sign;
 mod source;
 mod standing;
 mod state;
@@ -44,8 +45,8 @@ pub use events::DistributorEvent;
 pub use grants::own_key;
 pub use report::{
     BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus,
-    FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, Resolving, ResolvingOutcome, ResolvingRow,
-    ResolvingWay, SendOptions, SendPlan, SubscriberStatus,
+    FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, RequestingNode, Resolving, ResolvingOutcome,
+    ResolvingRow, ResolvingWay, SendOptions, SendPlan, SignedNode, SubscriberStatus,
 };
 pub use revoke::RevokedRow;
 pub use rotation::Renew;

@@ -10,7 +10,7 @@ use crate::model::{Digest, Distribution, Endpoint, Priority};
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
 use crate::protocol::{Outcome, PartState};
-use crate::security::CertificateState;
+use crate::security::{Certificate, CertificateState};
 
 /// What a new Distribution shall be, or an existing one become.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -387,6 +387,30 @@ pub struct PendingNode {
     pub fingerprint: String,
     /// When it last asked.
     pub asked: UnixMillis,
+}
+
+/// Whose requests were carried here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestingNode {
+    /// The name that they ask for.
+    pub name: NodeName,
+    /// The fingerprint that the node itself prints too.
+    pub fingerprint: String,
+    /// Whether this key is registered under this name already.
+    pub is_registered: bool,
+    /// The fingerprint of the key that is registered under this name and would be so no more.
+    pub replaces: Option<String>,
+}
+
+/// A node whose requests were signed.
+#[derive(Debug, Clone)]
+pub struct SignedNode {
+    /// Its name.
+    pub name: NodeName,
+    /// The fingerprint of its key.
+    pub fingerprint: String,
+    /// What was issued, to be carried back.
+    pub certificates: Vec<Certificate>,
 }
 
 /// An invite and until when it can be used. It holds a token, so it prints nothing of itself.

@@ -8,7 +8,9 @@ use crate::error::Coded;
 use crate::id::KeyHash;
 use crate::limits::Limits;
 use crate::name::NodeName;
-use crate::security::{Authority, Certificate, DistributorRoot, EpochSecret, Identity, SecretKey, TrustError, Usage};
+use crate::security::{
+    Authority, Certificate, DistributorRoot, EpochSecret, Identity, SecretKey, TlsIdentity, TrustError, Usage,
+};
 
 const MAGIC: &[u8; 4] = b"TEDK";
 const VERSION: u16 = 1;
@@ -61,6 +63,9 @@ pub struct HeldKey {
     /// Its certificate, once there is one.
     pub certificate: Option<Certificate>,
 }
+
+/// The extension that holds the key and certificate for HTTPS, encoded as [`TlsIdentity`].
+const HTTPS: u16 = 100;
 
 /// Trusted certificates and own keys.
 #[derive(Clone, Default)]
@@ -175,6 +180,33 @@ impl Keystore {
         self.epoch_secrets.push(secret);
         let beyond = self.epoch_secrets.len().saturating_sub(Limits::DEFAULT.epoch_secrets_max);
         self.epoch_secrets.drain(..beyond);
+    }
+
+    /// The key and certificate that were imported for HTTPS, where there are any.
+    ///
+    /// # Errors
+    /// [`KeystoreError::Codec`] if another version wrote them.
+    pub fn https(&self) -> Result<Option<TlsIdentity>, KeystoreError> {
+        let stored = self.extensions.iter().find(|(kind, _)| *kind == HTTPS);
+        let read = |(_, bytes): &(u16, Zeroizing<Vec<u8>>)| {
+            codec::decode("an imported key", bytes, Limits::DEFAULT.state_file_bytes_max)
+        };
+        Ok(stored.map(read).transpose()?)
+    }
+
+    /// Keeps a key and certificate for HTTPS in the place of the ones that are there; `None` removes those. Answers
+    /// whether there were any.
+    ///
+    /// # Errors
+    /// [`KeystoreError::Codec`] if they are too long to be kept.
+    pub fn set_https(&mut self, identity: Option<&TlsIdentity>) -> Result<bool, KeystoreError> {
+        let encode = |identity| codec::encode("an imported key", identity, Limits::DEFAULT.state_file_bytes_max);
+        let encoded = identity.map(encode).transpose()?.map(Zeroizing::new);
+        let before = self.extensions.len();
+        self.extensions.retain(|(kind, _)| *kind != HTTPS);
+        let removed = self.extensions.len() < before;
+        self.extensions.extend(encoded.map(|bytes| (HTTPS, bytes)));
+        Ok(removed)
     }
 
     fn of<'a>(&'a self, distributor: &KeyHash, usage: Usage) -> impl Iterator<Item = &'a HeldKey> {

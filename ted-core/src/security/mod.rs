@@ -12,6 +12,7 @@ mod envelope;
 pub(crate) mod fixtures;
 mod grant;
 mod hpke;
+mod import;
 mod invite;
 mod judge;
 mod keystore;
@@ -39,6 +40,7 @@ pub use grant::{
     Grant, GrantError, GrantTree, Grants, KeptGrant, ProvenGrant, Recipient, Unfit, Wrap, judge_recipient,
 };
 pub use hpke::{HPKE_ENC_BYTES, HPKE_TAG_BYTES, HpkeError, HpkeSealed, hpke_open};
+pub use import::{ImportError, ImportedBundle, TlsIdentity};
 pub use invite::{Invite, InviteError, ParentHint};
 pub use judge::{
     Alpn, Facts, FleetRole, FleetTrust, Peer, PeerRole, Refusal, Side, TrustPolicy, fleet_sni, judge_connection,

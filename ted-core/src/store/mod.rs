@@ -8,6 +8,7 @@ mod data_dir;
 mod depot;
 mod durable;
 mod file;
+mod keystore_entries;
 mod part_file;
 mod read_at;
 mod security_dir;
@@ -23,8 +24,9 @@ pub use depot::{
 };
 pub use durable::{DurableFile, StateError};
 pub use file::{FileError, create_folders, forget_cached, free_bytes, sync_folder};
+pub use keystore_entries::{EntryUse, KeystoreEntry};
 pub use part_file::{GRANT_FILE, PartFile};
-pub use security_dir::{IgnoredFile, SecurityDir, SecurityDirError, Trust, TrustedIn, TrustedRoot};
+pub use security_dir::{IgnoredFile, IssuedFile, SecurityDir, SecurityDirError, Trust, TrustedIn, TrustedRoot};
 pub use security_state::{Floors, Registration, Registrations, Sequences};
 pub use staged_file::StagedFile;
 pub use standing::{Revocation, Revocations, StandingEnvelope, StandingEnvelopes, StandingSlot};

@@ -148,6 +148,9 @@ pub struct Trust {
 /// replaced has another inode, and one that is written to another time.
 type Stamp = Vec<(PathBuf, u64, u64, i64, i64)>;
 
+/// A `.cer` file that was carried here, and its certificate or why it is none.
+pub type IssuedFile = (PathBuf, Result<Certificate, String>);
+
 /// What was read, and of which files.
 type Reading = (Stamp, Arc<Trust>);
 
@@ -419,6 +422,37 @@ impl SecurityDir {
         let mut files = list(&folder)?;
         files.retain(|path| path.extension().is_some_and(|ending| ending == "cer"));
         files.into_iter().map(read).collect()
+    }
+
+    /// Where certificates of a Distributor are carried back to: `issued/<distributor>/`.
+    #[must_use]
+    pub fn issued_folder(&self, distributor: &NodeName) -> PathBuf {
+        self.path.join(ISSUED).join(distributor.file_stem())
+    }
+
+    /// The `.cer` files that were carried into `issued/<distributor>/`, each with its certificate or why it is none.
+    ///
+    /// # Errors
+    /// [`SecurityDirError::File`] when the folder cannot be read.
+    pub fn issued_files(&self, distributor: &NodeName) -> Result<Vec<IssuedFile>, SecurityDirError> {
+        let folder = self.issued_folder(distributor);
+        if !folder.is_dir() {
+            return Ok(Vec::new());
+        }
+        let read = |path: PathBuf| {
+            let text = read_small(&path).map_err(|error| error.to_string());
+            let certificate = text.and_then(|text| Certificate::from_pem(&text).map_err(|error| error.to_string()));
+            (path, certificate)
+        };
+        let mut files = list(&folder)?;
+        files.retain(|path| path.extension().is_some_and(|ending| ending == "cer"));
+        Ok(files.into_iter().map(read).collect())
+    }
+
+    /// The error for what the keystore holds and nobody can read.
+    pub(super) fn unreadable(&self, source: KeystoreError) -> SecurityDirError {
+        let path = self.path.join(PRIVATE).join(KEYSTORE);
+        SecurityDirError::Keystore { path, source: Box::new(source) }
     }
 
     /// What lies in the folder and does not belong to it otherwise, in the order of names.

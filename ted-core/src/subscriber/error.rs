@@ -72,6 +72,14 @@ pub enum SubscriberError {
         /// What is wrong.
         reason: String,
     },
+    /// No certificate that was carried here can be used.
+    #[error("nothing that the Distributor {name} issued can be taken in: {reason}")]
+    NothingIssued {
+        /// Its name.
+        name: NodeName,
+        /// Why, for each file.
+        reason: String,
+    },
     /// The target that a Distribution proposes is not below an allowed directory.
     #[error("Distribution `{distribution}` proposes the target {}, which is not allowed here", .target.display())]
     TargetNotAllowed {
@@ -153,6 +161,7 @@ impl Coded for SubscriberError {
             Self::ConnectionRefused { code, .. } => code,
             Self::EnrolmentRefused { .. } => "TED-1856",
             Self::UnfitCertificate { .. } => "TED-1857",
+            Self::NothingIssued { .. } => "TED-1219",
             Self::TargetNotAllowed { .. } => "TED-1858",
             Self::BadTarget { .. } => "TED-1859",
             Self::NotEnrolled(_) => "TED-1864",

@@ -1,6 +1,7 @@
 //! The Subscriber: it trusts, enrols, takes offers, receives, verifies, extracts, and says so in receipts.
 
 mod announced;
+mod carried;
 mod configuration;
 mod damage;
 mod deliveries;
@@ -8,6 +9,7 @@ mod error;
 mod events;
 mod extraction;
 mod grants;
+mod keys;
 mod offers;
 mod outbox;
 mod peers;
@@ -43,7 +45,9 @@ pub use error::SubscriberError;
 pub use events::SubscriberEvent;
 pub use grants::granted_key;
 pub use reference::DistributionRef;
-pub use report::{DistributionRow, DistributorRow, Enrolment, ExtractionRow, SubscriberStatus, TargetRow, VerifyRow};
+pub use report::{
+    CarriedRequest, DistributionRow, DistributorRow, Enrolment, ExtractionRow, SubscriberStatus, TargetRow, VerifyRow,
+};
 pub use scrub::ScrubInterval;
 pub use targets::{TargetRule, Targets};
 

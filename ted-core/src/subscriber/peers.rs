@@ -30,8 +30,8 @@ const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 /// How long connections may take to say goodbye, and the disk to take what was given to it.
 const GOODBYE: Duration = Duration::from_secs(10);
 
-/// How long a node that waits for approval pauses before it asks again.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// How long a node that waits for approval pauses before it asks, and looks for carried certificates, again.
+pub(super) const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// The codes of certificates whose time has not come or is over.
 const OVER_TIME: [&str; 2] = ["TED-1106", "TED-1107"];
@@ -133,6 +133,7 @@ impl State {
         for row in self.distributors()?.into_iter().filter(|row| row.endpoints.is_empty() && address.is_none()) {
             tracing::warn!(distributor = %row.name, "trusted, but nothing comes from it before this node has enrolled");
         }
+        tasks.spawn(self.clone().watch_issued(stop.clone()));
         tasks.spawn(self.clone().scrub_all(stop.clone()));
         tasks.spawn(self.clone().send_all_receipts(stop.clone()));
         tasks.spawn(self.clone().keep_current(stop));
@@ -265,6 +266,9 @@ impl State {
         let finding = move || -> Result<_, Error> {
             let known: Option<KnownDistributor> = state.records.get(&known_key(&fleet))?;
             state.show_identities()?;
+            if !state.is_enrolled(&fleet) {
+                state.take_issued_quietly(&fleet);
+            }
             Ok((known, state.is_enrolled(&fleet)))
         };
         let found = tokio::task::spawn_blocking(finding).await.unwrap_or_else(|_| Err(SubscriberError::Worker.into()));

@@ -27,6 +27,19 @@ pub enum Enrolment {
     },
 }
 
+/// Requests that were written as files, to be carried to a Distributor.
+#[derive(Debug, Clone)]
+pub struct CarriedRequest {
+    /// To which Distributor.
+    pub distributor: NodeName,
+    /// The fingerprint that the Distributor prints too.
+    pub fingerprint: String,
+    /// The files: for the identity, then for encryption.
+    pub files: Vec<PathBuf>,
+    /// The folder to which the certificates are carried back.
+    pub comes_back_to: PathBuf,
+}
+
 /// How a Subscriber stands.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SubscriberStatus {

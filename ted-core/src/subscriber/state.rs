@@ -62,6 +62,8 @@ pub(super) struct State {
     pub(super) troubles: Mutex<HashMap<KeyHash, String>>,
     /// The alarms that were told last, so that each is told once.
     pub(super) alarmed: Mutex<Vec<Alarm>>,
+    /// What is wrong with certificates that were carried here.
+    pub(super) carried_troubles: Mutex<HashMap<KeyHash, String>>,
     pub(super) events: EventBus<SubscriberEvent>,
 }
 
@@ -141,6 +143,7 @@ impl State {
             standing: Mutex::default(),
             troubles: Mutex::default(),
             alarmed: Mutex::default(),
+            carried_troubles: Mutex::default(),
             events: EventBus::new(),
             data,
             settings,

@@ -66,7 +66,7 @@ impl State {
     }
 
     /// Notes where a Distributor is reached.
-    fn know(&self, fleet: &KeyHash, name: &NodeName, endpoints: &[Endpoint]) -> Result<(), Error> {
+    pub(super) fn know(&self, fleet: &KeyHash, name: &NodeName, endpoints: &[Endpoint]) -> Result<(), Error> {
         let known = KnownDistributor { name: name.clone(), endpoints: endpoints.to_vec() };
         Ok(self.records.put(&known_key(fleet), &known)?)
     }
@@ -156,7 +156,7 @@ impl State {
     }
 
     /// The request, made of this node's keys for that fleet; they are made and kept first where there are none yet.
-    fn make_request(&self, fleet: &KeyHash, token: Option<&Token>) -> Result<EnrolRequest, Error> {
+    pub(super) fn make_request(&self, fleet: &KeyHash, token: Option<&Token>) -> Result<EnrolRequest, Error> {
         let root = self.trusted_root(fleet)?;
         let kept = own_keys(&self.security.trust()?.keystore, fleet);
         let is_new = kept.is_none();
