@@ -1,5 +1,6 @@
 //! The command line of `ted-distributor`: what can be asked, in clap's words. Nothing is decided here.
 
+mod policy;
 mod rotation;
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use ted_core::id::FiringId;
 use ted_core::model::{CertificateWay, Digest, Endpoint, Priority};
 use ted_core::name::{Label, NodeName};
 
+pub(crate) use policy::{ConfigureArgs, RevocationCommand};
 pub(crate) use rotation::RotationCommand;
 
 /// Builds signed packages of file trees and delivers them to Subscribers.
@@ -279,6 +281,8 @@ pub(crate) enum SubscriberCommand {
         #[command(flatten)]
         resolve: ResolveFlag,
     },
+    /// Show or change what is set at it, or at all: schedules, rates, parents, variables.
+    Configure(ConfigureArgs),
     /// Delete it and forget its keys: it is refused from now on.
     Delete {
         /// Its node name.
@@ -395,6 +399,8 @@ pub(crate) enum CertificateCommand {
     },
     #[command(flatten)]
     Rotation(RotationCommand),
+    #[command(flatten)]
+    Revocation(RevocationCommand),
 }
 
 #[derive(Debug, Args)]
@@ -490,6 +496,11 @@ mod tests {
             "ted-distributor token create --uses 3 --expires 24h",
             "ted-distributor certificate export",
             "ted-distributor certificate show 0a",
+            "ted-distributor certificate revoke s1.example.com --reason lost",
+            "ted-distributor certificate revoke 0A:1B:2C",
+            "ted-distributor certificate revoke 0A 1B 2C",
+            "ted-distributor subscriber configure s1 --set scrub.interval=7d --set variable.SITE=north --unset parents",
+            "ted-distributor subscriber configure --all",
             "ted-distributor certificate renew",
             "ted-distributor send nightly --wait --until received --timeout 10m --no-build",
             "ted-distributor send nightly --dry-run",
@@ -531,6 +542,11 @@ mod tests {
             "ted-distributor send nightly --until received",
             "ted-distributor send nightly --wait --dry-run",
             "ted-distributor cancel xyz",
+            "ted-distributor certificate revoke",
+            "ted-distributor certificate revoke s1 --reason because",
+            "ted-distributor subscriber configure",
+            "ted-distributor subscriber configure s1 --all",
+            "ted-distributor subscriber configure s1 --set scrub=7d",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), i32::from(Exit::Usage.number()), "{line}");

@@ -66,6 +66,9 @@ pub(crate) enum Command {
     /// Where Distributions are extracted to.
     #[command(subcommand)]
     Target(TargetCommand),
+    /// What is set at this node, and by whom.
+    #[command(subcommand)]
+    Configuration(ConfigurationCommand),
     /// Extract what was received: one Distribution, or all.
     Extract {
         /// Its name, or DISTRIBUTOR/NAME.
@@ -147,6 +150,12 @@ pub(crate) struct RequestArgs {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum ConfigurationCommand {
+    /// Show the settings in force, each with who says so.
+    Show,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum TargetCommand {
     /// Extract a Distribution to this folder from now on; files at another place stay there.
     Set {
@@ -209,6 +218,7 @@ mod tests {
             "ted-subscriber target set site=/srv/www",
             "ted-subscriber target list",
             "ted-subscriber target unset dist.example.com/site",
+            "ted-subscriber configuration show",
             "ted-subscriber extract",
             "ted-subscriber extract dist.example.com/site",
             "ted-subscriber verify site",

@@ -21,10 +21,11 @@ use ted_core::store::NodeRole;
 use ted_core::subscriber::granted_key;
 
 use crate::api::{
-    DistributionExtract, DistributionVerify, DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest,
-    DistributorTrust, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
+    ConfigurationShow, DistributionExtract, DistributionVerify, DistributorEnrol, DistributorIssued, DistributorLeave,
+    DistributorRequest, DistributorTrust, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet,
+    TargetUnset,
 };
-use crate::cli::{Cli, Command, EnrolArgs, JoinArgs, RequestArgs, TargetCommand};
+use crate::cli::{Cli, Command, ConfigurationCommand, EnrolArgs, JoinArgs, RequestArgs, TargetCommand};
 use crate::service::{Service, Settings};
 use ted_core::{DistributionRef, Subscriber};
 
@@ -83,6 +84,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Restore(args) => restore(&context, args).await,
         Command::Keystore(command) => keystore(&context, command).await,
         Command::Target(command) => target(&context, command).await,
+        Command::Configuration(ConfigurationCommand::Show) => context.answer(&ConfigurationShow {}).await,
         Command::Extract { distribution } => extract(&context, distribution).await,
         Command::Verify { distribution, repair } => verify(&context, distribution, repair).await,
         Command::Doctor => doctor(&context).await,

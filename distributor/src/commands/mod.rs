@@ -2,6 +2,7 @@
 
 mod fleet;
 mod node;
+mod policy;
 mod resolve;
 mod rotation;
 mod security;

@@ -6,6 +6,7 @@ mod events;
 mod firing;
 mod fleet;
 mod node;
+mod policy;
 mod resolve;
 mod rotation;
 mod security;
@@ -143,7 +144,7 @@ impl Service {
             KeystoreShow::NAME => handle(body, async |it: KeystoreShow| self.show_keystore(&it.what).await).await,
             KeystoreImport::NAME => handle(body, |it| self.import(it)).await,
             KeystoreRemove::NAME => handle(body, |_: KeystoreRemove| self.remove_import()).await,
-            _ => self.rotation_operation(operation, body).await,
+            _ => self.policy_operation(operation, body).await,
         }
     }
 }

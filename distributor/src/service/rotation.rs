@@ -19,6 +19,6 @@ impl Service {
     async fn renew(&self) -> Result<Certificates, ApiError> {
         let renewed = self.distributor().renew(Renew::All).await?;
         let certificates = renewed.iter().map(CertificateView::of).collect();
-        Ok(Certificates { certificates, subscribers: self.certificate_pairs().await? })
+        Ok(Certificates { certificates, revoked: vec![], subscribers: self.certificate_pairs().await? })
     }
 }

@@ -28,8 +28,9 @@ use ted_core::{Error, Subscriber};
 use tokio::sync::broadcast;
 
 use crate::api::{
-    DistributionExtract, DistributionVerify, DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest,
-    DistributorTrust, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
+    ConfigurationShow, ConfigurationView, DistributionExtract, DistributionVerify, DistributorEnrol, DistributorIssued,
+    DistributorLeave, DistributorRequest, DistributorTrust, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList,
+    TargetSet, TargetUnset,
 };
 use crate::config::{Config, LinkRule};
 
@@ -98,6 +99,10 @@ impl Service {
         &self.held.settings
     }
 
+    async fn show_configuration(&self) -> Result<ConfigurationView, ApiError> {
+        Ok(ConfigurationView(self.subscriber().configuration().await?))
+    }
+
     fn data_dir(&self) -> &Path {
         &self.held.settings.data_dir
     }
@@ -131,6 +136,7 @@ impl Api for Service {
             DistributionVerify::NAME => handle(body, |it| self.verify(it)).await,
             TargetSet::NAME => handle(body, |it| self.set_target(it)).await,
             TargetUnset::NAME => handle(body, |it| self.unset_target(it)).await,
+            ConfigurationShow::NAME => handle(body, |_: ConfigurationShow| self.show_configuration()).await,
             TargetList::NAME => handle(body, |_: TargetList| self.list_targets()).await,
             _ => Err(api::unknown_operation(operation)),
         }
@@ -157,7 +163,8 @@ fn builder(settings: &Settings) -> Result<SubscriberBuilder, Error> {
         LinkRule::Any => Links::Any,
         LinkRule::Inside => Links::Inside,
     };
-    let mut builder = Subscriber::builder(&settings.data_dir).connection_timeout(silence).links(links);
+    let builder = Subscriber::builder(&settings.data_dir).connection_timeout(silence).links(links);
+    let mut builder = builder.settings(config.settings.clone());
     if let Some(listen) = config.listen {
         builder = builder.listen(listen);
     }

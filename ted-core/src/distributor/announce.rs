@@ -35,7 +35,6 @@ pub(super) enum Address {
     /// For every Subscriber of the fleet.
     All,
     /// For the one with this key; nobody else may fetch it.
-    #[expect(dead_code, reason = "for configuration, which is addressed")]
     To(KeyHash),
 }
 
@@ -63,7 +62,6 @@ impl State {
     }
 
     /// The Subscribers that said that they hold this envelope.
-    #[expect(dead_code, reason = "for what replaces the Distributor's certificate")]
     pub(super) fn acknowledged(&self, kind: EnvelopeKind, id: &EnvelopeId) -> Result<Vec<KeyHash>, Error> {
         let prefix = acknowledged_prefix(kind, id);
         let rows = self.records.list::<UnixMillis>(&prefix)?;

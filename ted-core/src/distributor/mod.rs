@@ -4,6 +4,7 @@ mod announce;
 mod backup;
 mod build;
 mod certificates;
+mod configure;
 mod enrol;
 mod error;
 mod events;
@@ -39,6 +40,7 @@ use crate::node::{Clock, Events, SystemClock};
 use crate::protocol::{Silence, Until};
 use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
+pub use configure::{SettingChanges, SubscriberSettings};
 pub use error::DistributorError;
 pub use events::DistributorEvent;
 pub use grants::own_key;

@@ -41,6 +41,7 @@ pub(super) struct State {
     pub(super) standing: StandingEnvelopes,
     /// Something that is announced has changed.
     pub(super) announcing: Notify,
+    pub(super) configuring: Mutex<()>,
     /// Who is to be told again, and when.
     pub(super) announce_later: Mutex<HashMap<KeyHash, Instant>>,
     pub(super) records: Records,
@@ -117,7 +118,7 @@ impl State {
             firings.insert(firing.id(), firing);
         }
         let mended = load_mended(&records)?;
-        Ok(Self {
+        let state = Self {
             data,
             instance: InstanceId::from_bytes(instance),
             registrations: Registrations::open(&security)?,
@@ -125,6 +126,7 @@ impl State {
             revocations: Revocations::open(&security)?,
             standing: StandingEnvelopes::open(&security)?,
             announcing: Notify::new(),
+            configuring: Mutex::default(),
             announce_later: Mutex::default(),
             own: RwLock::new(Arc::new(own)),
             security,
@@ -148,7 +150,14 @@ impl State {
             settings,
             clock,
             crypto,
-        })
+        };
+        // A crash may have come between revoking an own certificate and replacing it.
+        state.replace_revoked()?;
+        let own = state.own();
+        for certificate in [&own.signing.certificate, &own.tls.certificate] {
+            state.remember_certificate(certificate)?;
+        }
+        Ok(state)
     }
 
     /// What this node is now; renewed while it runs, so a value is only good for one piece of work.
@@ -213,7 +222,7 @@ pub(super) fn put_fleet(mut batch: RecordBatch, fleet: &Fleet) -> Result<RecordB
     for subscriber in fleet.subscribers() {
         batch = batch.put(&format!("fleet/subscriber/{}", subscriber.name), subscriber)?;
     }
-    Ok(batch)
+    Ok(batch.put("fleet/settings", fleet.settings())?)
 }
 
 pub(super) fn load_fleet(records: &Records) -> Result<Fleet, Error> {
@@ -221,5 +230,7 @@ pub(super) fn load_fleet(records: &Records) -> Result<Fleet, Error> {
     let distributions: Vec<Distribution> = values(records.list("fleet/distribution/")?);
     let channels: Vec<Channel> = records.list("fleet/channel/")?.into_iter().map(|(_, value)| value).collect();
     let subscribers: Vec<Subscriber> = records.list("fleet/subscriber/")?.into_iter().map(|(_, value)| value).collect();
-    Ok(Fleet::from_parts(distributions, channels, subscribers)?)
+    let mut fleet = Fleet::from_parts(distributions, channels, subscribers)?;
+    fleet.set_settings(None, records.get("fleet/settings")?.unwrap_or_default())?;
+    Ok(fleet)
 }

@@ -12,6 +12,8 @@ mod packages;
 mod records;
 mod restored;
 mod serve;
+#[cfg(test)]
+mod who_may_say_what;
 
 pub use alarm::Alarm;
 pub use clock::{Clock, SystemClock};

@@ -55,6 +55,14 @@ impl From<&Envelope> for StandingEnvelope {
     }
 }
 
+impl StandingEnvelope {
+    /// Whether it has lived for two thirds of its life, so that it is to be signed anew.
+    #[must_use]
+    pub fn is_due(&self, now: UnixMillis) -> bool {
+        now >= self.issued.plus(self.expires.since(self.issued) / 3 * 2)
+    }
+}
+
 /// The envelopes that stand: at a Distributor those that it announces, at a Subscriber those that are in force.
 /// Every change is durable when it returns.
 pub struct StandingEnvelopes(StateFile<BTreeMap<StandingSlot, StandingEnvelope>>);
@@ -99,9 +107,7 @@ impl StandingEnvelopes {
     #[must_use]
     pub fn due(&self, now: UnixMillis) -> Vec<StandingSlot> {
         let state = self.0.state();
-        let due =
-            |envelope: &StandingEnvelope| now >= envelope.issued.plus(envelope.expires.since(envelope.issued) / 3 * 2);
-        state.iter().filter(|(_, envelope)| due(envelope)).map(|(slot, _)| *slot).collect()
+        state.iter().filter(|(_, envelope)| envelope.is_due(now)).map(|(slot, _)| *slot).collect()
     }
 
     /// Puts envelopes in their slots, all or none. Answers what stood there before.

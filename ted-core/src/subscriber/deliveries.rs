@@ -173,9 +173,10 @@ impl State {
         let (state, by, of) = (self.clone(), root.clone(), statement.clone());
         let unwrapping = move || state.key_of_stated(&by, &of, &package.id);
         let key = tokio::task::spawn_blocking(unwrapping).await.map_err(|_| ReceptionError::Stopping)??;
-        let judge_by = root.clone();
+        let (judge_by, judging) = (root.clone(), self.clone());
         let judge = move |found: &Root, bytes: &[u8], signature: &Signature| -> Result<Opening, Error> {
             judge_signature(&judge_by, found, bytes, signature)?;
+            judging.refuse_revoked_package(&judge_by, found, signature)?;
             judge_root(found, &judge_by.key_hash(), &distribution, &package)
                 .map_err(|refused| SubscriberError::Statement(refused.to_string()))?;
             match &key {
