@@ -35,7 +35,7 @@ const ATTEMPTS: u32 = 2;
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Revisions that stay: the newest, and the one before it, which a Subscriber may be in the middle of.
-const REVISIONS_KEPT: usize = 2;
+pub(super) const REVISIONS_KEPT: usize = 2;
 
 impl State {
     /// Builds the newest state of a Distribution, if it is not built yet.
@@ -52,6 +52,11 @@ impl State {
     /// The newest revision that was built.
     pub(super) fn newest(&self, distribution: &Distribution) -> Result<Option<BuiltRevision>, Error> {
         Ok(self.records.get(&newest_key(distribution))?)
+    }
+
+    /// Makes this the newest revision.
+    pub(super) fn set_newest(&self, distribution: &Distribution, built: &BuiltRevision) -> Result<(), Error> {
+        Ok(self.records.put(&newest_key(distribution), built)?)
     }
 
     fn build_now(&self, distribution: &Distribution) -> Result<BuildOutcome, Error> {
@@ -72,6 +77,11 @@ impl State {
         let distribution = lock(&self.fleet).distribution(name)?.clone();
         let entries = source_of(&distribution)?.entries(&mut |_| {})?;
         let newest = self.newest_package(&distribution)?;
+        if let Some((newest, _)) = &newest
+            && self.is_rolled_back(&distribution, newest, &entries)?
+        {
+            return Ok(false);
+        }
         Ok(newest.is_none_or(|(_, index)| !same_but_content(index.catalog(), &entries)))
     }
 
@@ -80,7 +90,7 @@ impl State {
         let (entries, skipped) = self.entries_of(distribution, &source)?;
         let newest = self.newest_package(distribution)?;
         if let Some((newest, index)) = &newest
-            && same_but_content(index.catalog(), &entries)
+            && (same_but_content(index.catalog(), &entries) || self.is_rolled_back(distribution, newest, &entries)?)
         {
             return Ok(BuildOutcome::Unchanged(newest.clone()));
         }
@@ -236,9 +246,10 @@ fn newest_key(distribution: &Distribution) -> String {
     format!("newest/{}", distribution.id)
 }
 
-struct Signer<'a> {
-    crypto: &'a dyn Crypto,
-    identity: &'a Identity,
+/// Signs the roots of packages.
+pub(super) struct Signer<'a> {
+    pub(super) crypto: &'a dyn Crypto,
+    pub(super) identity: &'a Identity,
 }
 
 impl RootSigner for Signer<'_> {

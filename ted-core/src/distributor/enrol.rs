@@ -249,7 +249,10 @@ impl State {
 
 impl TrustPolicy for State {
     fn fleets(&self) -> Vec<FleetTrust> {
-        vec![FleetTrust { root: self.own().authority.root().clone(), role: FleetRole::Distributor }]
+        let own = self.own();
+        let former = own.former.iter().map(|former| former.authority.root());
+        let roots = std::iter::once(own.authority.root()).chain(former);
+        roots.map(|root| FleetTrust { root: root.clone(), role: FleetRole::Distributor }).collect()
     }
 
     fn is_registered(&self, _fleet: &KeyHash, key: &KeyHash) -> bool {

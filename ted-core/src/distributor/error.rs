@@ -67,6 +67,23 @@ pub enum DistributorError {
     /// A request for certificates for another key than that of the connection it came over.
     #[error("the request for certificates is for another key than the one that sent it")]
     ForeignRequest,
+    /// No certificate is prepared that could take over.
+    #[error("no certificate is prepared to take over from the present one")]
+    NothingPrepared,
+    /// A package was signed under a certificate that this Distributor never had.
+    #[error("a kept package was signed under a certificate that this Distributor never had")]
+    ForeignPackage,
+    /// The keystore is there, and new keys were asked for in its place.
+    #[error("the keystore is there: `certificate rekey` without a lost one retires it")]
+    KeystoreThere,
+    /// The revision to go back to is not kept.
+    #[error("no such revision of Distribution `{name}` is kept; there is: {}", if kept.is_empty() { "none" } else { kept })]
+    NotKept {
+        /// The Distribution.
+        name: Label,
+        /// The older revisions that are kept.
+        kept: String,
+    },
     /// An invite needs at least one endpoint at which this Distributor is reached.
     #[error("this Distributor does not know at which endpoint it is reached")]
     NoEndpoint,
@@ -150,6 +167,10 @@ impl Coded for DistributorError {
             Self::TooManyPending => "TED-1213",
             Self::ForeignReceipt => "TED-1841",
             Self::ForeignRequest => "TED-1140",
+            Self::NothingPrepared => "TED-1828",
+            Self::ForeignPackage => "TED-1829",
+            Self::KeystoreThere => "TED-1885",
+            Self::NotKept { .. } => "TED-1886",
             Self::NoContentKey(_) => "TED-1168",
             Self::NoEndpoint => "TED-1838",
             Self::OwnCopyDamaged { .. } => "TED-1845",

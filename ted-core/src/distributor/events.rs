@@ -43,6 +43,17 @@ pub enum DistributorEvent {
         /// The package's length in bytes.
         bytes: u64,
     },
+    /// An operator went back: a new revision has the content of an older one.
+    RolledBack {
+        /// Which Distribution.
+        distribution: Label,
+        /// The revision that was the newest.
+        from: Revision,
+        /// The revision whose content it is.
+        to: Revision,
+        /// The new revision.
+        revision: Revision,
+    },
     /// A package that this Distributor keeps is damaged. It is not offered before it is whole again, or a new revision
     /// has taken its place.
     OwnCopyDamaged {
@@ -103,6 +114,11 @@ pub enum DistributorEvent {
         usage: String,
         /// Until when it holds.
         until: UnixMillis,
+    },
+    /// Another CA key speaks for this Distributor now.
+    Replaced {
+        /// Its short form.
+        fingerprint: String,
     },
     /// An operator has to know this. It is told once, and stands in the status until it is mended.
     Alarm {

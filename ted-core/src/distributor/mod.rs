@@ -13,17 +13,22 @@ mod grants;
 mod issued;
 mod names;
 mod peers;
+mod rekey;
 mod release;
 mod repair;
+mod replace;
 mod report;
 mod resolve;
 mod revoke;
+mod rollback;
 mod rotation;
 mod send;
 mod sign;
 mod source;
 mod standing;
 mod state;
+mod succession;
+mod time;
 mod trust;
 mod walk;
 
@@ -44,6 +49,8 @@ pub use configure::{SettingChanges, SubscriberSettings};
 pub use error::DistributorError;
 pub use events::DistributorEvent;
 pub use grants::own_key;
+pub use rekey::RekeyReport;
+pub use replace::{GRACE, ReplacementReport};
 pub use report::{
     BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus,
     FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, RequestingNode, Resolving, ResolvingOutcome,
@@ -62,13 +69,27 @@ const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Ad
 const INVITE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What a Distributor is told when it is opened.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     pub(crate) name: Option<NodeName>,
     pub(crate) listen: SocketAddr,
     pub(crate) advertise: Vec<Endpoint>,
     pub(crate) silence: Silence,
+    pub(crate) keys: Keys,
+    /// Asked before each step of a change, so that tests can stop it there.
+    #[cfg(test)]
+    pub(crate) steps: Option<Arc<dyn crate::store::Steps>>,
+}
+
+/// What is expected of the keystore.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Keys {
+    /// It is there, or there never was one.
+    #[default]
+    Kept,
+    /// It is gone for good, and new keys take over.
+    Lost,
 }
 
 /// Opens a [`Distributor`].
@@ -139,8 +160,16 @@ pub struct Distributor {
 impl Distributor {
     /// A Distributor that keeps everything in the folder `data`.
     pub fn builder(data: impl Into<PathBuf>) -> DistributorBuilder {
-        let settings =
-            Settings { data: data.into(), name: None, listen: LISTEN, advertise: vec![], silence: Silence::default() };
+        let settings = Settings {
+            data: data.into(),
+            name: None,
+            listen: LISTEN,
+            advertise: vec![],
+            silence: Silence::default(),
+            keys: Keys::Kept,
+            #[cfg(test)]
+            steps: None,
+        };
         DistributorBuilder { settings, clock: Arc::new(SystemClock), crypto: Arc::new(AwsLc) }
     }
 
@@ -194,10 +223,11 @@ impl Distributor {
         state::lock(&self.state.fleet).clone()
     }
 
-    /// Its certificate as PEM: what Subscribers have to be brought, as `<name>.cer`.
+    /// Its certificate as PEM, with the word of the one before it where there was one: what Subscribers have to be
+    /// brought, as `<name>.cer`.
     #[must_use]
     pub fn certificate_pem(&self) -> String {
-        self.state.own().authority.root().certificate().pem()
+        self.state.root_file().pem()
     }
 
     /// The short form of its key, as Subscribers print it too.

@@ -38,6 +38,9 @@ const ENROLMENT_PATIENCE: Duration = Duration::from_secs(60);
 /// How often firings are looked through for silences and offers that are due, and Subscribers for ones to dial.
 const ROUND: Duration = Duration::from_secs(1);
 
+/// The code of a node that was dialled in a fleet that it takes no part in.
+const ELSEWHERE: &str = "TED-1314";
+
 /// How often a fetch says how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -97,7 +100,10 @@ impl State {
     /// As whom this node appears.
     fn shown(&self) -> Vec<FleetIdentity> {
         let own = self.own();
-        vec![FleetIdentity { fleet: own.authority.root().key_hash(), identity: Some(own.tls.clone()) }]
+        let former = own.former.iter().map(|former| (&former.authority, &former.tls));
+        let all = std::iter::once((&own.authority, &own.tls)).chain(former);
+        all.map(|(authority, tls)| FleetIdentity { fleet: authority.root().key_hash(), identity: Some(tls.clone()) })
+            .collect()
     }
 
     /// Shows what this node is now, from the next handshake on.
@@ -153,6 +159,13 @@ impl State {
                     return;
                 }
             }
+        }
+        if peer.fleet != self.own().authority.root().key_hash() {
+            // It knows the certificate before this one: it hears which took over, and asks for its own under that.
+            self.announce_to(key, connection.clone());
+            let serving = Arc::new(Serving { state: self.clone(), key });
+            serve(connection, serving, Limits::DEFAULT).await;
+            return;
         }
         let own = self.own().tls.certificate.key_hash();
         let Some(generation) = self.links.insert(key, connection.clone(), side, &own) else {
@@ -247,10 +260,19 @@ impl State {
             dialled.due = Some(Instant::now() + dialled.backoff.next());
             let (state, endpoint) = (self.clone(), endpoint.clone());
             let attempt = tasks.spawn(async move {
-                let fleet = state.own().authority.root().key_hash();
-                match dial(&endpoint, &subscriber.endpoints, &fleet, Alpn::Ted1).await {
-                    Ok(connection) => state.meet(connection, Side::Dialler).await,
-                    Err(error) => tracing::debug!(subscriber = %subscriber.name, reason = error.reason, "not reached"),
+                let own = state.own();
+                let former = own.former.iter().map(|former| former.authority.root().key_hash());
+                for fleet in std::iter::once(own.authority.root().key_hash()).chain(former) {
+                    match dial(&endpoint, &subscriber.endpoints, &fleet, Alpn::Ted1).await {
+                        Ok(connection) => return state.meet(connection, Side::Dialler).await,
+                        Err(error) => {
+                            tracing::debug!(subscriber = %subscriber.name, reason = error.reason, "not reached");
+                            // It may not have heard yet that this certificate took over.
+                            if error.code != ELSEWHERE {
+                                return;
+                            }
+                        }
+                    }
                 }
             });
             dialled.attempt = Some(attempt);

@@ -23,6 +23,9 @@ struct Stated {
     target: Option<String>,
     issued: UnixMillis,
     envelope: String,
+    /// The package that it names, as hex. Under another CA key it has another root.
+    #[serde(default)]
+    package: String,
     /// The one before it: somebody may have been offered it a moment ago.
     #[serde(default)]
     before: Option<String>,
@@ -53,6 +56,7 @@ impl State {
         let now = before.as_ref().map_or(self.now(), |before| self.now().max(before.issued));
         if let Some(stated) = &before
             && (stated.revision, &stated.target) == (built.revision, &distribution.target)
+            && stated.package == built.package.to_string()
             && !stated.is_due(now)
             && !self.is_statement_void(stated)?
         {
@@ -67,6 +71,7 @@ impl State {
             target: distribution.target.clone(),
             issued: now,
             envelope: id.to_string(),
+            package: built.package.to_string(),
             before: before.as_ref().map(|before| before.envelope.clone()),
         };
         let mut batch = RecordBatch::default().put(&envelope_key(&stated.envelope), &stored)?.put(&key, &stated)?;

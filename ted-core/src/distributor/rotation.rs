@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::distributor::events::DistributorEvent;
-use crate::distributor::state::{Own, State, lock};
-use crate::distributor::{DistributorError, Settings};
+use crate::distributor::state::{FormerOwn, Own, State, lock};
+use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::UnixMillis;
 use crate::node::Alarm;
 use crate::security::{Authority, Certificate, Crypto, Identity, Keystore, Usage};
-use crate::store::SecurityDir;
+use crate::store::{Lineage, SecurityDir, SecurityDirError};
 
 /// How long before the end of the CA certificate its operator is told: carrying a new one to every node takes time.
 const AUTHORITY_WARNING: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -52,13 +52,21 @@ impl Renew {
 /// The CA and what it issued for this node: made where they are missing, renewed where that is due.
 pub(super) fn open_own(
     security: &SecurityDir,
+    lineage: &Lineage,
     settings: &Settings,
     crypto: &dyn Crypto,
     now: UnixMillis,
 ) -> Result<Own, Error> {
-    let mut keystore = security.load_keystore()?;
+    let lost = settings.keys == Keys::Lost;
+    let mut keystore = match security.load_keystore() {
+        Err(SecurityDirError::KeystoreGone { .. }) if lost => Keystore::default(),
+        Ok(_) if lost => return Err(DistributorError::KeystoreThere.into()),
+        loaded => loaded?,
+    };
     let mut changed = false;
-    let authority = match (keystore.authority(), &settings.name) {
+    let before = lineage.own().filter(|_| lost);
+    let name = settings.name.clone().or_else(|| before.as_ref().map(|root| root.name().clone()));
+    let authority = match (keystore.authority(), &name) {
         (Some(authority), name) => {
             if let Some(asked) = name.as_ref().filter(|name| *name != authority.root().name()) {
                 let (data, there) = (settings.data.clone(), authority.root().name().clone());
@@ -68,6 +76,9 @@ pub(super) fn open_own(
         }
         (None, Some(name)) => {
             let authority = Authority::create(crypto, name, now)?;
+            if let Some(before) = &before {
+                lineage.add(before, &authority.root().key_hash(), now)?;
+            }
             keystore.hold_identity(authority.root().key_hash(), authority.identity());
             changed = true;
             authority
@@ -108,7 +119,38 @@ pub(super) fn issue_own(
         Ok(identity)
     };
     let (signing, tls) = (own(Usage::Sign)?, own(Usage::DistributorTls)?);
-    Ok((Own { authority, signing, tls }, issued))
+    let former = former_own(keystore, &authority, crypto, now)?;
+    Ok((Own { authority, signing, tls, former }, issued))
+}
+
+/// The CAs that `current` replaced and that are asked for still: those that are held with a TLS certificate, which is
+/// renewed here, too. They sign nothing any more.
+fn former_own(
+    keystore: &mut Keystore,
+    current: &Authority,
+    crypto: &dyn Crypto,
+    now: UnixMillis,
+) -> Result<Vec<FormerOwn>, Error> {
+    let mut former = vec![];
+    for authority in keystore.authorities() {
+        let fleet = authority.root().key_hash();
+        let Some(mut tls) = keystore.identity(&fleet, Usage::DistributorTls) else { continue };
+        if fleet == current.root().key_hash() {
+            continue;
+        }
+        if Renew::Due.takes(&tls.certificate, now) && now < authority.root().certificate().not_after() {
+            let renewed = authority.issue_identity(crypto, Usage::DistributorTls, authority.root().name(), now)?;
+            keystore.forget(&tls.key.key_hash());
+            keystore.hold_identity(fleet, renewed.clone());
+            tls = renewed;
+        }
+        let signing = keystore.identity(&fleet, Usage::Sign).map(|signing| signing.key.key_hash());
+        if let Some(signing) = signing {
+            keystore.forget(&signing);
+        }
+        former.push(FormerOwn { authority, tls });
+    }
+    Ok(former)
 }
 
 impl State {
@@ -117,7 +159,11 @@ impl State {
         let _one_at_a_time = lock(&self.rotating);
         let now = self.now();
         let own = self.own();
-        if !which.takes(&own.signing.certificate, now) && !which.takes(&own.tls.certificate, now) {
+        let former_due = own.former.iter().any(|former| {
+            let ends = former.authority.root().certificate().not_after();
+            which.takes(&former.tls.certificate, now) && now < ends
+        });
+        if !which.takes(&own.signing.certificate, now) && !which.takes(&own.tls.certificate, now) && !former_due {
             return Ok(vec![]);
         }
         let authority = own.authority.clone();
@@ -140,7 +186,9 @@ impl State {
         let state = self.clone();
         let keeping = move || {
             let mut alarms = vec![];
-            if let Err(error) = state.renew(Renew::Due).and_then(|_| state.renew_statements()) {
+            if let Err(error) =
+                state.renew(Renew::Due).and_then(|_| state.renew_statements()).and_then(|()| state.keep_replacements())
+            {
                 alarms.push(Alarm::new(RENEWAL_FAILS, format!("{}: {error}", error.code())));
             }
             alarms.extend(state.alarms().unwrap_or_default());

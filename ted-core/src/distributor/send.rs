@@ -17,7 +17,7 @@ use crate::model::{Distribution, Priority};
 use crate::name::{Label, NodeName};
 use crate::node::ask;
 use crate::protocol::{Answer, Firing, FiringTarget, Offer, OfferAnswer, Outcome, Request, Until};
-use crate::transport::QuicConnection;
+use crate::transport::{Connection as _, QuicConnection};
 
 /// How long a Subscriber may think about an offer: it fetches and verifies the statement meanwhile.
 const OFFER_PATIENCE: Duration = Duration::from_secs(60);
@@ -254,6 +254,9 @@ impl State {
     /// Offers what is due to one Subscriber that is connected.
     pub(super) fn offer_to(self: &Arc<Self>, key: KeyHash, connection: QuicConnection, due: Due) {
         let state = self.clone();
+        if connection.peer().fleet != self.own().authority.root().key_hash() {
+            return;
+        }
         self.links.spawn(async move {
             let now = state.now();
             let targets: Vec<_> = {

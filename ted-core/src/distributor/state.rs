@@ -11,7 +11,7 @@ use crate::distributor::grants::GrantSets;
 use crate::distributor::peers::Network;
 use crate::distributor::repair::load_mended;
 use crate::distributor::rotation::open_own;
-use crate::distributor::{DistributorError, Settings};
+use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
 use crate::limits::Limits;
@@ -21,8 +21,8 @@ use crate::node::{Alarm, Clock, EventBus, Links, RecordBatch, Records};
 use crate::protocol::Firing;
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
-    DataDir, DurableFile, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
-    StandingEnvelopes,
+    DataDir, DurableFile, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences,
+    SledCatalog, StandingEnvelopes,
 };
 
 /// What a Distributor keeps while it is open.
@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) security: SecurityDir,
     pub(super) registrations: Registrations,
     pub(super) sequences: Sequences,
+    /// The certificates that this Distributor had before.
+    pub(super) lineage: Lineage,
     pub(super) revocations: Revocations,
     /// What is announced to Subscribers.
     pub(super) standing: StandingEnvelopes,
@@ -77,6 +79,15 @@ pub(super) struct Own {
     pub(super) signing: Identity,
     /// Is shown on connections.
     pub(super) tls: Identity,
+    /// The CAs that this one replaced a short while ago: nodes that were away still ask for them.
+    pub(super) former: Vec<FormerOwn>,
+}
+
+/// A CA that was replaced a short while ago.
+#[derive(Debug)]
+pub(super) struct FormerOwn {
+    pub(super) authority: Authority,
+    pub(super) tls: Identity,
 }
 
 /// How much of a package one Subscriber was served, over however many fetches.
@@ -103,9 +114,19 @@ impl State {
         let open = if there { DataDir::open } else { DataDir::create };
         let data = open(&settings.data, NodeRole::Distributor)?;
         let now = clock.now();
-        let open = if data.security().exists() { SecurityDir::open } else { SecurityDir::create };
+        let open = match (data.security().exists(), settings.keys) {
+            (false, _) => SecurityDir::create,
+            (true, Keys::Kept) => SecurityDir::open,
+            (true, Keys::Lost) => SecurityDir::open_without_keystore,
+        };
         let security = open(&data.security(), NodeRole::Distributor)?;
-        let own = open_own(&security, &settings, &*crypto, now)?;
+        #[cfg(test)]
+        let security = match &settings.steps {
+            Some(steps) => security.with_steps(steps.clone()),
+            None => security,
+        };
+        let lineage = Lineage::open(&security)?;
+        let own = open_own(&security, &lineage, &settings, &*crypto, now)?;
         let catalog = SledCatalog::open(&data.catalog())?;
         let records = Records::new(Arc::new(catalog));
         let fleet = load_fleet(&records)?;
@@ -123,6 +144,7 @@ impl State {
             instance: InstanceId::from_bytes(instance),
             registrations: Registrations::open(&security)?,
             sequences: Sequences::open(&security)?,
+            lineage,
             revocations: Revocations::open(&security)?,
             standing: StandingEnvelopes::open(&security)?,
             announcing: Notify::new(),
@@ -151,6 +173,7 @@ impl State {
             clock,
             crypto,
         };
+        state.finish_succession()?;
         // A crash may have come between revoking an own certificate and replacing it.
         state.replace_revoked()?;
         let own = state.own();

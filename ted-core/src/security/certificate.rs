@@ -71,12 +71,15 @@ impl Certificate {
         Ok(Self(Arc::new(parts)))
     }
 
-    /// Reads the one certificate in a PEM text.
+    /// Reads the one certificate in a PEM text. A Distributor's may be followed by the word of the one before it.
     ///
     /// # Errors
     /// [`TrustError::Malformed`] when there is none or more than one, and what [`Certificate::from_der`] refuses.
     pub fn from_pem(text: &str) -> Result<Self, TrustError> {
-        let blocks = pem::parse_many(text).map_err(|error| TrustError::Malformed { reason: error.to_string() })?;
+        let mut blocks = pem::parse_many(text).map_err(|error| TrustError::Malformed { reason: error.to_string() })?;
+        if blocks.get(1).is_some_and(|block| block.tag() == super::replacement::REPLACEMENT_LABEL) {
+            blocks.remove(1);
+        }
         match &blocks[..] {
             [block] if block.tag() == PEM_LABEL => Self::from_der(block.contents()),
             [_] => Err(TrustError::Malformed { reason: "the PEM block is no certificate".to_owned() }),

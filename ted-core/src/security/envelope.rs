@@ -31,6 +31,8 @@ impl EnvelopeKind {
     pub const RECEIPT: Self = Self(6);
     /// The certificate that takes over from the CA's.
     pub const REPLACEMENT: Self = Self(7);
+    /// The time, by the word of the CA key.
+    pub const TIME: Self = Self(8);
 
     /// Whose signature makes an envelope of this kind count: the one place that says who may say what. `None` for
     /// kinds that this version does not know, which nobody can make count here.
@@ -38,7 +40,7 @@ impl EnvelopeKind {
     pub const fn signer(self) -> Option<Usage> {
         match self {
             Self::RELEASE_STATEMENT | Self::GRANTS | Self::ENTITLEMENTS | Self::CONFIGURATION => Some(Usage::Sign),
-            Self::REVOCATION_LIST | Self::REPLACEMENT => Some(Usage::Authority),
+            Self::REVOCATION_LIST | Self::REPLACEMENT | Self::TIME => Some(Usage::Authority),
             Self::RECEIPT => Some(Usage::SubscriberIdentity),
             _ => None,
         }
@@ -55,6 +57,7 @@ impl std::fmt::Display for EnvelopeKind {
             Self::REVOCATION_LIST => f.pad("revocation list"),
             Self::RECEIPT => f.pad("receipt"),
             Self::REPLACEMENT => f.pad("replacement"),
+            Self::TIME => f.pad("time"),
             Self(other) => write!(f, "envelope of kind {other}"),
         }
     }
@@ -238,7 +241,7 @@ mod tests {
     const NOW: UnixMillis = UnixMillis::from_millis(1_800_000_000_000);
     const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
-    const KINDS: [EnvelopeKind; 7] = [
+    const KINDS: [EnvelopeKind; 8] = [
         EnvelopeKind::RELEASE_STATEMENT,
         EnvelopeKind::GRANTS,
         EnvelopeKind::ENTITLEMENTS,
@@ -246,6 +249,7 @@ mod tests {
         EnvelopeKind::REVOCATION_LIST,
         EnvelopeKind::RECEIPT,
         EnvelopeKind::REPLACEMENT,
+        EnvelopeKind::TIME,
     ];
     const UNKNOWN: EnvelopeKind = EnvelopeKind(77);
 

@@ -134,6 +134,22 @@ impl Keystore {
         }
     }
 
+    /// The same within one fleet: a key may be known in several.
+    pub fn certify_in(&mut self, distributor: &KeyHash, certificate: &Certificate) -> bool {
+        let fits = |held: &&mut HeldKey| {
+            held.distributor == *distributor
+                && held.key.spki() == certificate.spki()
+                && held.usage == certificate.usage()
+        };
+        match self.held.iter_mut().find(fits) {
+            Some(held) => {
+                (held.name, held.certificate) = (certificate.name().clone(), Some(certificate.clone()));
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Forgets the key with this hash. Answers whether it was held.
     pub fn forget(&mut self, key: &KeyHash) -> bool {
         let before = self.held.len();
@@ -164,6 +180,44 @@ impl Keystore {
         let held = self.held.iter().rfind(|held| held.usage == Usage::Authority)?;
         let root = DistributorRoot::try_from(held.certificate.clone()?).ok()?;
         Authority::from_parts(root, held.key.clone()).ok()
+    }
+
+    /// All CAs that this node holds: the last one is what it is now.
+    #[must_use]
+    pub fn authorities(&self) -> Vec<Authority> {
+        let held = self.held.iter().filter(|held| held.usage == Usage::Authority);
+        held.filter_map(|held| {
+            let root = DistributorRoot::try_from(held.certificate.clone()?).ok()?;
+            Authority::from_parts(root, held.key.clone()).ok()
+        })
+        .collect()
+    }
+
+    /// Makes the CA with this key what this node is from now on. Answers whether it is held.
+    pub fn make_current(&mut self, authority: &KeyHash) -> bool {
+        let is_it = |held: &HeldKey| held.usage == Usage::Authority && held.key.key_hash() == *authority;
+        let Some(at) = self.held.iter().position(is_it) else { return false };
+        let held = self.held.remove(at);
+        self.held.push(held);
+        true
+    }
+
+    /// Forgets every own key of a fleet.
+    pub fn forget_fleet(&mut self, distributor: &KeyHash) {
+        self.held.retain(|held| held.distributor != *distributor);
+    }
+
+    /// Holds the node's keys of one fleet in another one too, without certificates: its Distributor has another CA key
+    /// now and knows them. Keys that are held there already stay.
+    pub fn carry_keys(&mut self, from: &KeyHash, to: &KeyHash) {
+        for usage in [Usage::SubscriberIdentity, Usage::SubscriberEncryption] {
+            if self.of(to, usage).next().is_some() {
+                continue;
+            }
+            if let Some(held) = self.of(from, usage).last().cloned() {
+                self.held.push(HeldKey { distributor: *to, certificate: None, ..held });
+            }
+        }
     }
 
     /// The secrets of which a Distributor's content keys are derived, the newest last. That one is current; the others

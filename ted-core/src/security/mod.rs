@@ -18,6 +18,7 @@ mod judge;
 mod keystore;
 mod pair;
 mod receipt;
+mod replacement;
 mod revocation;
 mod root;
 mod seal;
@@ -49,6 +50,7 @@ pub use judge::{
 pub use keystore::{HeldKey, Keystore, KeystoreError};
 pub use pair::{CertificateFacts, CertificateState, HeldCertificate, HeldIn, PairFacts};
 pub use receipt::{Receipt, Stage};
+pub use replacement::{Replacement, ReplacementState, RootFile, SignedTime};
 pub use revocation::{ReasonError, RevocationList, RevocationReason, RevokedKey};
 pub use root::DistributorRoot;
 pub use seal::{ContentKey, EpochSecret, FrameSealer, SALT_BYTES, SEAL_BYTES, SealError};
@@ -60,3 +62,4 @@ pub use trust::TrustError;
 pub use usage::Usage;
 
 pub(crate) use certificate::clock_text;
+use certificate::pem_text;

@@ -10,13 +10,17 @@ mod depot;
 mod durable;
 mod file;
 mod keystore_entries;
+mod lineage;
 mod part_file;
+mod pins;
 mod read_at;
 mod security_dir;
 mod security_state;
 mod staged_file;
 mod standing;
 mod steps;
+#[cfg(test)]
+pub(crate) use steps::tests::StopAfter;
 
 pub use backup::{Backup, BackupError, Overwrite, Restoring};
 pub use catalog::{Batch, Catalog, CatalogError, Committed, Lease, MemoryCatalog, Record, SledCatalog};
@@ -27,7 +31,9 @@ pub use depot::{
 pub use durable::{DurableFile, StateError};
 pub use file::{FileError, create_folders, forget_cached, free_bytes, sync_folder};
 pub use keystore_entries::{EntryUse, KeystoreEntry};
+pub use lineage::{Former, Lineage};
 pub use part_file::{GRANT_FILE, PartFile};
+pub use pins::{Pin, Pins};
 pub use security_dir::{IgnoredFile, IssuedFile, SecurityDir, SecurityDirError, Trust, TrustedIn, TrustedRoot};
 pub use security_state::{Floors, Registration, Registrations, Sequences};
 pub use staged_file::StagedFile;

@@ -120,6 +120,19 @@ impl PartFile {
         self.file.write_all_at(bytes, offset).map_err(FileError::at("write", &path))
     }
 
+    /// Writes the first `bytes` bytes of `source`, read from where it stands. They count once they are verified.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn copy_from(&self, source: &mut File, bytes: u64) -> Result<(), FileError> {
+        let path = self.folder.join(PART_FILE);
+        self.step(Step::WriteData, &path)?;
+        let mut out = &*self.file;
+        io::Seek::rewind(&mut out).map_err(FileError::at("write", &path))?;
+        io::copy(&mut source.take(bytes.min(self.bytes)), &mut out).map_err(FileError::at("write", &path))?;
+        Ok(())
+    }
+
     /// Makes all bytes written so far durable.
     ///
     /// # Errors

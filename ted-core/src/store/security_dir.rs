@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Coded;
-use crate::id::KeyHash;
+use crate::id::{KeyHash, UnixMillis};
 use crate::limits::Limits;
 use crate::name::NodeName;
-use crate::security::{Certificate, CertificateRequest, DistributorRoot, Keystore, KeystoreError, TrustError};
+use crate::security::{
+    Certificate, CertificateRequest, DistributorRoot, Keystore, KeystoreError, RootFile, TrustError,
+};
 use crate::store::data_dir::NodeRole;
 use crate::store::durable::DurableFile;
 use crate::store::file::{FileError, create_folders, remove_if_there, sync_folder};
@@ -22,6 +24,8 @@ const KEYSTORE: &str = ".keystore";
 const MARKER: &str = ".keystore-made";
 const REQUESTS: &str = "csr";
 const ISSUED: &str = "issued";
+/// Keystores that others took the place of.
+const RETIRED: &str = "retired";
 const CERTIFICATE_ENDING: &str = ".cer";
 
 /// Why the security folder cannot be used.
@@ -110,6 +114,9 @@ pub struct TrustedRoot {
     pub root: DistributorRoot,
     /// Where that lies.
     pub lies_in: TrustedIn,
+    /// The trusted Distributor that it takes over from once a package of it is verified: one of the same name, or the
+    /// one whose word for it lies in the file. Only for those that lie in a file.
+    pub predecessor: Option<KeyHash>,
 }
 
 /// Something in the security folder that is not a Distributor's certificate.
@@ -182,6 +189,63 @@ impl SecurityDir {
         this.check_permissions()?;
         this.load_keystore()?;
         Ok(this)
+    }
+
+    /// Opens the folder of a node whose keystore is gone for good.
+    ///
+    /// # Errors
+    /// As [`SecurityDir::open`].
+    pub fn open_without_keystore(path: &Path, role: NodeRole) -> Result<Self, SecurityDirError> {
+        match Self::open(path, role) {
+            Err(SecurityDirError::KeystoreGone { .. }) => Ok(Self {
+                path: path.to_owned(),
+                role,
+                steps: Arc::new(AllSteps),
+                changing: Arc::default(),
+                read: Arc::default(),
+            }),
+            opened => opened,
+        }
+    }
+
+    /// Asks before a step of a change that is made of several files.
+    ///
+    /// # Errors
+    /// What a test wants the disk to say.
+    pub(crate) fn before(&self, step: Step) -> Result<(), FileError> {
+        self.steps.before(step).map_err(FileError::at("change", &self.path))
+    }
+
+    /// Puts the keystore, requests and issued certificates as they are now aside, in `retired/<time>/`, where only the
+    /// node's user reads them. The keystore itself stays in its place until another one takes it. Answers the folder.
+    ///
+    /// # Errors
+    /// [`SecurityDirError::File`]; doing it again does no harm.
+    pub fn retire(&self, now: UnixMillis) -> Result<PathBuf, SecurityDirError> {
+        let folder = self.path.join(RETIRED).join(now.millis().to_string());
+        create_folders(&folder)?;
+        for made in [&self.path.join(RETIRED), &folder] {
+            let private = std::fs::Permissions::from_mode(0o700);
+            std::fs::set_permissions(made, private).map_err(FileError::at("protect", made))?;
+        }
+        self.before(Step::Retire)?;
+        let (keystore, aside) = (self.path.join(PRIVATE).join(KEYSTORE), folder.join(KEYSTORE));
+        match std::fs::hard_link(&keystore, &aside) {
+            Err(error) if ![io::ErrorKind::NotFound, io::ErrorKind::AlreadyExists].contains(&error.kind()) => {
+                return Err(FileError::new("link", &aside, error).into());
+            }
+            _ => sync_folder(&folder)?,
+        }
+        for name in [REQUESTS, ISSUED] {
+            self.before(Step::Retire)?;
+            let (from, to) = (self.path.join(name), folder.join(name));
+            if from.exists() && !to.exists() {
+                std::fs::rename(&from, &to).map_err(FileError::at("rename", &from))?;
+            }
+            create_folders(&from)?;
+        }
+        sync_folder(&folder)?;
+        Ok(folder)
     }
 
     /// The same folder, asking `steps` before each step of a change.
@@ -271,8 +335,16 @@ impl SecurityDir {
     /// # Errors
     /// [`SecurityDirError::File`].
     pub fn drop_certificate(&self, root: &DistributorRoot) -> Result<PathBuf, SecurityDirError> {
-        let path = self.path.join(root.file_name());
-        DurableFile::new(path.clone()).replace(root.certificate().pem().as_bytes())?;
+        self.drop_root_file(&RootFile { root: root.clone(), replacement: None })
+    }
+
+    /// The same for a certificate with the word of the one before it.
+    ///
+    /// # Errors
+    /// [`SecurityDirError::File`].
+    pub fn drop_root_file(&self, file: &RootFile) -> Result<PathBuf, SecurityDirError> {
+        let path = self.path.join(file.root.file_name());
+        DurableFile::new(path.clone()).replace(file.pem().as_bytes())?;
         self.forget_read();
         Ok(path)
     }
@@ -300,13 +372,23 @@ impl SecurityDir {
             return Ok(Arc::clone(trust));
         }
         let keystore = self.load_keystore()?;
-        let in_keystore = |root: &DistributorRoot| TrustedRoot { root: root.clone(), lies_in: TrustedIn::Keystore };
+        let in_keystore = |root: &DistributorRoot| TrustedRoot {
+            root: root.clone(),
+            lies_in: TrustedIn::Keystore,
+            predecessor: None,
+        };
         let mut roots: Vec<_> = keystore.trusted().iter().map(in_keystore).collect();
         let mut ignored = Vec::new();
         for path in self.dropped_files()? {
             match read_root(&path) {
-                Ok(root) if roots.iter().any(|known| known.root == root) => {}
-                Ok(root) => roots.push(TrustedRoot { root, lies_in: TrustedIn::File(path) }),
+                Ok(file) if roots.iter().any(|known| known.root == file.root) => {}
+                Ok(file) => {
+                    let before = keystore.trusted().iter().find(|old| {
+                        **old != file.root && (old.name() == file.root.name() || file.takes_over_from(old))
+                    });
+                    let predecessor = before.map(DistributorRoot::key_hash);
+                    roots.push(TrustedRoot { root: file.root, lies_in: TrustedIn::File(path), predecessor });
+                }
                 Err(reason) => {
                     tracing::warn!(path = %path.display(), %reason, "ignored in the security folder");
                     ignored.push(IgnoredFile { path, reason });
@@ -359,7 +441,7 @@ impl SecurityDir {
         let files: Vec<_> = self
             .dropped_files()?
             .into_iter()
-            .filter_map(|path| Some((read_root(&path).ok()?, path)))
+            .filter_map(|path| Some((read_root(&path).ok()?.root, path)))
             .filter(|(root, _)| root.key_hash() == *distributor)
             .collect();
         if !keystore.trusted().iter().any(|root| root.key_hash() == *distributor) {
@@ -457,7 +539,7 @@ impl SecurityDir {
 
     /// What lies in the folder and does not belong to it otherwise, in the order of names.
     fn dropped_files(&self) -> Result<Vec<PathBuf>, FileError> {
-        let own = [PRIVATE, REQUESTS, ISSUED, MARKER].map(|name| self.path.join(name));
+        let own = [PRIVATE, REQUESTS, ISSUED, RETIRED, MARKER].map(|name| self.path.join(name));
         let mut files = list(&self.path)?;
         files.retain(|path| !own.contains(path));
         Ok(files)
@@ -510,7 +592,7 @@ fn check_owner_and_mode(path: &Path, metadata: &Metadata, mode: u32) -> Result<(
 }
 
 /// The certificate in a dropped file, or why it is ignored.
-fn read_root(path: &Path) -> Result<DistributorRoot, String> {
+fn read_root(path: &Path) -> Result<RootFile, String> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if !name.ends_with(CERTIFICATE_ENDING) {
         return Err(format!("its name does not end in {CERTIFICATE_ENDING}"));
@@ -520,12 +602,12 @@ fn read_root(path: &Path) -> Result<DistributorRoot, String> {
         return Err("it is not a plain file".to_owned());
     }
     let text = read_small(path).map_err(|error| error.to_string())?;
-    let certificate = Certificate::from_pem(&text).map_err(|error| error.to_string())?;
-    let root = DistributorRoot::try_from(certificate).map_err(|error| error.to_string())?;
-    if root.file_name() != name {
-        return Err(format!("it is the certificate of {}, whose file is {}", root.name(), root.file_name()));
+    let file = RootFile::from_pem(&text).map_err(|error| error.to_string())?;
+    if file.root.file_name() != name {
+        let (of, wanted) = (file.root.name(), file.root.file_name());
+        return Err(format!("it is the certificate of {of}, whose file is {wanted}"));
     }
-    Ok(root)
+    Ok(file)
 }
 
 /// A PEM file's text; PEM is a third longer than DER, and may have explanations before it.

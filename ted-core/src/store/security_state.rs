@@ -62,6 +62,22 @@ impl Floors {
         })
     }
 
+    /// Lowers what a Distributor said about the time to `time`, by the word of its CA key. Revisions stay.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn lower_time(&self, distributor: &KeyHash, time: UnixMillis) -> Result<(), StateError> {
+        let late = |((key, _), floor): &((KeyHash, DistributionId), Floor)| key == distributor && floor.issued > time;
+        if !self.all().iter().any(late) {
+            return Ok(());
+        }
+        self.0.change(|floors| {
+            for (_, floor) in floors.iter_mut().filter(|((key, _), _)| key == distributor) {
+                floor.issued = floor.issued.min(time);
+            }
+        })
+    }
+
     /// Copies the floors of one CA key to another that takes over from it.
     ///
     /// # Errors
@@ -71,7 +87,8 @@ impl Floors {
             let carried: Vec<_> =
                 floors.iter().filter(|((key, _), _)| key == from).map(|((_, id), floor)| (*id, *floor)).collect();
             for (distribution, floor) in carried {
-                floors.entry((*to, distribution)).or_insert(floor);
+                let there = floors.entry((*to, distribution)).or_insert(floor);
+                *there = there.raised_to(floor);
             }
         })
     }

@@ -32,6 +32,14 @@ pub enum Step {
     RenameState,
     /// Removing a `.cer` that is in the keystore now.
     RemoveCertificate,
+    /// Putting a keystore, or what belongs to it, aside.
+    Retire,
+    /// Giving a kept package a new root.
+    SignAgain,
+    /// Having a word about a certificate stand.
+    Announce,
+    /// Letting what is kept of a Distributor follow its new key.
+    Follow,
 }
 
 /// Asked before every [`Step`]. An error stops the work there and leaves the disk as a crash at that point would.
@@ -54,25 +62,25 @@ impl Steps for AllSteps {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::io;
     use std::sync::{Mutex, PoisonError};
 
     use super::{Step, Steps};
 
     /// Lets `allowed` steps happen, then fails each further one with `error`; keeps what was asked.
-    pub(in crate::store) struct StopAfter {
+    pub(crate) struct StopAfter {
         pub(in crate::store) allowed: usize,
         pub(in crate::store) error: io::ErrorKind,
         pub(in crate::store) asked: Mutex<Vec<Step>>,
     }
 
     impl StopAfter {
-        pub(in crate::store) fn new(allowed: usize, error: io::ErrorKind) -> Self {
+        pub(crate) fn new(allowed: usize, error: io::ErrorKind) -> Self {
             Self { allowed, error, asked: Mutex::new(Vec::new()) }
         }
 
-        pub(in crate::store) fn asked(&self) -> Vec<Step> {
+        pub(crate) fn asked(&self) -> Vec<Step> {
             self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
         }
     }

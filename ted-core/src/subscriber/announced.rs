@@ -115,7 +115,11 @@ impl State {
         let bytes = fetched.collect(limits.envelope_bytes_max).await?;
         let (state, id) = (self.clone(), announced.id);
         let taking = move || state.accept_envelope(&fleet, &id, &bytes);
-        tokio::task::spawn_blocking(taking).await.map_err(|_| SubscriberError::Worker)?
+        tokio::task::spawn_blocking(taking).await.map_err(|_| SubscriberError::Worker)??;
+        if self.lineage.former(&fleet).is_some() {
+            self.links.spawn(self.clone().move_on(connection.clone(), fleet));
+        }
+        Ok(())
     }
 
     /// Judges an envelope, puts it in force, and has it stand. Blocks on the disk.
@@ -125,7 +129,9 @@ impl State {
         if envelope.id() != *id {
             return Err(AnnouncedError::NotAnnounced.into());
         }
-        envelope.verify(&root, self.now(fleet))?;
+        // What corrects the time is not judged by the time that it corrects.
+        let is_time = envelope.body().kind == EnvelopeKind::TIME;
+        envelope.verify(&root, if is_time { self.clock.now() } else { self.now(fleet) })?;
         self.refuse_revoked(fleet, &envelope.body().issuer)?;
         let slot = self.slot_of(fleet, &envelope)?;
         let (kind, offered) = (envelope.body().kind, envelope.body().sequence);
@@ -171,6 +177,8 @@ impl State {
         match slot.kind {
             EnvelopeKind::REVOCATION_LIST => self.apply_revocations(&slot.fleet, envelope),
             EnvelopeKind::CONFIGURATION => Self::check_configuration(envelope),
+            EnvelopeKind::REPLACEMENT => self.apply_replacement(&slot.fleet, envelope),
+            EnvelopeKind::TIME => self.apply_time(&slot.fleet, envelope),
             other => Err(AnnouncedError::NotStanding(other).into()),
         }
     }
@@ -200,13 +208,12 @@ impl State {
     /// Where an envelope stands, by what it says itself.
     fn slot_of(&self, fleet: &KeyHash, envelope: &Envelope) -> Result<StandingSlot, Error> {
         let kind = envelope.body().kind;
-        match kind {
-            EnvelopeKind::REVOCATION_LIST => {
-                let page = RevocationList::from_payload(&envelope.body().payload)?.page;
-                Ok(StandingSlot { fleet: *fleet, kind, recipient: None, page })
-            }
-            EnvelopeKind::CONFIGURATION => self.configuration_slot(fleet, envelope),
-            other => Err(AnnouncedError::NotStanding(other).into()),
-        }
+        let page = match kind {
+            EnvelopeKind::REVOCATION_LIST => RevocationList::from_payload(&envelope.body().payload)?.page,
+            EnvelopeKind::REPLACEMENT | EnvelopeKind::TIME => 0,
+            EnvelopeKind::CONFIGURATION => return self.configuration_slot(fleet, envelope),
+            other => return Err(AnnouncedError::NotStanding(other).into()),
+        };
+        Ok(StandingSlot { fleet: *fleet, kind, recipient: None, page })
     }
 }

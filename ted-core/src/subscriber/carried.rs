@@ -73,7 +73,7 @@ impl State {
         endpoints: &[Endpoint],
     ) -> Result<CarriedRequest, Error> {
         let root = self.root_meant(name)?;
-        let request = self.make_request(&root.key_hash(), None)?;
+        let request = self.make_request(&root, None)?;
         let checked = request.check()?;
         let identity = self.security.write_request(root.name(), &checked.identity, None)?;
         let encryption =
@@ -145,7 +145,7 @@ impl State {
         }
         self.security.change_keystore(|keystore| -> Result<(), Error> {
             for certificate in &fresh {
-                keystore.certify(certificate);
+                keystore.certify_in(&fleet, certificate);
             }
             Ok(())
         })?;

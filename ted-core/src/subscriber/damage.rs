@@ -170,7 +170,10 @@ impl State {
     /// A delivery that goes on from what is kept of it.
     pub(super) fn new_delivery(&self, fleet: KeyHash, distribution: DistributionId) -> Result<Delivery, Error> {
         let floor = self.floors.get(&fleet, &distribution);
-        let verified = self.held(&fleet, &distribution)?.map(|held| held.revision);
+        // What was signed under a certificate that this one took over from gets a new root first.
+        let held = self.held(&fleet, &distribution)?;
+        let info = held.map(|held| wait(self.depot.info(held.package))).transpose()?.flatten();
+        let verified = info.filter(|info| info.root.distributor == fleet).map(|info| info.root.revision);
         let mut delivery = Delivery::new(floor, verified, Limits::DEFAULT);
         if let Some(aside) = self.aside(&(fleet, distribution))? {
             delivery.set_aside(aside.revision, aside.firing.and_then(|firing| firing.parse().ok()));

@@ -1,5 +1,6 @@
 //! What follows an accepted offer: receive, verify, keep, and say so in receipts.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,7 +19,8 @@ use crate::subscriber::damage::{Damage, aside_key};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::grants::judge_key;
-use crate::subscriber::receive::{Piece, Reception, ReceptionError, Search};
+use crate::subscriber::receive::{Piece, Reception, ReceptionError, Search, Twin};
+use crate::subscriber::rollback::before_key;
 use crate::subscriber::scrub::{Checked, checked_key};
 use crate::subscriber::state::{Key, State, lock};
 
@@ -198,6 +200,8 @@ impl State {
                 (Some(found), Some(bytes), Some(signature)) => judge(found, bytes, signature),
                 _ => Err(SubscriberError::Statement("the root is missing".to_owned()).into()),
             }),
+            twin: self.clone().finds_twin(),
+            twin_failed: false.into(),
             progress: Box::new(|_| {}),
             started: tokio::time::Instant::now(),
         };
@@ -214,7 +218,9 @@ impl State {
         tracing::info!(distribution = %name, revision = %statement.revision, bytes = package.bytes, "receiving");
         self.events.emit(SubscriberEvent::Accepted { distribution: name.clone(), revision: statement.revision });
         let place = PackagePlace::of_root(root.name(), index.root());
-        let (part, map, search) = self.open_part(&index, &place, (fleet, distribution)).await?;
+        let twin = if reception.twin_failed.into_inner() { None } else { (reception.twin)(index.root()) };
+        reception.twin_failed = false.into();
+        let (part, map, search) = self.open_part(&index, &place, (fleet, distribution), twin).await?;
         let part = Arc::new(part);
         let received = reception.body(&index, part.clone(), (map, search)).await;
         drop(reception);
@@ -230,6 +236,17 @@ impl State {
         let keeping = move || state.keep(fleet, &statement, (&index, &pieces), place, part);
         tokio::task::spawn_blocking(keeping).await.map_err(|_| ReceptionError::Stopping)??;
         Ok(name)
+    }
+
+    /// A package that is here with the same table has the same frames, whatever its root says otherwise.
+    fn finds_twin(self: Arc<Self>) -> Twin {
+        Box::new(move |root| {
+            let here = self.depot.packages().into_iter().find(|info| {
+                (info.root.table, info.root.body_bytes) == (root.table, root.body_bytes)
+                    && info.root.distribution == root.distribution
+            })?;
+            File::open(self.depot.path_of(here.id)?).ok()
+        })
     }
 
     fn receiving_progress(
@@ -261,6 +278,7 @@ impl State {
         index: &PackageIndex,
         place: &PackagePlace,
         key: Key,
+        twin: Option<File>,
     ) -> Result<(PartFile, FrameMap, Search), ReceptionError> {
         let (index, folder) = (index.clone(), self.depot.folder(place));
         let trusted = self.trusted_root(&index.root().distributor);
@@ -272,10 +290,13 @@ impl State {
             trusted?;
             let (part, map, search) = match PartFile::salvage(&folder, index.bytes())? {
                 Some(part) => (part, None, Search::Everywhere),
-                None => {
-                    let (part, map) = PartFile::open(&folder, index.bytes())?;
-                    (part, map, search)
-                }
+                None => match (PartFile::open(&folder, index.bytes())?, twin) {
+                    ((part, None), Some(mut twin)) => {
+                        part.copy_from(&mut twin, index.frame_range(0).start + index.root().body_bytes)?;
+                        (part, None, Search::Everywhere)
+                    }
+                    ((part, map), _) => (part, map, search),
+                },
             };
             let (id, bytes, frames) = (index.id(), index.bytes(), index.body_frames());
             let kept = map.and_then(|map| FrameMap::decode(&map, &Limits::DEFAULT).ok());
@@ -290,7 +311,7 @@ impl State {
     /// Takes a complete package in: digest, `distfile.ted`, the Distributor's certificate into the keystore, the floor,
     /// and only then the record that makes it count as verified.
     fn keep(
-        &self,
+        self: &Arc<Self>,
         fleet: KeyHash,
         statement: &ReleaseStatement,
         (index, pieces): (&PackageIndex, &[Piece]),
@@ -312,7 +333,7 @@ impl State {
     }
 
     fn take_in(
-        &self,
+        self: &Arc<Self>,
         fleet: KeyHash,
         statement: &ReleaseStatement,
         index: &PackageIndex,
@@ -320,7 +341,8 @@ impl State {
         part: PartFile,
     ) -> Result<(), Error> {
         let folder = Some(place.folder().to_owned());
-        wait(self.depot.put(FinishedFile { path: part.finish()?, place }))?;
+        let info = wait(self.depot.put(FinishedFile { path: part.finish()?, place }))?;
+        let predecessor = self.predecessor_of(&fleet)?;
         self.security.promote(&fleet).map_err(Error::from)?;
         let issued = self.floors.get(&fleet, &statement.distribution).issued;
         let floor = Floor { revision: statement.revision, issued };
@@ -335,12 +357,20 @@ impl State {
         };
         let key = (fleet, statement.distribution);
         let checked = Checked::whole(held.package, self.clock.now());
+        let before = self.held(&fleet, &statement.distribution)?;
         // What was set aside of it is whole again, or overtaken.
-        let batch = RecordBatch::default()
+        let mut batch = RecordBatch::default()
             .put(&held_key(&fleet, &statement.distribution), &held)?
             .put(&checked_key(&key), &checked)?
             .delete(&aside_key(&key));
-        Ok(self.records.apply(batch)?)
+        if let Some(before) = before.filter(|before| before.revision < held.revision) {
+            batch = batch.put(&before_key(&key), &before)?;
+        }
+        self.records.apply(batch)?;
+        if let Some(old) = predecessor {
+            self.take_over(&old, &self.trusted_root(&fleet)?)?;
+        }
+        self.drop_former_packages(&fleet, &info)
     }
 
     pub(super) fn held(&self, fleet: &KeyHash, distribution: &DistributionId) -> Result<Option<Held>, Error> {

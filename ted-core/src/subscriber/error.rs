@@ -99,6 +99,31 @@ pub enum SubscriberError {
     /// This node has no certificates of that Distributor yet.
     #[error("this node is not enrolled with the Distributor {0}")]
     NotEnrolled(NodeName),
+    /// No earlier revision is kept to go back to.
+    #[error("no earlier revision of `{0}` is kept to go back to")]
+    NothingBefore(String),
+    /// Something of this Distribution is just being received.
+    #[error("a revision of `{0}` is just being received")]
+    Receiving(String),
+    /// No rollback stands.
+    #[error("`{0}` was not rolled back")]
+    NotRolledBack(String),
+    /// A name that means several Distributions.
+    #[error("{count} Distributions are named {name}")]
+    SeveralMeant {
+        /// The name.
+        name: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// A certificate that is to take over carries another name.
+    #[error("the certificate that is to take over is for {found}, and the Distributor is {wanted}")]
+    UnfitSuccessor {
+        /// The name it carries.
+        found: NodeName,
+        /// The Distributor's name.
+        wanted: NodeName,
+    },
     /// The Distributor's operator has to approve this node's name first.
     #[error("the Distributor {name} has to approve this node's name first; fingerprint {fingerprint}")]
     AwaitsApproval {
@@ -165,6 +190,11 @@ impl Coded for SubscriberError {
             Self::TargetNotAllowed { .. } => "TED-1858",
             Self::BadTarget { .. } => "TED-1859",
             Self::NotEnrolled(_) => "TED-1864",
+            Self::NothingBefore(_) => "TED-1882",
+            Self::Receiving(_) => "TED-1884",
+            Self::NotRolledBack(_) => "TED-1887",
+            Self::SeveralMeant { .. } => "TED-1888",
+            Self::UnfitSuccessor { .. } => "TED-1881",
             Self::AwaitsApproval { .. } => "TED-1880",
             Self::NothingToExtract(_) => "TED-1860",
             Self::Damaged { .. } => "TED-1873",

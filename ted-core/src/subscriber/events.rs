@@ -50,6 +50,22 @@ pub enum SubscriberEvent {
         /// Which Distributor.
         distributor: NodeName,
     },
+    /// This node's operator went back to an earlier revision.
+    RolledBack {
+        /// Which Distribution.
+        distribution: Label,
+        /// The revision that was gone back from.
+        from: Revision,
+        /// The revision that the target holds again.
+        to: Revision,
+    },
+    /// Another CA key speaks for a Distributor now.
+    Replaced {
+        /// Which Distributor.
+        distributor: NodeName,
+        /// The short form of its new key.
+        fingerprint: String,
+    },
     /// An operator has to know this. It is told once, and stands in the status until it is mended.
     Alarm {
         /// The stable code.

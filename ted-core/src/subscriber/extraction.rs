@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::extract::{Create, ExtractJob, ExtractOptions, Target, extract, recover};
 use crate::id::{DistributionId, FiringId, KeyHash, Revision};
 use crate::name::{Label, NodeName};
-use crate::node::{keep_newest, wait};
+use crate::node::wait;
 use crate::package::{BodyReader, Entry, Root};
 use crate::security::{Receipt, Stage};
 use crate::store::PackagePlace;
@@ -124,7 +124,7 @@ impl State {
             Ok(row) => return Ok(row),
             Err(error) => error,
         };
-        let opened = self.trusted_root(&fleet).and_then(|root| self.open_held(held.package, &root));
+        let opened = self.package_root(&fleet, held.package).and_then(|root| self.open_held(held.package, &root));
         let (index, error) = match opened {
             Ok((index, _)) => (Some(index), error),
             // What keeps it from being opened says more than what followed from it.
@@ -147,13 +147,14 @@ impl State {
         let _one_at_a_time = lock(&self.extracting);
         let previous = self.extracted(&fleet, &distribution)?.filter(|previous| previous.target == path);
         // The package before this one may be gone; then nothing counts as made by it.
-        let previous = previous.and_then(|previous| match self.open_held(previous.package, &root) {
+        let opened = |id| self.open_held(id, &self.package_root(&fleet, id)?);
+        let previous = previous.and_then(|previous| match opened(previous.package) {
             Ok((index, _)) => Some(index),
             Err(_) => self.index_of_leftover(held, previous.revision, &root),
         });
         let previous: Option<Vec<Entry>> =
             previous.map(|index| index.catalog().iter().map(|row| row.entry.clone()).collect());
-        let (index, file) = self.open_held(held.package, &root)?;
+        let (index, file) = opened(held.package)?;
         let target = Target::open(&path, Create::Missing)?;
         recover(&target, &distribution)?;
         let threads = self.settings.threads.map_or(0, usize::from);
@@ -179,7 +180,7 @@ impl State {
         let extracted =
             Extracted { revision: held.revision, package: held.package, target: path.clone(), at: self.clock.now() };
         self.records.put(&extracted_key(&fleet, &distribution), &extracted)?;
-        keep_newest(&self.depot, &distribution, 1)?;
+        self.keep_what_is_needed(&(fleet, distribution), held)?;
         self.clear_superseded(index.root(), root.name());
         let (name, revision) = (&held.name, held.revision);
         tracing::info!(distribution = %name, %revision, to = %path.display(), files = summary.files_written, "extracted");

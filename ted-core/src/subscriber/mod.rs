@@ -18,9 +18,11 @@ mod receive;
 mod reference;
 mod renewal;
 mod report;
+mod rollback;
 mod scrub;
 mod state;
 mod status;
+mod succession;
 mod targets;
 mod trust;
 mod verify;
@@ -171,7 +173,10 @@ impl SubscriberBuilder {
         let Self { settings, clock, crypto } = self;
         let opening = move || State::open(settings, clock, crypto);
         let state = tokio::task::spawn_blocking(opening).await.map_err(|_| SubscriberError::Worker)??;
-        Ok(Subscriber { state: Arc::new(state) })
+        let state = Arc::new(state);
+        let subscriber = Subscriber { state };
+        subscriber.blocking(|state| state.finish_successions()).await?;
+        Ok(subscriber)
     }
 
     /// Does all that an invite is for: opens the state under the invited name, trusts the Distributor, and enrols.
@@ -319,6 +324,25 @@ impl Subscriber {
     pub async fn extract(&self, distribution: Option<&DistributionRef>) -> Result<Vec<ExtractionRow>, Error> {
         let distribution = distribution.cloned();
         self.blocking(move |state| state.extract_named(distribution.as_ref())).await
+    }
+
+    /// Goes back to the revision before the newest one: extracts it again, lowers the floor to it, and takes nothing
+    /// until something newer than what was gone back from is offered, or [`Subscriber::resume`].
+    ///
+    /// # Errors
+    /// When no earlier revision is kept, something is just being received, or the extraction fails.
+    pub async fn rollback(&self, distribution: &DistributionRef) -> Result<ExtractionRow, Error> {
+        let distribution = distribution.clone();
+        self.blocking(move |state| state.rollback(&distribution)).await
+    }
+
+    /// Ends a rollback: what is offered next is taken again.
+    ///
+    /// # Errors
+    /// When there was none.
+    pub async fn resume(&self, distribution: &DistributionRef) -> Result<(), Error> {
+        let distribution = distribution.clone();
+        self.blocking(move |state| state.resume(&distribution)).await
     }
 
     /// Verifies the packages that are kept and what was extracted from them, of one Distribution or of all. A damaged

@@ -116,6 +116,9 @@ impl State {
     ) -> Result<OfferAnswer, Error> {
         let now = self.now(&fleet);
         let key = (fleet, statement.release.distribution);
+        if let Some(answer) = self.judge_pin(&key, statement)? {
+            return Ok(answer);
+        }
         let (answer, actions) = {
             let mut deliveries = lock(&self.deliveries);
             let delivery = match deliveries.entry(key) {

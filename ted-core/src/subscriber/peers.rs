@@ -33,6 +33,9 @@ const GOODBYE: Duration = Duration::from_secs(10);
 /// How long a node that waits for approval pauses before it asks, and looks for carried certificates, again.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(5);
 
+/// The code of a node that was dialled in a fleet that it takes no part in.
+const ELSEWHERE: &str = "TED-1314";
+
 /// The codes of certificates whose time has not come or is over.
 const OVER_TIME: [&str; 2] = ["TED-1106", "TED-1107"];
 
@@ -292,7 +295,12 @@ impl State {
         }
         let connection = match dial(endpoint, &known.endpoints, &fleet, Alpn::Ted1).await {
             Ok(connection) => connection,
-            Err(error) => return self.trouble(&fleet, error.code, &error.reason),
+            Err(error) => {
+                if error.code == ELSEWHERE && self.try_successor(&fleet).await.is_some() {
+                    return Attempt::Enrolled;
+                }
+                return self.trouble(&fleet, error.code, &error.reason);
+            }
         };
         match ask(&connection, &Request::Hello(self.hello(&fleet)), &Limits::DEFAULT, GREETING_PATIENCE).await {
             Ok(_) => Attempt::Met(connection),
@@ -454,7 +462,9 @@ impl TrustPolicy for Policy {
             tracing::error!(code = error.code(), %error, "the trusted certificates cannot be read");
             vec![]
         });
-        roots.into_iter().map(|root| FleetTrust { root, role: FleetRole::Subscriber }).collect()
+        // One that is announced to take over is accepted, too: see `State::try_successor`.
+        let successors: Vec<_> = roots.iter().filter_map(|root| state.announced_successor(&root.key_hash())).collect();
+        roots.into_iter().chain(successors).map(|root| FleetTrust { root, role: FleetRole::Subscriber }).collect()
     }
 
     fn is_registered(&self, _fleet: &KeyHash, _key: &KeyHash) -> bool {

@@ -2,7 +2,9 @@
 //! threads, writes and syncs `distfile.part`, and goes on after every break.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::{Coded, Error};
 use crate::limits::Limits;
 use crate::node::{ExchangeError, Fetched, fetch};
-use crate::package::{FrameError, IndexReader, Opening, PackageError, PackageIndex, ReadAt, Step, check_frame};
+use crate::package::{FrameError, IndexReader, Opening, PackageError, PackageIndex, ReadAt, Root, Step, check_frame};
 use crate::protocol::{
     Action, Fetch, FetchFailure, FetchNumber, FetchTarget, FrameLayout, FrameMap, GiveUp, IndexAction, IndexPhase,
     Progress, Receiver, ReceiverOptions, code,
@@ -92,6 +94,9 @@ pub(super) struct Piece {
 /// Judges the root that a reader has just read, and brings what opens the package.
 pub(super) type RootJudge = Box<dyn Fn(&IndexReader) -> Result<Opening, Error> + Send + Sync>;
 
+/// Finds a package that is here already and has the same frames, catalog and table as the one with this root.
+pub(super) type Twin = Box<dyn Fn(&Root) -> Option<File> + Send + Sync>;
+
 /// What a reception needs from the node.
 pub(super) struct Reception {
     pub(super) package: PackageRef,
@@ -101,6 +106,10 @@ pub(super) struct Reception {
     pub(super) options: ReceiverOptions,
     /// Judges the root as soon as it is there: signature, signer, and that it is the package the statement names.
     pub(super) judge: RootJudge,
+    /// What is here of it under another root is not fetched again.
+    pub(super) twin: Twin,
+    /// The twin did not turn out to be one.
+    pub(super) twin_failed: AtomicBool,
     pub(super) progress: Box<dyn Fn(Progress) + Send + Sync>,
     pub(super) started: Instant,
 }
@@ -168,12 +177,24 @@ impl Reception {
     async fn attempt_index(&self, connection: &QuicConnection) -> Result<(PackageIndex, Vec<Piece>), IndexFailure> {
         let mut reader = IndexReader::new(self.package.bytes, self.limits().clone())?;
         let mut pieces = vec![];
+        let mut twin = None;
         loop {
             match reader.next() {
                 Step::Done => break,
                 Step::JudgeRoot => {
                     let opening = (self.judge)(&reader).map_err(IndexFailure::Judged)?;
+                    twin = reader.root().filter(|_| !self.twin_failed.load(Ordering::Relaxed)).and_then(&self.twin);
                     reader.open_root(&opening)?;
+                }
+                // Everything before the root lies where it lies here.
+                Step::Read { from, to } if twin.is_some() => {
+                    let mut bytes = vec![0; (to - from) as usize];
+                    let read = twin.as_ref().is_some_and(|twin| ReadAt::read_exact_at(twin, &mut bytes, from).is_ok());
+                    if !read || reader.feed(&bytes).is_err() {
+                        self.twin_failed.store(true, Ordering::Relaxed);
+                        return Err(IndexFailure::Exchange(ExchangeError::EndsEarly));
+                    }
+                    pieces.push(Piece { offset: from, bytes });
                 }
                 Step::Read { from, to } => {
                     let wanted = Fetch { target: FetchTarget::Package(self.package.id), from, to };

@@ -45,6 +45,10 @@ impl State {
                 () = self.renewing.notified() => not_before = None,
             }
             self.tell_alarms();
+            let state = self.clone();
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || state.adopt_brought()).await {
+                tracing::error!(code = error.code(), %error, "a certificate that was brought cannot be followed");
+            }
             if not_before.is_some_and(|at| Instant::now() < at) {
                 continue;
             }
@@ -97,7 +101,9 @@ impl State {
     /// the node.
     fn is_renewal_due(&self, fleet: &KeyHash) -> Result<bool, Error> {
         let (trust, now, name) = (self.security.trust()?, self.clock.now(), self.name());
-        let due = |certificate: &Certificate| now >= certificate.renew_at() || *certificate.name() != name;
+        let due = |certificate: &Certificate| {
+            now >= certificate.renew_at() || now < certificate.not_before() || *certificate.name() != name
+        };
         let own = [Usage::SubscriberIdentity, Usage::SubscriberEncryption];
         Ok(own
             .into_iter()

@@ -99,6 +99,8 @@ pub struct DistributionRow {
     pub bytes_total: u64,
     /// Where it goes; none where no place is allowed, or its name is not known yet.
     pub target: Option<PathBuf>,
+    /// The revision at which its operator's rollback holds it.
+    pub rolled_back_to: Option<Revision>,
     /// What is wrong, with its code; none while all is well.
     pub trouble: Option<String>,
     /// When something last happened to it.

@@ -160,7 +160,7 @@ impl State {
         let Task { key, held, mut checked, .. } = task;
         let (state, package) = (self.clone(), held.package);
         let opening = move || {
-            let opened = state.trusted_root(&key.0).and_then(|root| state.open_held(package, &root));
+            let opened = state.package_root(&key.0, package).and_then(|root| state.open_held(package, &root));
             opened.map_err(|error| (state.damage_of(None, &error, package), error))
         };
         let opened = tokio::task::spawn_blocking(opening).await.map_err(|_| SubscriberError::Worker)?;

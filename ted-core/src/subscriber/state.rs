@@ -15,7 +15,9 @@ use crate::name::NodeName;
 use crate::node::{Alarm, Clock, EventBus, Links, Records};
 use crate::protocol::Delivery;
 use crate::security::{Crypto, DistributorRoot, Identity, ReleaseStatement, Stage, Usage};
-use crate::store::{DataDir, Floors, LocalDepot, NodeRole, Revocations, SecurityDir, SledCatalog, StandingEnvelopes};
+use crate::store::{
+    DataDir, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog, StandingEnvelopes,
+};
 use crate::subscriber::Settings;
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
@@ -36,6 +38,9 @@ pub(super) struct State {
     pub(super) security: SecurityDir,
     pub(super) floors: Floors,
     pub(super) revocations: Revocations,
+    /// The certificates that others took over from.
+    pub(super) lineage: Lineage,
+    pub(super) pins: Pins,
     /// The standing envelopes that are in force.
     pub(super) envelopes: StandingEnvelopes,
     /// One announcement is taken at a time, so that what is newer comes later.
@@ -125,6 +130,8 @@ impl State {
             instance: InstanceId::from_bytes(instance),
             floors: Floors::open(&security)?,
             revocations: Revocations::open(&security)?,
+            lineage: Lineage::open(&security)?,
+            pins: Pins::open(&security)?,
             envelopes: StandingEnvelopes::open(&security)?,
             taking: tokio::sync::Mutex::default(),
             security,

@@ -14,6 +14,7 @@ use crate::subscriber::deliveries::{Extracted, Held, Job, extracted_key, held_ke
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::report::{DistributionRow, DistributorRow, ExtractionRow, SubscriberStatus, TargetRow};
+use crate::subscriber::rollback::before_key;
 use crate::subscriber::scrub::checked_key;
 use crate::subscriber::state::{Key, KnownDistributor, State, known_key, lock};
 use crate::subscriber::targets::{TargetRule, check_target};
@@ -96,6 +97,7 @@ impl State {
                 bytes: standing.bytes.max(known_bytes),
                 bytes_total: standing.bytes_total.max(known_bytes),
                 target: target.and_then(Result::ok).map(|(target, _)| target),
+                rolled_back_to: self.pinned_at(&key),
                 trouble: standing.trouble.or_else(|| aside.as_ref().map(SetAside::trouble)).or(refused),
                 checked: self.checked(&key)?,
                 at: standing.at.or_else(|| extracted.map(|extracted| extracted.at)),
@@ -117,7 +119,7 @@ impl State {
             if self.held(&fleet, &distribution)?.is_none() {
                 continue;
             }
-            if extracted.is_none_or(|extracted| extracted.revision < held.revision) {
+            if extracted.is_none_or(|extracted| extracted.revision != held.revision) {
                 self.start_job(Job::Extract { fleet, distribution, firing: None, revision: held.revision });
             }
         }
@@ -224,8 +226,10 @@ impl State {
                     .delete(&extracted_key(&fleet, &distribution))
                     .delete(&checked_key(&key))
                     .delete(&aside_key(&key))
-                    .delete(&firing_key(&key));
+                    .delete(&firing_key(&key))
+                    .delete(&before_key(&key));
                 self.records.apply(batch)?;
+                self.pins.remove(&fleet, &distribution)?;
             }
         }
         self.forget_receipts(&fleet)?;

@@ -11,7 +11,8 @@ use crate::name::NodeName;
 use crate::node::{DialError, ExchangeError, ask, dial};
 use crate::protocol::{Answer, Request};
 use crate::security::{
-    Alpn, Certificate, DistributorRoot, EnrolAnswer, EnrolRequest, HeldKey, Invite, Keystore, SecretKey, Token, Usage,
+    Alpn, Certificate, DistributorRoot, EnrolAnswer, EnrolRequest, HeldKey, Invite, Keystore, RootFile, SecretKey,
+    Token, Usage,
 };
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
@@ -26,16 +27,17 @@ impl State {
     /// Puts a Distributor's certificate into `security/`, from where the first verified package takes it into the
     /// keystore. One that is in the keystore already changes nothing.
     pub(super) fn trust(self: &Arc<Self>, pem: &str) -> Result<NodeName, Error> {
-        let root = DistributorRoot::try_from(Certificate::from_pem(pem)?)?;
-        self.trust_root(&root)?;
-        Ok(root.name().clone())
+        let file = RootFile::from_pem(pem)?;
+        self.trust_file(&file)?;
+        Ok(file.root.name().clone())
     }
 
-    fn trust_root(self: &Arc<Self>, root: &DistributorRoot) -> Result<(), Error> {
-        if !self.security.trust()?.roots.iter().any(|trusted| trusted.root == *root) {
-            self.security.drop_certificate(root)?;
+    fn trust_file(self: &Arc<Self>, file: &RootFile) -> Result<(), Error> {
+        if !self.security.trust()?.roots.iter().any(|trusted| trusted.root == file.root) {
+            self.security.drop_root_file(file)?;
         }
-        self.hasten(&root.key_hash());
+        self.adopt_brought()?;
+        self.hasten(&file.root.key_hash());
         Ok(())
     }
 
@@ -51,7 +53,7 @@ impl State {
         let (fleet, name) = (invite.distributor.key_hash(), invite.distributor.name().clone());
         let (state, root, endpoints) = (self.clone(), invite.distributor.clone(), invite.endpoints.clone());
         let trusting = move || -> Result<bool, Error> {
-            state.trust_root(&root)?;
+            state.trust_file(&RootFile { root: root.clone(), replacement: None })?;
             let enrolled = state.is_enrolled(&fleet);
             if enrolled {
                 state.know(&fleet, root.name(), &endpoints)?;
@@ -75,7 +77,9 @@ impl State {
     pub(super) fn is_enrolled(&self, fleet: &KeyHash) -> bool {
         let Ok(trust) = self.security.trust() else { return false };
         let identity = trust.keystore.identity(fleet, Usage::SubscriberIdentity);
-        identity.is_some_and(|identity| self.clock.now() < identity.certificate.not_after())
+        let now = self.clock.now();
+        identity
+            .is_some_and(|identity| now >= identity.certificate.not_before() && now < identity.certificate.not_after())
     }
 
     /// Asks a Distributor for certificates, once. Nothing is written before the Distributor has proved who it is; what
@@ -86,9 +90,20 @@ impl State {
         endpoints: &[Endpoint],
         token: Option<&Token>,
     ) -> Result<Enrolment, Error> {
-        let (state, fleet, token) = (self.clone(), *fleet, token.cloned());
+        let (state, fleet) = (self.clone(), *fleet);
         let finding = move || state.trusted_root(&fleet);
         let root = tokio::task::spawn_blocking(finding).await.map_err(|_| SubscriberError::Worker)??;
+        self.enrol_under(&root, endpoints, token).await
+    }
+
+    /// The same under this certificate, which need not be trusted for more yet than for answering this.
+    pub(super) async fn enrol_under(
+        self: &Arc<Self>,
+        root: &DistributorRoot,
+        endpoints: &[Endpoint],
+        token: Option<&Token>,
+    ) -> Result<Enrolment, Error> {
+        let (root, fleet, token) = (root.clone(), root.key_hash(), token.cloned());
         let name = root.name().clone();
         let endpoint = self.endpoint()?;
         let connection = dial(&endpoint, endpoints, &fleet, Alpn::Enrol1).await;
@@ -119,8 +134,8 @@ impl State {
         root: &DistributorRoot,
         token: Option<Token>,
     ) -> Result<EnrolAnswer, Error> {
-        let (state, fleet) = (self.clone(), root.key_hash());
-        let making = move || state.make_request(&fleet, token.as_ref());
+        let (state, of) = (self.clone(), root.clone());
+        let making = move || state.make_request(&of, token.as_ref());
         let request = tokio::task::spawn_blocking(making).await.map_err(|_| SubscriberError::Worker)??;
         let refused = |reason: String| SubscriberError::EnrolmentRefused { name: root.name().clone(), reason };
         let answer = match ask(connection, &Request::Enrol(request.to_bytes()?), &Limits::DEFAULT, PATIENCE).await {
@@ -156,8 +171,8 @@ impl State {
     }
 
     /// The request, made of this node's keys for that fleet; they are made and kept first where there are none yet.
-    pub(super) fn make_request(&self, fleet: &KeyHash, token: Option<&Token>) -> Result<EnrolRequest, Error> {
-        let root = self.trusted_root(fleet)?;
+    pub(super) fn make_request(&self, root: &DistributorRoot, token: Option<&Token>) -> Result<EnrolRequest, Error> {
+        let fleet = &root.key_hash();
         let kept = own_keys(&self.security.trust()?.keystore, fleet);
         let is_new = kept.is_none();
         let (identity, encryption) = match kept {
@@ -202,7 +217,7 @@ impl State {
             issued.push(certificate);
         }
         self.security.change_keystore(|keystore| {
-            let fit = issued.iter().all(|certificate| keystore.certify(certificate));
+            let fit = issued.iter().all(|certificate| keystore.certify_in(&root.key_hash(), certificate));
             if fit { Ok(()) } else { Err(unfit("they are for another key")) }
         })?;
         for certificate in &issued {

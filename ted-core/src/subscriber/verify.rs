@@ -38,7 +38,7 @@ impl State {
             (row.fault, row.set_aside) = (Some(aside.trouble()), true);
             return Ok(row);
         }
-        let opened = self.trusted_root(&fleet).and_then(|root| self.open_held(held.package, &root));
+        let opened = self.package_root(&fleet, held.package).and_then(|root| self.open_held(held.package, &root));
         let (index, checked) = match opened {
             Ok((index, file)) => {
                 let checked = verify_body(&index, &*file, self.threads(), &|_| {}).map_err(Error::from);

@@ -141,6 +141,12 @@ impl LocalDepot {
         packages.get(&id).map(|slot| self.inner.data.join(slot.info.place.folder()).join(PACKAGE_FILE))
     }
 
+    /// All packages, in no order.
+    #[must_use]
+    pub fn packages(&self) -> Vec<PackageInfo> {
+        self.inner.read().values().map(|slot| slot.info.clone()).collect()
+    }
+
     /// Renames a package that turned out to be damaged to `distfile.corrupt`; the depot has it no more.
     ///
     /// # Errors

@@ -1,0 +1,108 @@
+//! Going back to the revision before, as this node's operator's explicit act, and going on again.
+
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::id::Revision;
+use crate::node::{RecordBatch, wait};
+use crate::protocol::{Floor, OfferAnswer, Refused, Statement};
+use crate::store::{Depot as _, Pin, prune};
+use crate::subscriber::deliveries::{Held, held_key};
+use crate::subscriber::error::SubscriberError;
+use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::reference::DistributionRef;
+use crate::subscriber::report::ExtractionRow;
+use crate::subscriber::state::{Key, State, lock};
+
+/// The code of an offer of what was gone back from.
+const PINNED: &str = "TED-1883";
+
+impl State {
+    /// Extracts the revision before the newest again, lowers the floor to it, and takes nothing up to the newest.
+    pub(super) fn rollback(self: &Arc<Self>, name: &DistributionRef) -> Result<ExtractionRow, Error> {
+        let (key, held) = self.one_meant(name)?;
+        let (fleet, distribution) = key;
+        if lock(&self.deliveries).get(&key).is_some_and(|delivery| delivery.have().receiving.is_some()) {
+            return Err(SubscriberError::Receiving(name.to_string()).into());
+        }
+        let before: Option<Held> = self.records.get(&before_key(&key))?;
+        let before = before.filter(|before| before.revision < held.revision);
+        let before = before.ok_or_else(|| SubscriberError::NothingBefore(name.to_string()))?;
+        if wait(self.depot.info(before.package))?.is_none() {
+            return Err(SubscriberError::NothingBefore(name.to_string()).into());
+        }
+        let (from, to) = (held.revision, before.revision);
+        // The decision is durable first: whatever a crash leaves of the rest, what was gone back from is not taken.
+        self.pins.set(&fleet, &distribution, Pin { from, to, at: self.clock.now() })?;
+        let issued = self.floors.get(&fleet, &distribution).issued;
+        self.floors.set(&fleet, &distribution, Floor { revision: to, issued })?;
+        let batch = RecordBatch::default().put(&held_key(&fleet, &distribution), &before)?.delete(&before_key(&key));
+        self.records.apply(batch)?;
+        lock(&self.deliveries).remove(&key);
+        self.note(key, |standing| {
+            standing.offered = None;
+            standing.stage = None;
+            standing.trouble = None;
+        });
+        tracing::warn!(distribution = %held.name, %from, %to, "rolled back by this node's operator; the floor is lowered");
+        self.events.emit(SubscriberEvent::RolledBack { distribution: held.name, from, to });
+        self.extract_held(fleet, distribution)
+    }
+
+    /// Takes what is offered again.
+    pub(super) fn resume(&self, name: &DistributionRef) -> Result<(), Error> {
+        let ((fleet, distribution), held) = self.one_meant(name)?;
+        if !self.pins.remove(&fleet, &distribution)? {
+            return Err(SubscriberError::NotRolledBack(name.to_string()).into());
+        }
+        tracing::info!(distribution = %held.name, "goes on with what is offered");
+        Ok(())
+    }
+
+    /// What a rollback says about an offer, where one stands: it ends with something newer than what was gone back from.
+    pub(super) fn judge_pin(&self, key: &Key, statement: &Statement) -> Result<Option<OfferAnswer>, Error> {
+        let (fleet, distribution) = key;
+        let Some(pin) = self.pins.get(fleet, distribution) else { return Ok(None) };
+        let revision = statement.release.revision;
+        if revision > pin.from {
+            self.pins.remove(fleet, distribution)?;
+            return Ok(None);
+        }
+        let reason =
+            format!("revision {} was rolled back from here, to {}, and stays so until `resume`", pin.from, pin.to);
+        Ok(Some(OfferAnswer::Refused(Refused::new(PINNED, reason))))
+    }
+
+    /// Removes the packages of a Distribution but those of the revision that is held, of the one before it, which an
+    /// operator may go back to, and of one that was gone back from, which an operator may resume.
+    pub(super) fn keep_what_is_needed(&self, key: &Key, held: &Held) -> Result<(), Error> {
+        let (fleet, distribution) = key;
+        let before: Option<Held> = self.records.get(&before_key(key))?;
+        let from = self.pins.get(fleet, distribution).map(|pin| pin.from);
+        let kept = |revision: Revision| {
+            revision == held.revision
+                || before.as_ref().is_some_and(|before| before.revision == revision)
+                || from == Some(revision)
+        };
+        wait(prune(&self.depot, |info| info.root.distribution != *distribution || kept(info.root.revision)))?;
+        Ok(())
+    }
+
+    /// The revision that a rollback holds a Distribution at.
+    pub(super) fn pinned_at(&self, (fleet, distribution): &Key) -> Option<Revision> {
+        self.pins.get(fleet, distribution).map(|pin| pin.to)
+    }
+
+    fn one_meant(&self, name: &DistributionRef) -> Result<(Key, Held), Error> {
+        let mut meant = self.meant(Some(name))?;
+        match (meant.pop(), meant.len()) {
+            (Some(found), 0) => Ok(found),
+            (_, others) => Err(SubscriberError::SeveralMeant { name: name.to_string(), count: others + 1 }.into()),
+        }
+    }
+}
+
+/// Where the catalog keeps the verified revision before the newest.
+pub(super) fn before_key((fleet, distribution): &Key) -> String {
+    format!("before/{fleet}/{distribution}")
+}
