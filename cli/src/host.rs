@@ -25,7 +25,7 @@ pub fn default_name() -> Result<NodeName, ApiError> {
         let found = (name.to_string(), 0).to_socket_addrs();
         found.is_ok_and(|mut addresses| addresses.next().is_some())
     };
-    let addresses = ELSEWHERE.iter().filter_map(|elsewhere| own_address(elsewhere));
+    let addresses = ELSEWHERE.iter().filter_map(own_address);
     let chosen = choose(&candidates, resolves, addresses);
     chosen
         .ok_or_else(|| ApiError::new(code::NO_NAME, "this machine has no full DNS name that resolves, and no address"))
