@@ -46,7 +46,7 @@ fn a_node_is_resolved_by_directory_enrolled_by_files_and_receives() {
 
     // The requests go out, and both sides show the same fingerprint.
     let daemon = node.daemon();
-    let requested = node.json(&["request", "dist.example.com", "--endpoint", &origin.endpoint]);
+    let requested = node.json(&["request", "dist.example.com"]);
     let fingerprint = requested["fingerprint"].as_str().expect("a fingerprint").to_owned();
     let files: Vec<&str> =
         requested["files"].as_array().expect("two").iter().filter_map(|file| file.as_str()).collect();
@@ -69,6 +69,9 @@ fn a_node_is_resolved_by_directory_enrolled_by_files_and_receives() {
         std::fs::copy(file, issued.join(file.file_name().expect("a name"))).expect("carried");
     }
     daemon.log.wait_for("took in certificates that were carried here");
+    assert!(node.json(&["status"])["distributors"][0]["enrolled_until"].is_string());
+    // From now on it may dial, too.
+    node.ok(&["request", "dist.example.com", "--endpoint", &origin.endpoint]);
     daemon.log.wait_for("connected");
     until("it says how it holds the certificate", || state(&origin) == "awaiting-first-package");
     assert_eq!(origin.send().code(), 0);
