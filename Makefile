@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all check fmt clippy deny doc test mutants kill-test bench
+.PHONY: all check fmt clippy deny doc test mutants kill-test repair-test bench
 
 all: check test
 
@@ -32,6 +32,10 @@ mutants:
 # Kills real daemons over a slow link between two network namespaces. Needs root.
 kill-test:
 	sh tests/kill/run.sh
+
+# Flips single bits of a 1 GB package where it lies, and counts on an interface what mending it makes cross. Needs root.
+repair-test:
+	sh tests/repair/run.sh
 
 bench:
 	$(CARGO) bench --bench transfer

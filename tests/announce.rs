@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{World, event, node, within};
+use support::{World, event, fake, node, within};
 use ted_core::security::RevocationReason;
 use ted_core::{DistributorEvent, Events, SubscriberEvent};
 
@@ -87,4 +87,55 @@ async fn what_stands_survives_the_loss_of_the_catalog_on_both_sides() {
         _ => None,
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_distributors_own_certificates_are_replaced_when_they_are_revoked_and_the_old_ones_are_refused() {
+    let world = World::new().await;
+    let near = world.subscriber("near.example").await;
+    world.deliver().await;
+    let data = world.data_of("distributor");
+    let own = world.distributor.certificates();
+    let (authority, _, old_tls) = fake::keys(&data);
+    let mut events = world.distributor.events();
+    for certificate in &own[1..] {
+        // As other tools print it, and as people paste it.
+        let pairs: Vec<_> = certificate.serial_hex().to_uppercase().as_bytes().chunks(2).map(<[u8]>::to_vec).collect();
+        let pasted = pairs.iter().map(|pair| String::from_utf8_lossy(pair)).collect::<Vec<_>>().join(":");
+        let rows = world.distributor.revoke(&pasted, RevocationReason::KEY_COMPROMISE).await.expect("revoked");
+        assert_eq!(rows[0].serials, [certificate.serial_hex()]);
+        acknowledged(&mut events, "near.example").await;
+    }
+    let new = world.distributor.certificates();
+    assert!(new[0] == own[0] && new[1] != own[1] && new[2] != own[2]);
+    for what in [own[0].thumbprint(), own[0].serial_hex(), own[0].name().to_string(), own[0].key_hash().fingerprint()] {
+        let refused = world.distributor.revoke(&what, RevocationReason::LOST).await;
+        assert_eq!(refused.expect_err("the CA").code(), "TED-1193", "{what}");
+    }
+    assert_eq!(world.distributor.revoked().len(), 2);
+
+    // What was signed before is delivered still, because what names it is signed anew.
+    std::fs::write(world.source.join("file-05"), "after the revocation\n").expect("written");
+    world.deliver().await;
+    world.deliver().await;
+    world.assert_equal("near.example");
+
+    // The keys that were stolen are of no use: the Subscriber refuses whoever shows the old TLS certificate.
+    let mut at_near = near.events();
+    within("the shutdown", world.distributor.shutdown()).await;
+    let endpoint = fake::listen_as(authority, old_tls, world.address).await;
+    let meeting = async {
+        loop {
+            let Some(incoming) = endpoint.accept().await else { return };
+            let _ = incoming.judge().await;
+        }
+    };
+    let refusing = event("the refusal", &mut at_near, |event| match event {
+        SubscriberEvent::Refused { code, .. } => (code == "TED-1305").then_some(()),
+        _ => None,
+    });
+    tokio::select! {
+        () = refusing => {}
+        () = meeting => panic!("the endpoint closed"),
+    }
 }

@@ -15,7 +15,7 @@ use support::{CHANNEL, DISTRIBUTION, TestClock, World, event, find, label, noise
 use ted_core::protocol::{Outcome, PartState};
 use ted_core::security::Stage;
 use ted_core::subscriber::{ScrubInterval, VerifyRow};
-use ted_core::{DistributorEvent, Events, FiringReport, SendOptions, Subscriber, SubscriberEvent};
+use ted_core::{DistributionSpec, DistributorEvent, Events, FiringReport, SendOptions, Subscriber, SubscriberEvent};
 
 const ONE: &str = "one.example";
 
@@ -394,5 +394,37 @@ async fn a_repair_puts_the_target_in_order() {
     assert!(row.mended, "{row:?}");
     assert!(verify(&subscriber).await.different.is_empty());
     world.assert_equal(ONE);
+    within("the shutdown", subscriber.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealed_package_is_mended_in_the_same_way_on_both_sides() {
+    let world = World::new().await;
+    fs::write(world.source.join("large"), noise(9, 20 << 20)).expect("written");
+    let spec = DistributionSpec { encrypt: true, ..DistributionSpec::new(label(DISTRIBUTION), &world.source) };
+    world.distributor.update_distribution(&label(DISTRIBUTION), spec).await.expect("changed");
+    let subscriber = world.subscriber(ONE).await;
+    world.deliver().await;
+    within("the shutdown", subscriber.shutdown()).await;
+    drop(subscriber);
+    let (own, theirs) = (world.folder.path().join("distributor"), world.data_of(ONE));
+    let whole = fs::read(only(&own, "distfile.ted")).expect("there");
+    for copy in [&own, &theirs] {
+        flip(&only(copy, "distfile.ted"), whole.len() as u64 / 2);
+    }
+    let world = world.restarted().await;
+    let mut events = world.distributor.events();
+    let subscriber = world.reopen(ONE).await;
+    assert!(verify(&subscriber).await.set_aside);
+    corrupt(&mut events).await;
+    let report = send_and_wait(&world).await;
+    assert!(report.is_complete(), "{report}");
+    let row = &report.rows[0];
+    assert!(row.note.as_ref().is_some_and(|note| note.contains("TED-1846")), "{row:?}");
+    assert!((1 << 20..5 << 20).contains(&row.sent_bytes), "one frame: {}", row.sent_bytes);
+    for copy in [&own, &theirs] {
+        assert_eq!(fs::read(only(copy, "distfile.ted")).expect("there"), whole, "{}", copy.display());
+    }
+    assert!(verify(&subscriber).await.fault.is_none());
     within("the shutdown", subscriber.shutdown()).await;
 }

@@ -306,6 +306,54 @@ async fn a_frame_that_is_always_wrong_makes_the_package_corrupt_until_the_next_f
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_always_damaged_is_attempted_once_a_firing_however_often_it_is_offered() {
+    let always = |package: &Package| -> Alter {
+        let frame = package.index.frame_range(1);
+        Box::new(move |range, mut bytes| {
+            flip(&range, &mut bytes, frame.start + 9);
+            bytes
+        })
+    };
+    let mut stage = deceive(always).await;
+    let release = stage.package.release();
+    let frame = stage.package.index.frame_range(1);
+    let mut served = 0;
+    for firing in 1..=5 {
+        assert!(wanted(&stage.fake.state_and_offer(firing, &release).await), "firing {firing}");
+        let receipt = stage.fake.receipt().await;
+        assert_eq!((receipt.stage, receipt.firing), (Stage::Corrupt, Some(FiringId::from_bytes([firing; 16]))));
+        let now = stage.fake.served();
+        // The first brings everything else, each later one nothing but the three tries.
+        assert!(firing == 1 || now - served <= 3 * (frame.end - frame.start) + 256 * 1024, "firing {firing}");
+        served = now;
+        for _ in 0..3 {
+            assert_eq!(refused_code(stage.fake.state_and_offer(firing, &release).await), code::CORRUPT);
+        }
+        assert_eq!(stage.fake.served(), served, "firing {firing} is over for this node");
+    }
+
+    // Nor does a restart make it an attempt more.
+    let Deceived { world, subscriber, package, fake, .. } = stage;
+    within("the shutdown", subscriber.shutdown()).await;
+    drop((subscriber, fake));
+    within("the address to be free", async {
+        while std::net::UdpSocket::bind(world.address).is_err() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let subscriber = world.builder("one.example").open().await.expect("its data directory is free");
+    subscriber.start().await.expect("it starts");
+    let data = world.folder.path().join("distributor");
+    let mut fake = Fake::meet(&data, world.address, &package, always(&package)).await;
+    assert_eq!(refused_code(fake.state_and_offer(5, &release).await), code::CORRUPT);
+    assert_eq!(fake.served(), 0);
+    assert!(wanted(&fake.state_and_offer(6, &release).await));
+    fake.receipt_of(Stage::Corrupt).await;
+    within("the shutdown", subscriber.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_frame_that_was_damaged_on_the_way_is_fetched_again() {
     let once = Arc::new(AtomicU32::new(0));
     let mut stage = deceive(|package| {

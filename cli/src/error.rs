@@ -45,6 +45,10 @@ pub mod code {
     pub const NOT_WHOLE: &str = "TED-1817";
     /// Nobody confirmed what has to be confirmed.
     pub const NOT_CONFIRMED: &str = "TED-1848";
+    /// No name was given, and this machine has none that a node could take.
+    pub const NO_NAME: &str = "TED-1221";
+    /// A passphrase is needed and there is none.
+    pub const NO_PASSPHRASE: &str = "TED-1849";
     /// The certificate could not be copied to any Subscriber that lacks it.
     pub const NOT_RESOLVED: &str = "TED-1204A";
     /// The certificate was copied to some Subscribers and not to others.

@@ -5,6 +5,7 @@
 //! it to the daemon over the control socket, or to the state itself where no daemon runs; both are an [`api::Api`].
 
 pub mod api;
+pub mod backup;
 pub mod common;
 pub mod config;
 
@@ -15,6 +16,7 @@ pub mod events;
 pub mod exit;
 pub mod files;
 pub mod generate;
+pub mod host;
 pub mod keystore;
 pub mod logging;
 pub mod output;

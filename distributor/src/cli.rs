@@ -1,5 +1,6 @@
 //! The command line of `ted-distributor`: what can be asked, in clap's words. Nothing is decided here.
 
+mod policy;
 mod rotation;
 
 use std::net::SocketAddr;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ted_cli::backup::{BackupArgs, RestoreArgs};
 use ted_cli::common::CommonArgs;
 use ted_cli::exit::Exit;
 use ted_cli::generate::GenerateCommand;
@@ -17,6 +19,7 @@ use ted_core::id::{FiringId, Revision};
 use ted_core::model::{CertificateWay, Digest, Endpoint, Priority};
 use ted_core::name::{Label, NodeName};
 
+pub(crate) use policy::{ConfigureArgs, RevocationCommand};
 pub(crate) use rotation::RotationCommand;
 
 /// Builds signed packages of file trees and delivers them to Subscribers.
@@ -66,6 +69,10 @@ pub(crate) enum Command {
         /// The firing's id, as `send` and `status` print it.
         firing: FiringId,
     },
+    /// Write this node's whole security state into one encrypted file; the daemon may run.
+    Backup(BackupArgs),
+    /// Put the security state of a backup back; no daemon may run.
+    Restore(RestoreArgs),
     /// Print what happens, one event a line.
     Events {
         /// Go on until the daemon ends or Ctrl-C; without it, only the next event is printed.
@@ -81,9 +88,10 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
-    /// The node name: a DNS name, or an IP address where no DNS name resolves. Taken as it is, never looked up.
+    /// The node name, a DNS name or an IP address, taken as it is and never looked up [default: this machine's full DNS
+    /// name if it resolves, else its IP address].
     #[arg(long)]
-    pub(crate) name: NodeName,
+    pub(crate) name: Option<NodeName>,
     /// The UDP address to listen on [default: 0.0.0.0:1229].
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<SocketAddr>,
@@ -281,6 +289,8 @@ pub(crate) enum SubscriberCommand {
         #[command(flatten)]
         resolve: ResolveFlag,
     },
+    /// Show or change what is set at it, or at all: schedules, rates, parents, variables.
+    Configure(ConfigureArgs),
     /// Delete it and forget its keys: it is refused from now on.
     Delete {
         /// Its node name.
@@ -397,6 +407,8 @@ pub(crate) enum CertificateCommand {
     },
     #[command(flatten)]
     Rotation(RotationCommand),
+    #[command(flatten)]
+    Revocation(RevocationCommand),
 }
 
 #[derive(Debug, Args)]
@@ -462,6 +474,7 @@ mod tests {
     fn the_documented_command_lines_are_understood() {
         for line in [
             "ted-distributor init --name dist.example.com --listen 0.0.0.0:1229 --advertise dist.example.com:1229",
+            "ted-distributor init",
             "ted-distributor --data-dir /d --config /c --json -vv run",
             "ted-distributor status --watch --data-dir /d",
             "ted-distributor doctor --json",
@@ -495,6 +508,11 @@ mod tests {
             "ted-distributor token create --uses 3 --expires 24h",
             "ted-distributor certificate export",
             "ted-distributor certificate show 0a",
+            "ted-distributor certificate revoke s1.example.com --reason lost",
+            "ted-distributor certificate revoke 0A:1B:2C",
+            "ted-distributor certificate revoke 0A 1B 2C",
+            "ted-distributor subscriber configure s1 --set scrub.interval=7d --set variable.SITE=north --unset parents",
+            "ted-distributor subscriber configure --all",
             "ted-distributor certificate renew",
             "ted-distributor certificate replace",
             "ted-distributor certificate replace --finalize --grace 30d",
@@ -507,6 +525,8 @@ mod tests {
             "ted-distributor cancel 00112233445566778899aabbccddeeff",
             "ted-distributor events -f",
             "ted-distributor package verify distfile.ted --certificate d.cer",
+            "ted-distributor backup /safe/keys.age --passphrase-file p",
+            "ted-distributor restore /safe/keys.age --force",
             "ted-distributor completions bash",
             "ted-distributor man /tmp/man",
         ] {
@@ -519,7 +539,6 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_a_usage_error() {
         for line in [
-            "ted-distributor init",
             "ted-distributor init --name a..b",
             "ted-distributor distribution create a/b --source /srv",
             "ted-distributor distribution create site",
@@ -544,6 +563,11 @@ mod tests {
             "ted-distributor certificate replace --finalize --cancel",
             "ted-distributor certificate replace --grace 1d",
             "ted-distributor distribution rollback site --to newest",
+            "ted-distributor certificate revoke",
+            "ted-distributor certificate revoke s1 --reason because",
+            "ted-distributor subscriber configure",
+            "ted-distributor subscriber configure s1 --all",
+            "ted-distributor subscriber configure s1 --set scrub=7d",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), i32::from(Exit::Usage.number()), "{line}");

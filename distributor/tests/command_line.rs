@@ -27,9 +27,13 @@ fn error_text(output: &Output) -> String {
 #[test]
 fn mistakes_on_the_command_line_exit_with_2() {
     let data = tempfile::tempdir().expect("a folder");
-    for arguments in
-        [&["unheard-of"][..], &["init"], &["cancel", "xyz"], &["package", "extract", "f", "--to", "d"], &[]]
-    {
+    for arguments in [
+        &["unheard-of"][..],
+        &["init", "--name", "a..b"],
+        &["cancel", "xyz"],
+        &["package", "extract", "f", "--to", "d"],
+        &[],
+    ] {
         assert_eq!(output(data.path(), arguments).status.code(), Some(2), "{arguments:?}");
     }
     assert_eq!(output(data.path(), &["--version"]).status.code(), Some(0));

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use ted_cli::backup::{BackupArgs, RestoreArgs};
 use ted_cli::common::CommonArgs;
 use ted_cli::exit::Exit;
 use ted_cli::generate::GenerateCommand;
@@ -65,6 +66,9 @@ pub(crate) enum Command {
     /// Where Distributions are extracted to.
     #[command(subcommand)]
     Target(TargetCommand),
+    /// What is set at this node, and by whom.
+    #[command(subcommand)]
+    Configuration(ConfigurationCommand),
     /// Extract what was received: one Distribution, or all.
     Extract {
         /// Its name, or DISTRIBUTOR/NAME.
@@ -95,6 +99,10 @@ pub(crate) enum Command {
     },
     /// Look for what is wrong and say what mends it.
     Doctor,
+    /// Write this node's whole security state into one encrypted file; the daemon may run.
+    Backup(BackupArgs),
+    /// Put the security state of a backup back; no daemon may run.
+    Restore(RestoreArgs),
     /// Print what happens, one event a line.
     Events {
         /// Go on until the daemon ends or Ctrl-C; without it, only the next event is printed.
@@ -119,9 +127,10 @@ pub(crate) struct JoinArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InitArgs {
-    /// The node name: a DNS name, or an IP address where no DNS name resolves. Taken as it is, never looked up.
+    /// The node name, a DNS name or an IP address, taken as it is and never looked up [default: this machine's full DNS
+    /// name if it resolves, else its IP address].
     #[arg(long)]
-    pub(crate) name: NodeName,
+    pub(crate) name: Option<NodeName>,
     /// The UDP address to listen on, so that Distributors can dial; without it this node dials them.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<SocketAddr>,
@@ -150,6 +159,12 @@ pub(crate) struct RequestArgs {
     /// Where it is dialled once the certificates are here; not needed where it dials this node. May be repeated.
     #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::parse_with_default_port)]
     pub(crate) endpoint: Vec<Endpoint>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigurationCommand {
+    /// Show the settings in force, each with who says so.
+    Show,
 }
 
 #[derive(Debug, Subcommand)]
@@ -198,6 +213,7 @@ mod tests {
         for line in [
             "ted-subscriber join s1.invite --target site=/srv/www --target dist.example.com/docs=/srv/docs",
             "ted-subscriber init --name s1.example.com --listen 0.0.0.0:1229",
+            "ted-subscriber init",
             "ted-subscriber trust dist.example.com.cer",
             "ted-subscriber enrol dist.example.com:1229 --token ted-abc",
             "ted-subscriber enroll 10.0.0.1",
@@ -214,6 +230,7 @@ mod tests {
             "ted-subscriber target set site=/srv/www",
             "ted-subscriber target list",
             "ted-subscriber target unset dist.example.com/site",
+            "ted-subscriber configuration show",
             "ted-subscriber extract",
             "ted-subscriber extract dist.example.com/site",
             "ted-subscriber verify site",
@@ -221,6 +238,8 @@ mod tests {
             "ted-subscriber doctor",
             "ted-subscriber events --follow",
             "ted-subscriber package extract distfile.ted --to /tmp/x --certificate d.cer",
+            "ted-subscriber backup /safe/keys.age --passphrase-file p",
+            "ted-subscriber restore /safe/keys.age --force",
             "ted-subscriber completions zsh",
         ] {
             if let Err(error) = parse(line) {
@@ -232,7 +251,6 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_a_usage_error() {
         for line in [
-            "ted-subscriber init",
             "ted-subscriber join",
             "ted-subscriber join s1.invite --target site",
             "ted-subscriber join s1.invite --target site=",

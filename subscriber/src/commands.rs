@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::CommandFactory as _;
 use serde::Serialize;
 use ted_cli::api::{Done, Operation};
+use ted_cli::backup::{self, BackupArgs, RestoreArgs, RestoredView};
 use ted_cli::common::absolute;
 use ted_cli::control::ControlSocket;
 use ted_cli::error::{ApiError, code, from_library};
@@ -20,13 +21,13 @@ use ted_core::store::NodeRole;
 use ted_core::subscriber::granted_key;
 
 use crate::api::{
-    DistributionExtract, DistributionResume, DistributionRollback, DistributionVerify, DistributorEnrol,
-    DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust, NodeDoctor, NodeJoin, NodeRename,
-    NodeStatus, TargetList, TargetSet, TargetUnset,
+    ConfigurationShow, DistributionExtract, DistributionResume, DistributionRollback, DistributionVerify,
+    DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust, NodeDoctor, NodeJoin,
+    NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
 };
-use crate::cli::{Cli, Command, EnrolArgs, JoinArgs, RequestArgs, TargetCommand};
+use crate::cli::{Cli, Command, ConfigurationCommand, EnrolArgs, JoinArgs, RequestArgs, TargetCommand};
 use crate::service::{Service, Settings};
-use ted_core::DistributionRef;
+use ted_core::{DistributionRef, Subscriber};
 
 /// Invites and certificates are a few KiB; anything beyond this is another file.
 const TEXT_FILE_BYTES_MAX: u64 = 256 * 1024;
@@ -56,7 +57,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
     match command {
         Command::Join(args) => join(&context, args).await,
         Command::Init(args) => {
-            let node = Service::init(&context.settings, args.name, args.listen).await?;
+            let name = args.name.map_or_else(ted_cli::host::default_name, Ok)?;
+            let node = Service::init(&context.settings, name, args.listen).await?;
             output::print(context.format, &node)
         }
         Command::Trust { file } => trust(&context, &file).await,
@@ -78,8 +80,11 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
             let sentence = format!("left {distributor}; extracted files stay");
             context.done(&DistributorLeave { distributor }, &sentence).await
         }
+        Command::Backup(args) => back_up(&context, args).await,
+        Command::Restore(args) => restore(&context, args).await,
         Command::Keystore(command) => keystore(&context, command).await,
         Command::Target(command) => target(&context, command).await,
+        Command::Configuration(ConfigurationCommand::Show) => context.answer(&ConfigurationShow {}).await,
         Command::Extract { distribution } => extract(&context, distribution).await,
         Command::Verify { distribution, repair } => verify(&context, distribution, repair).await,
         Command::Rollback { distribution } => {
@@ -179,6 +184,21 @@ async fn keystore(context: &Context, command: KeystoreCommand) -> Result<(), Api
             context.done(&KeystoreRemove {}, "removed the key and certificate for HTTPS").await
         }
     }
+}
+
+async fn back_up(context: &Context, args: BackupArgs) -> Result<(), ApiError> {
+    backup::make(&context.session().await?, &args).await?;
+    let sentence = format!("wrote {}; without its passphrase nobody can read it, nor can you", args.file.display());
+    match context.format {
+        Format::Json => output::print_json(&serde_json::json!({ "file": args.file })),
+        Format::Text => output::write_stdout(format!("{}\n", output::clean(&sentence)).as_bytes()),
+    }
+}
+
+async fn restore(context: &Context, args: RestoreArgs) -> Result<(), ApiError> {
+    let (bytes, passphrase, overwrite) = backup::read(&args)?;
+    let restored = Subscriber::restore(&context.settings.data_dir, bytes, passphrase, overwrite).await?;
+    output::print(context.format, &RestoredView::from(restored))
 }
 
 async fn target(context: &Context, command: TargetCommand) -> Result<(), ApiError> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use ted_cli::config::{ConnectionTimeout, Kind};
 use ted_cli::units::parse_duration;
 use ted_core::limits::Limits;
+use ted_core::model::Settings;
 use ted_core::name::NodeName;
 use ted_core::subscriber::ScrubInterval;
 
@@ -36,6 +37,8 @@ pub(crate) struct Config {
     /// Threads that verify and extract; `None` means one for each processor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) parallelism: Option<NonZeroU16>,
+    /// What a Distributor may set too, and this node sets itself.
+    pub(crate) settings: Settings,
     /// How often kept packages are read again to find what rots: `never`, or at least `1m`; `None` means `7d`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) scrub_interval: Option<ScrubEvery>,
@@ -53,6 +56,7 @@ impl ted_cli::config::Config for Config {
         ("links", Kind::Text),
         ("connection_timeout_s", Kind::Number),
         ("parallelism", Kind::Number),
+        ("settings", Kind::Map),
         ("scrub_interval", Kind::Text),
         ("scrub_rate_mib_s", Kind::Number),
     ];
@@ -144,6 +148,7 @@ mod tests {
             ("connection_timeout_s = 0\n", "line 1, key `connection_timeout_s`"),
             ("parallelism = 0\n", "line 1, key `parallelism`"),
             ("targets_allow = [\"srv\"]\n", "line 1, key `targets_allow`"),
+            ("[settings]\n\"scrub.interval\" = \"weekly\"\n", "line 1"),
             ("scrub_interval = \"5s\"\n", "line 1, key `scrub_interval`"),
             ("scrub_interval = \"weekly\"\n", "line 1, key `scrub_interval`"),
             ("scrub_rate_mib_s = 0\n", "line 1, key `scrub_rate_mib_s`"),

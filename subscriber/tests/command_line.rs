@@ -8,7 +8,7 @@ use support::{Daemon, Node, Work, text};
 fn mistakes_on_the_command_line_exit_with_2() {
     let work = Work::new();
     let node = Node::subscriber(work.path("s"));
-    for arguments in [&["unheard-of"][..], &["init"], &["join"], &["target", "set", "site"], &[]] {
+    for arguments in [&["unheard-of"][..], &["init", "--name", "a..b"], &["join"], &["target", "set", "site"], &[]] {
         assert_eq!(node.run(arguments).code(), 2, "{arguments:?}");
     }
     assert_eq!(node.run(&["--version"]).code(), 0);

@@ -120,6 +120,14 @@ pub struct Limits {
     /// Iterations of a key derivation that an imported file may ask for: what programs write is under a million, and
     /// this many take some ten seconds.
     pub password_iterations_max: u32,
+    /// Bytes of a backup before it is encrypted: the largest state files that there may be, a few times over.
+    pub backup_bytes_max: u64,
+    /// scrypt's work for a backup's passphrase, N = 2^18: what the `age` program takes, 256 MiB and about a second.
+    pub backup_work: u8,
+    /// The most work that a backup may ask for when it is opened: sixteen times that, and 4 GiB.
+    pub backup_work_max: u8,
+    /// Characters of a backup's passphrase: fewer can be tried out, whatever the work.
+    pub passphrase_chars_min: usize,
 }
 
 impl Limits {
@@ -179,6 +187,10 @@ impl Limits {
         setting_parents_max: 8,
         variable_name_bytes_max: 64,
         password_iterations_max: 10_000_000,
+        backup_bytes_max: 256 * MIB,
+        backup_work: 18,
+        backup_work_max: 22,
+        passphrase_chars_min: 12,
     };
 }
 

@@ -20,7 +20,7 @@ fn is_missing() -> bool {
 
 /// Runs openssl, which has to succeed, and gives what it printed.
 fn openssl(folder: &Path, arguments: &[&str]) -> String {
-    let ran = Command::new("openssl").args(arguments).current_dir(folder).output().unwrap();
+    let ran = Command::new("openssl").args(arguments).current_dir(folder).output().expect("openssl runs");
     assert!(ran.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&ran.stderr));
     String::from_utf8_lossy(&ran.stdout).into_owned()
 }
@@ -83,7 +83,7 @@ struct Ca(tempfile::TempDir);
 
 impl Ca {
     fn new() -> Self {
-        let this = Self(tempfile::tempdir().unwrap());
+        let this = Self(tempfile::tempdir().expect("a folder"));
         this.run(&["ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", "ca.key"]);
         this.run(&["req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=A CA", "-days", "3650", "-out", "ca.cer"]);
         this
@@ -98,7 +98,7 @@ impl Ca {
     }
 
     fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).unwrap()
+        std::fs::read(self.path(name)).expect("it was made")
     }
 
     /// Makes a key as `genpkey` is told, as `<file>.key`.
@@ -111,7 +111,7 @@ impl Ca {
     fn issue(&self, file: &str, extensions: &str, more: &[&str]) {
         let (key, request) = (format!("{file}.key"), format!("{file}.csr"));
         let (certificate, settings) = (format!("{file}.cer"), format!("{file}.cnf"));
-        std::fs::write(self.path(&settings), extensions).unwrap();
+        std::fs::write(self.path(&settings), extensions).expect("written");
         self.run(&["req", "-new", "-key", &key, "-subj", "/CN=a server", "-out", &request]);
         let issue = ["x509", "-req", "-in", &request, "-CA", "ca.cer", "-CAkey", "ca.key", "-CAcreateserial"];
         let to = ["-extfile", &settings, "-out", &certificate];
@@ -127,7 +127,7 @@ const P384: [&str; 4] = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-38
 const RSA: [&str; 4] = ["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
 
 fn now() -> UnixMillis {
-    UnixMillis::from_millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64)
+    UnixMillis::from_millis(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64)
 }
 
 fn judge(files: &[&[u8]], password: Option<&str>, name: &str) -> Result<(), ImportError> {
@@ -139,7 +139,7 @@ fn judge(files: &[&[u8]], password: Option<&str>, name: &str) -> Result<(), Impo
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config =
         rustls::ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
-    config.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap();
+    config.expect("TLS 1.3").with_no_client_auth().with_single_cert(chain, key).expect("they fit");
     Ok(())
 }
 

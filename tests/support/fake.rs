@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ted_core::error::Coded as _;
 use ted_core::id::{DistributionId, EnvelopeId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
 use ted_core::limits::Limits;
 use ted_core::model::Priority;
 use ted_core::node::{Clock, SystemClock};
 use ted_core::package::{PackageError, PackageIndex, Root, read_index};
 use ted_core::protocol::{
-    Answer, FetchAnswer, FetchTarget, Hello, Offer, OfferAnswer, PROTOCOL_VERSION, Refused, Request, code, data_header,
-    decode_request, encode_answer, end_block,
+    Announce, AnnounceAnswer, Announced, Answer, FetchAnswer, FetchTarget, Hello, Offer, OfferAnswer, PROTOCOL_VERSION,
+    Refused, Request, code, data_header, decode_request, encode_answer, end_block,
 };
 use ted_core::security::{
     Authority, AwsLc, Carried, Envelope, EnvelopeBody, EnvelopeKind, FleetRole, FleetTrust, Identity, PackageRef,
@@ -111,14 +112,29 @@ pub fn keys(data: &Path) -> (Authority, Identity, Identity) {
     (authority, own(Usage::Sign), own(Usage::DistributorTls))
 }
 
+/// Listens as the Distributor of this authority, showing that certificate.
+///
+/// The socket of one that was shut down goes a moment after it.
+pub async fn listen_as(authority: Authority, tls: Identity, address: SocketAddr) -> Endpoint {
+    let fleet = FleetIdentity { fleet: authority.root().key_hash(), identity: Some(tls) };
+    within("the address to be free", async {
+        loop {
+            let options = EndpointOptions::new(Arc::new(Everybody(authority.clone())), vec![fleet.clone()]);
+            match Endpoint::bind_with(address, options) {
+                Err(error) if error.code() == "TED-1320" => tokio::task::yield_now().await,
+                bound => return bound.expect("it listens"),
+            }
+        }
+    })
+    .await
+}
+
 impl Fake {
     /// Takes the place of the stopped Distributor whose data directory this is, and waits for a Subscriber to dial.
     pub async fn meet(data: &Path, address: SocketAddr, package: &Package, alter: Alter) -> Self {
         let (authority, signing, tls) = keys(data);
         let distributor = authority.root().key_hash();
-        let fleet = FleetIdentity { fleet: authority.root().key_hash(), identity: Some(tls) };
-        let options = EndpointOptions::new(Arc::new(Everybody(authority)), vec![fleet]);
-        let endpoint = Endpoint::bind_with(address, options).expect("the address is free");
+        let endpoint = listen_as(authority, tls, address).await;
         let incoming = within("a Subscriber", endpoint.accept()).await.expect("open");
         let connection = incoming.judge().await.expect("it is of the fleet");
         let (receipts_in, receipts) = mpsc::unbounded_channel();
@@ -162,6 +178,17 @@ impl Fake {
     pub fn hand_out(&self, id: EnvelopeId, bytes: Vec<u8>) -> EnvelopeId {
         self.shared.envelopes.lock().expect("whole").insert(id, bytes);
         id
+    }
+
+    /// Announces these bytes under that id, and hands them out.
+    pub async fn announce(&self, kind: EnvelopeKind, id: EnvelopeId, bytes: Vec<u8>) -> AnnounceAnswer {
+        let announced = Announced { kind, id, sequence: 1, bytes: bytes.len() as u64 };
+        self.hand_out(id, bytes);
+        let request = Request::Announce(Announce { envelopes: vec![announced] });
+        match within("an answer to the announcement", ask(&self.connection, &request)).await {
+            Reply::Answer(Answer::Announce(answer)) => answer,
+            other => panic!("an announcement was answered with {other:?}"),
+        }
     }
 
     /// Hands these bytes out to whoever asks for a grant that the envelope counts.

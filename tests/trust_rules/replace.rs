@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ted_core::distributor::GRACE;
+use ted_core::security::RevocationReason;
 use ted_core::store::{NodeRole, SecurityDir, TrustedIn};
-use ted_core::{Distributor, DistributorEvent, Events, Subscriber, SubscriberEvent};
+use ted_core::{DistributionSpec, Distributor, DistributorEvent, Events, Subscriber, SubscriberEvent};
 
 use crate::support::{
     ANY_PORT, CHANNEL, DISTRIBUTION, TestClock, World, connected, event, find, label, listen, node, within,
@@ -257,6 +258,45 @@ async fn a_renamed_distributor_is_refused_until_it_is_resolved_and_then_sends_no
     let subscriber = world.reopen("one.example").await;
     world.deliver().await;
     within("the shutdown", subscriber.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealed_packages_stay_readable_under_a_new_key_because_epoch_secrets_go_along() {
+    let world = World::new().await;
+    let spec = DistributionSpec::new(label(DISTRIBUTION), &world.source).encrypt(true);
+    world.distributor.update_distribution(&label(DISTRIBUTION), spec).await.expect("sealed from now on");
+    fs::write(world.source.join("large"), crate::support::noise(7, 3_000_000)).expect("written");
+    let subscriber = world.subscriber("one.example").await;
+    world.deliver().await;
+    world.distributor.rekey(None).await.expect("rekeyed");
+    let mut ours = world.distributor.events();
+    subscriber.trust(&world.distributor.certificate_pem()).await.expect("resolved");
+    connected(&mut ours, "one.example").await;
+    let again = world.deliver().await;
+    let row = &again.rows[0];
+    assert!(row.package_bytes > 3_000_000 && row.sent_bytes <= INDEX_BYTES, "{} bytes were sent", row.sent_bytes);
+    let verified = subscriber.verify(None).await.expect("verified");
+    assert_eq!((verified[0].fault.clone(), verified[0].different.len()), (None, 0));
+    fs::remove_file(world.target_of("one.example").join("large")).expect("removed");
+    subscriber.extract(None).await.expect("it opens");
+    world.assert_equal("one.example");
+    within("the shutdown", subscriber.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revocations_go_along_with_a_replaced_certificate() {
+    let world = World::new().await;
+    let (near, _lost) = (world.subscriber("near.example").await, world.subscriber("lost.example").await);
+    world.deliver().await;
+    let lost = world.distributor.revoke("lost.example", RevocationReason::LOST).await.expect("revoked");
+    let mut events = near.events();
+    world.distributor.replace().await.expect("prepared");
+    let report = world.distributor.finalize_replacement(GRACE).await.expect("switched");
+    taken_over(&near, &mut events, &report.fingerprint).await;
+    world.distributor.delete_subscriber(&node("lost.example")).await.expect("removed");
+    world.deliver().await;
+    assert_eq!(world.distributor.revoked().len(), lost.len(), "they are revoked under the new certificate, too");
+    within("the shutdown", near.shutdown()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ mod channel;
 mod distribution;
 mod firing;
 mod node;
+mod policy;
 mod resolve;
 mod rotation;
 mod security;
@@ -21,6 +22,7 @@ pub(crate) use firing::{
     ChannelSend, DeliveryStage, DeliveryView, FiringCancel, FiringState, FiringView, FiringWait, PlannedView, SendView,
 };
 pub(crate) use node::{DaemonView, NodeDoctor, NodeStatus, NodeView, StatusView};
+pub(crate) use policy::{CertificateRevoke, Revoked, RevokedView, SettingView, SettingsView, SubscriberConfigure};
 pub(crate) use resolve::{CertificateNeeded, CertificateResolve, NeededView, PairView, ResolvingView};
 pub(crate) use rotation::{
     CertificateCancel, CertificateCorrectClock, CertificateFinalize, CertificateRekey, CertificateRenew,

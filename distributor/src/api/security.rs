@@ -9,6 +9,7 @@ use ted_core::model::Endpoint;
 use ted_core::name::{Label, NodeName};
 
 use super::PairView;
+use super::RevokedView;
 
 /// Makes what a node needs to join: declares it as a Subscriber of `channels` and makes a one-time token for it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -130,6 +131,8 @@ impl Render for CertificateView {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Certificates {
     pub(crate) certificates: Vec<CertificateView>,
+    /// Keys that were revoked, the latest first.
+    pub(crate) revoked: Vec<RevokedView>,
     /// How this Distributor's own certificate stands with each Subscriber.
     pub(crate) subscribers: Vec<PairView>,
 }
@@ -153,6 +156,10 @@ impl Render for Certificates {
             ]
         });
         out.table(&columns, rows, "no certificates");
+        if !self.revoked.is_empty() {
+            out.gap();
+            super::policy::revoked_table(&self.revoked, out);
+        }
         out.gap();
         super::resolve::table(&self.subscribers, out);
     }

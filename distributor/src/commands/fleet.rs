@@ -116,6 +116,7 @@ pub(super) async fn subscriber(context: &Context, command: SubscriberCommand) ->
         }
         SubscriberCommand::List => context.answer(&SubscriberList {}).await,
         SubscriberCommand::Show { name } => context.answer(&SubscriberShow { name }).await,
+        SubscriberCommand::Configure(args) => super::policy::configure(context, args).await,
         SubscriberCommand::Delete { name } => {
             let sentence = format!("deleted the Subscriber {name}; it is refused from now on");
             context.done(&SubscriberDelete { name }, &sentence).await

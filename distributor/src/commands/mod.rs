@@ -2,6 +2,7 @@
 
 mod fleet;
 mod node;
+mod policy;
 mod resolve;
 mod rotation;
 mod security;
@@ -56,6 +57,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Token(command) => security::token(&context, command).await,
         Command::Certificate(command) => security::certificate(&context, command).await,
         Command::Keystore(command) => sign::keystore(&context, command).await,
+        Command::Backup(args) => sign::back_up(&context, args).await,
+        Command::Restore(args) => sign::restore(&context, args).await,
         Command::Send(args) => send::send(&context, args).await,
         Command::Cancel { firing } => send::cancel(&context, firing).await,
         Command::Package(_) | Command::Generate(_) => Ok(()),

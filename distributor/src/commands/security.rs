@@ -42,6 +42,7 @@ pub(super) async fn certificate(context: &Context, command: CertificateCommand) 
         CertificateCommand::Export { output } => export(context, output).await,
         CertificateCommand::List => context.answer(&CertificateList {}).await,
         CertificateCommand::Rotation(command) => super::rotation::rotation(context, command).await,
+        CertificateCommand::Revocation(command) => super::policy::revocation(context, command).await,
         CertificateCommand::Resolve { copy, save, subscriber } => {
             resolve::resolve(context, copy, save, subscriber).await
         }

@@ -1,10 +1,13 @@
-//! `certificate sign` and `keystore`.
+//! `certificate sign`, `keystore`, `backup` and `restore`.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
+use ted_cli::backup::{self, BackupArgs, RestoreArgs, RestoredView};
 use ted_cli::error::{ApiError, code};
 use ted_cli::files::{self, Secrecy};
 use ted_cli::keystore::{KeystoreCommand, KeystoreImport, KeystoreList, KeystoreRemove, KeystoreShow};
+use ted_cli::output;
+use ted_core::Distributor;
 
 use super::Context;
 use crate::api::{CertificateSign, SigningView};
@@ -80,4 +83,16 @@ pub(super) async fn keystore(context: &Context, command: KeystoreCommand) -> Res
             context.done(&KeystoreRemove {}, "removed the key and certificate for HTTPS").await
         }
     }
+}
+
+pub(super) async fn back_up(context: &Context, args: BackupArgs) -> Result<(), ApiError> {
+    backup::make(&context.session().await?, &args).await?;
+    let sentence = format!("wrote {}; without its passphrase nobody can read it, nor can you", args.file.display());
+    context.say(&sentence, &serde_json::json!({ "file": args.file }))
+}
+
+pub(super) async fn restore(context: &Context, args: RestoreArgs) -> Result<(), ApiError> {
+    let (bytes, passphrase, overwrite) = backup::read(&args)?;
+    let restored = Distributor::restore(&context.settings.data_dir, bytes, passphrase, overwrite).await?;
+    output::print(context.format, &RestoredView::from(restored))
 }

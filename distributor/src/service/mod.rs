@@ -6,6 +6,7 @@ mod events;
 mod firing;
 mod fleet;
 mod node;
+mod policy;
 mod resolve;
 mod rotation;
 mod security;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use ted_cli::api::{Api, Operation, handle};
+use ted_cli::backup::NodeBackup;
 use ted_cli::error::{ApiError, code};
 use ted_cli::keystore::{KeystoreImport, KeystoreList, KeystoreRemove, KeystoreShow};
 use ted_core::id::UnixMillis;
@@ -84,7 +86,8 @@ impl Service {
             let remedy = format!("Change {} and restart the daemon, or name another `--data-dir`.", file.display());
             return Err(ApiError::new(code::STATE, message).with_remedy(remedy));
         }
-        let distributor = builder(&settings)?.name(args.name).open().await?;
+        let name = args.name.map_or_else(ted_cli::host::default_name, Ok)?;
+        let distributor = builder(&settings)?.name(name).open().await?;
         if !file.exists() {
             ted_cli::config::write_new(&file, &settings.config)?;
         }
@@ -141,7 +144,7 @@ impl Service {
             KeystoreShow::NAME => handle(body, async |it: KeystoreShow| self.show_keystore(&it.what).await).await,
             KeystoreImport::NAME => handle(body, |it| self.import(it)).await,
             KeystoreRemove::NAME => handle(body, |_: KeystoreRemove| self.remove_import()).await,
-            _ => self.rotation_operation(operation, body).await,
+            _ => self.policy_operation(operation, body).await,
         }
     }
 }
@@ -150,6 +153,7 @@ impl Api for Service {
     async fn call(&self, operation: &str, body: Value) -> Result<Value, ApiError> {
         match operation {
             NodeStatus::NAME => handle(body, |_: NodeStatus| self.status()).await,
+            NodeBackup::NAME => handle(body, |it| self.back_up(it)).await,
             NodeDoctor::NAME => handle(body, |_: NodeDoctor| self.diagnose()).await,
             ChannelSend::NAME => handle(body, |it| self.send(it)).await,
             FiringWait::NAME => handle(body, |it| self.wait(it)).await,

@@ -7,7 +7,8 @@ use ted_core::security::{Certificate, Usage};
 
 use super::Service;
 use crate::api::{
-    CertificateShow, CertificateView, Certificates, InviteCreate, InviteFile, RootFile, TokenCreate, TokenView,
+    CertificateShow, CertificateView, Certificates, InviteCreate, InviteFile, RevokedView, RootFile, TokenCreate,
+    TokenView,
 };
 
 impl Service {
@@ -35,7 +36,8 @@ impl Service {
 
     pub(super) async fn list_certificates(&self) -> Result<Certificates, ApiError> {
         let certificates = self.distributor().certificates().iter().map(CertificateView::of).collect();
-        Ok(Certificates { certificates, subscribers: self.certificate_pairs().await? })
+        let revoked = self.distributor().revoked().into_iter().map(RevokedView::from).collect();
+        Ok(Certificates { certificates, revoked, subscribers: self.certificate_pairs().await? })
     }
 
     pub(super) async fn show_certificate(&self, request: CertificateShow) -> Result<CertificateView, ApiError> {

@@ -1,8 +1,10 @@
 //! Requests that were carried here, and the keystore.
 
 use ted_cli::api::Done;
+use ted_cli::backup::{BackupFile, NodeBackup};
 use ted_cli::error::{ApiError, code};
 use ted_cli::keystore::{EntryView, ImportParts, KeystoreDetail, KeystoreImport, KeystoreView};
+use zeroize::Zeroizing;
 
 use super::Service;
 use crate::api::{CertificateSign, IssuedView, SigningView};
@@ -27,6 +29,10 @@ impl Service {
             replaces: seen.replaces,
             issued: issued.into_iter().map(view).collect(),
         })
+    }
+
+    pub(super) async fn back_up(&self, request: NodeBackup) -> Result<BackupFile, ApiError> {
+        Ok(BackupFile { bytes: self.distributor().backup(Zeroizing::new(request.passphrase)).await? })
     }
 
     pub(super) async fn list_keystore(&self) -> Result<KeystoreView, ApiError> {

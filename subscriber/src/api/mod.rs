@@ -1,9 +1,11 @@
 //! The Subscriber's operations: a request, its name (`noun/verb`) and its answer each, and how people read the answer.
 
+mod configuration;
 mod distribution;
 mod distributor;
 mod node;
 
+pub(crate) use configuration::{ConfigurationShow, ConfigurationView};
 pub(crate) use distribution::{
     DistributionExtract, DistributionResume, DistributionRollback, DistributionVerify, DistributionView, Extracted,
     ExtractedView, PlaceView, TargetList, TargetSet, TargetUnset, Targets, Verified, VerifiedView,

@@ -1,12 +1,18 @@
 //! The keystore.
 
 use ted_cli::api::Done;
+use ted_cli::backup::{BackupFile, NodeBackup};
 use ted_cli::error::{ApiError, code};
 use ted_cli::keystore::{EntryView, ImportParts, KeystoreDetail, KeystoreImport, KeystoreView};
+use zeroize::Zeroizing;
 
 use super::Service;
 
 impl Service {
+    pub(super) async fn back_up(&self, request: NodeBackup) -> Result<BackupFile, ApiError> {
+        Ok(BackupFile { bytes: self.subscriber().backup(Zeroizing::new(request.passphrase)).await? })
+    }
+
     pub(super) async fn list_keystore(&self) -> Result<KeystoreView, ApiError> {
         Ok(KeystoreView::of(self.subscriber().keystore().await?))
     }

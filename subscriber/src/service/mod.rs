@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use ted_cli::api::{self, Api, Operation, handle};
+use ted_cli::backup::NodeBackup;
 use ted_cli::error::ApiError;
 use ted_cli::keystore::{KeystoreImport, KeystoreList, KeystoreRemove, KeystoreShow};
 use ted_core::extract::Links;
@@ -27,9 +28,9 @@ use ted_core::{Error, Subscriber};
 use tokio::sync::broadcast;
 
 use crate::api::{
-    DistributionExtract, DistributionResume, DistributionRollback, DistributionVerify, DistributorEnrol,
-    DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust, NodeDoctor, NodeJoin, NodeRename,
-    NodeStatus, TargetList, TargetSet, TargetUnset,
+    ConfigurationShow, ConfigurationView, DistributionExtract, DistributionResume, DistributionRollback,
+    DistributionVerify, DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust,
+    NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
 };
 use crate::config::{Config, LinkRule};
 
@@ -98,6 +99,10 @@ impl Service {
         &self.held.settings
     }
 
+    async fn show_configuration(&self) -> Result<ConfigurationView, ApiError> {
+        Ok(ConfigurationView(self.subscriber().configuration().await?))
+    }
+
     fn data_dir(&self) -> &Path {
         &self.held.settings.data_dir
     }
@@ -116,6 +121,7 @@ impl Api for Service {
             NodeJoin::NAME => handle(body, |it| self.join(it)).await,
             NodeRename::NAME => handle(body, |it| self.rename(it)).await,
             NodeStatus::NAME => handle(body, |_: NodeStatus| self.status()).await,
+            NodeBackup::NAME => handle(body, |it| self.back_up(it)).await,
             NodeDoctor::NAME => handle(body, |_: NodeDoctor| self.diagnose()).await,
             DistributorTrust::NAME => handle(body, |it| self.trust(it)).await,
             DistributorEnrol::NAME => handle(body, |it| self.enrol(it)).await,
@@ -132,6 +138,7 @@ impl Api for Service {
             DistributionVerify::NAME => handle(body, |it| self.verify(it)).await,
             TargetSet::NAME => handle(body, |it| self.set_target(it)).await,
             TargetUnset::NAME => handle(body, |it| self.unset_target(it)).await,
+            ConfigurationShow::NAME => handle(body, |_: ConfigurationShow| self.show_configuration()).await,
             TargetList::NAME => handle(body, |_: TargetList| self.list_targets()).await,
             _ => Err(api::unknown_operation(operation)),
         }
@@ -158,7 +165,8 @@ fn builder(settings: &Settings) -> Result<SubscriberBuilder, Error> {
         LinkRule::Any => Links::Any,
         LinkRule::Inside => Links::Inside,
     };
-    let mut builder = Subscriber::builder(&settings.data_dir).connection_timeout(silence).links(links);
+    let builder = Subscriber::builder(&settings.data_dir).connection_timeout(silence).links(links);
+    let mut builder = builder.settings(config.settings.clone());
     if let Some(listen) = config.listen {
         builder = builder.listen(listen);
     }

@@ -35,7 +35,6 @@ pub(super) enum Address {
     /// For every Subscriber of the fleet.
     All,
     /// For the one with this key; nobody else may fetch it.
-    #[expect(dead_code, reason = "for configuration, which is addressed")]
     To(KeyHash),
 }
 

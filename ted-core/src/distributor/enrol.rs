@@ -224,6 +224,7 @@ impl State {
             let after = checked.key_hash();
             self.change_firings_now(|firing, now| firing.replace(&before, &after, now))?;
         }
+        self.announce_configuration()?;
         let fingerprint = checked.key_hash().fingerprint();
         tracing::info!(name = %checked.node(), fingerprint, "enrolled");
         self.events.emit(DistributorEvent::Enrolled { name: checked.node().clone(), fingerprint });

@@ -102,9 +102,11 @@ impl State {
 
     pub(super) fn update_subscriber(&self, name: NodeName, endpoints: Vec<Endpoint>) -> Result<(), Error> {
         self.change_fleet(|fleet| {
-            let now = fleet.subscriber(&name)?.clone();
-            Ok(fleet.update_subscriber(Subscriber { endpoints, ..now })?)
-        })
+            let subscriber = fleet.subscriber(&name)?.clone();
+            Ok(fleet.update_subscriber(Subscriber { endpoints, ..subscriber })?)
+        })?;
+        // It may be somebody's parent.
+        self.announce_configuration()
     }
 
     /// Declares a Subscriber unless it is there, and puts it into Channels.

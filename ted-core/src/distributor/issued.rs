@@ -48,6 +48,9 @@ impl State {
     /// Keeps a certificate that was issued, so that it is found by its thumbprint and serial number.
     pub(super) fn remember_certificate(&self, certificate: &Certificate) -> Result<(), Error> {
         let row = format!("{PREFIX}{}", certificate.thumbprint());
+        if self.records.get::<String>(&row)?.is_some() {
+            return Ok(());
+        }
         Ok(self.records.put(&row, &hex::encode(certificate.der()))?)
     }
 

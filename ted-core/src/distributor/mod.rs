@@ -1,8 +1,10 @@
 //! The Distributor: it builds revisions, states what is current, offers, serves, enrols, and collects receipts.
 
 mod announce;
+mod backup;
 mod build;
 mod certificates;
+mod configure;
 mod enrol;
 mod error;
 mod events;
@@ -43,6 +45,7 @@ use crate::node::{Clock, Events, SystemClock};
 use crate::protocol::{Silence, Until};
 use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
+pub use configure::{SettingChanges, SubscriberSettings};
 pub use error::DistributorError;
 pub use events::DistributorEvent;
 pub use grants::own_key;

@@ -63,7 +63,7 @@ impl State {
         let endpoint = Arc::new(Endpoint::bind_with(self.settings.listen, self.endpoint_options())?);
         let address = endpoint.local_addr()?;
         let state = self.clone();
-        let issuing = move || state.issue_missing_revocations();
+        let issuing = move || state.issue_missing_revocations().and_then(|()| state.announce_configuration());
         tokio::task::spawn_blocking(issuing).await.map_err(|_| DistributorError::Worker)??;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(self.clone().accept_all(endpoint.clone(), stop.clone(), tasks.clone()));

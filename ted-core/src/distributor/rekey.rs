@@ -61,6 +61,7 @@ impl State {
         self.withdraw(|slot| slot.fleet != key)?;
         self.show_identities()?;
         self.issue_missing_revocations()?;
+        self.announce_configuration()?;
         self.judge_all_again();
         drop(one_at_a_time);
         self.events.emit(DistributorEvent::Replaced { fingerprint: key.fingerprint() });

@@ -148,7 +148,7 @@ impl State {
             Err(error) if is_damaged(&error, Opened::No) => return Ok(Some(Damage::Other(error.to_string()))),
             Err(error) => return Err(error),
         };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = threads();
         let frames = damaged_frames(&index, &*file, threads)?;
         if !frames.is_empty() {
             return Ok(Some(Damage::Frames { index, file, frames }));
@@ -221,7 +221,7 @@ impl State {
             Ok(self.content_key(found)?.map_or(Opening::Unsealed, Opening::With))
         };
         let again = read_index(staged.file(), &Limits::DEFAULT, judge)?;
-        let still = damaged_frames(&again, staged.file(), 1).map_err(Error::from)?;
+        let still = damaged_frames(&again, staged.file(), threads()).map_err(Error::from)?;
         if again.id() != index.id() || !still.is_empty() {
             let what = "the mended package is not the one that was signed";
             return Err(Error::from(PackageError::Structure { what }).into());
@@ -339,6 +339,10 @@ pub(super) fn load_mended(
         Some((firing.parse().ok()?, distribution.parse().ok()?))
     };
     Ok(rows.filter_map(|(name, note)| Some((key(&name)?, note))).collect())
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn doubt_key(distribution: &Distribution) -> String {

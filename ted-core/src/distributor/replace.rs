@@ -139,6 +139,7 @@ impl State {
         self.say_replacement(old, &next, ReplacementState::Final, grace)?;
         self.show_identities()?;
         self.issue_missing_revocations()?;
+        self.announce_configuration()?;
         drop(one_at_a_time);
         tracing::warn!(fingerprint = key.fingerprint(), "the new certificate is in force");
         self.events.emit(DistributorEvent::Replaced { fingerprint: key.fingerprint() });

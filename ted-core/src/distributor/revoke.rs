@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::distributor::Distributor;
 use crate::distributor::announce::{Address, slot};
 use crate::distributor::error::DistributorError;
+use crate::distributor::rotation::Renew;
 use crate::distributor::state::State;
 use crate::error::Error;
 use crate::id::{KeyHash, UnixMillis};
@@ -23,11 +24,14 @@ impl State {
         let fleet = self.own().authority.root().key_hash();
         let revoked: Vec<KeyHash> = keys.iter().map(|(revoked, _)| revoked.key).collect();
         let pages = self.revocations.revoke(&fleet, keys)?.ok_or(DistributorError::TooManyRevoked)?;
+        self.replace_revoked()?;
         self.judge_all_again();
         for key in &revoked {
             self.change_firings_now(|firing, _| firing.remove(key))?;
         }
-        self.issue_revocations(&pages)
+        self.issue_revocations(&pages)?;
+        // What a revoked key signed counts no more.
+        self.announce_configuration()
     }
 
     /// Signs pages of the list anew, and has them stand.
@@ -92,7 +96,27 @@ impl State {
             .filter(|slot| (slot.fleet, slot.kind) == (fleet, EnvelopeKind::REVOCATION_LIST))
             .map(|slot| slot.page)
             .collect();
-        self.issue_revocations(&pages)
+        self.issue_revocations(&pages)?;
+        if due.iter().any(|slot| (slot.fleet, slot.kind) == (fleet, EnvelopeKind::CONFIGURATION)) {
+            self.announce_configuration()?;
+        }
+        Ok(())
+    }
+
+    /// Issues anew what this node uses itself, where the key of it was revoked.
+    pub(super) fn replace_revoked(&self) -> Result<(), Error> {
+        let own = self.own();
+        for certificate in [&own.signing.certificate, &own.tls.certificate] {
+            if self.is_key_revoked(&certificate.key_hash()) {
+                self.renew(Renew::One(certificate.usage()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether any key was revoked in this Distributor's fleet.
+    pub(super) fn has_revoked(&self) -> bool {
+        self.revocations.count(&self.own().authority.root().key_hash()) > 0
     }
 
     /// Whether a key was revoked in this Distributor's fleet.
@@ -148,5 +172,65 @@ impl Distributor {
         let mut all = self.state.revocations.all(&fleet);
         all.sort_by_key(|(key, revocation)| (std::cmp::Reverse(revocation.since), *key));
         all.iter().map(|(key, revocation)| RevokedRow::of(key, revocation)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::path::Path;
+
+    use super::*;
+    use crate::security::Usage;
+    use crate::store::StandingEnvelope;
+
+    async fn open(folder: &Path) -> Distributor {
+        let builder = Distributor::builder(folder).listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        builder.name("dist.example".parse().unwrap()).open().await.unwrap()
+    }
+
+    fn lists(distributor: &Distributor) -> Vec<StandingEnvelope> {
+        let all = distributor.state.standing.choose(|slot| slot.kind == EnvelopeKind::REVOCATION_LIST);
+        all.into_iter().map(|(_, envelope)| envelope).collect()
+    }
+
+    /// After each step of revoking the Distributor's own signing certificate, the process ends.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_revocation_that_a_crash_cut_short_is_completed_at_the_next_start() {
+        for steps in 0..=3 {
+            let folder = tempfile::tempdir().unwrap();
+            let distributor = open(folder.path()).await;
+            let state = &distributor.state;
+            let (fleet, old) = (state.own().authority.root().key_hash(), state.own().signing.certificate.clone());
+            let (key, since, reason) = (old.key_hash(), state.now(), RevocationReason::KEY_COMPROMISE);
+            let revoked = RevokedKey { key, serials: vec![], since, reason };
+            let pages = match steps {
+                0 => vec![],
+                _ => state.revocations.revoke(&fleet, vec![(revoked, None)]).unwrap().unwrap(),
+            };
+            if steps > 1 {
+                state.replace_revoked().unwrap();
+            }
+            if steps > 2 {
+                state.issue_revocations(&pages).unwrap();
+            }
+            drop(distributor);
+
+            let distributor = open(folder.path()).await;
+            let signing = distributor.state.own().signing.certificate.clone();
+            assert_eq!(signing == old, steps == 0, "{steps} steps: a revoked certificate is not used once more");
+            distributor.start().await.unwrap();
+            let lists = lists(&distributor);
+            assert_eq!(lists.len(), usize::from(steps > 0), "{steps} steps");
+            for list in lists {
+                let envelope = Envelope::from_bytes(&list.bytes).unwrap();
+                let now = distributor.state.now();
+                envelope.verify(distributor.state.own().authority.root(), now).unwrap();
+                let named = RevocationList::from_payload(&envelope.body().payload).unwrap().keys;
+                assert_eq!(named.iter().map(|revoked| revoked.key).collect::<Vec<_>>(), [key]);
+            }
+            assert_eq!(distributor.state.own().signing.certificate.usage(), Usage::Sign);
+            distributor.shutdown().await;
+        }
     }
 }

@@ -173,6 +173,7 @@ impl State {
         self.set_own(own);
         self.show_identities()?;
         for certificate in &issued {
+            self.remember_certificate(certificate)?;
             let (usage, until) = (certificate.usage().to_string(), certificate.not_after());
             tracing::info!(usage, serial = certificate.serial_hex(), "renewed this Distributor's own certificate");
             self.events.emit(DistributorEvent::Renewed { usage, until });

@@ -43,6 +43,7 @@ pub(super) struct State {
     pub(super) standing: StandingEnvelopes,
     /// Something that is announced has changed.
     pub(super) announcing: Notify,
+    pub(super) configuring: Mutex<()>,
     /// Who is to be told again, and when.
     pub(super) announce_later: Mutex<HashMap<KeyHash, Instant>>,
     pub(super) records: Records,
@@ -147,6 +148,7 @@ impl State {
             revocations: Revocations::open(&security)?,
             standing: StandingEnvelopes::open(&security)?,
             announcing: Notify::new(),
+            configuring: Mutex::default(),
             announce_later: Mutex::default(),
             own: RwLock::new(Arc::new(own)),
             security,
@@ -172,6 +174,12 @@ impl State {
             crypto,
         };
         state.finish_succession()?;
+        // A crash may have come between revoking an own certificate and replacing it.
+        state.replace_revoked()?;
+        let own = state.own();
+        for certificate in [&own.signing.certificate, &own.tls.certificate] {
+            state.remember_certificate(certificate)?;
+        }
         Ok(state)
     }
 
@@ -214,16 +222,7 @@ impl State {
         for (key, _) in self.records.list::<serde_json::Value>("fleet/")? {
             batch = batch.delete(&key);
         }
-        for distribution in changed.distributions() {
-            batch = batch.put(&format!("fleet/distribution/{}", distribution.id), distribution)?;
-        }
-        for channel in changed.channels() {
-            batch = batch.put(&format!("fleet/channel/{}", channel.name), channel)?;
-        }
-        for subscriber in changed.subscribers() {
-            batch = batch.put(&format!("fleet/subscriber/{}", subscriber.name), subscriber)?;
-        }
-        self.records.apply(batch)?;
+        self.records.apply(put_fleet(batch, &changed)?)?;
         *fleet = changed;
         self.export_fleet(&fleet)?;
         Ok(result)
@@ -235,10 +234,26 @@ impl State {
     }
 }
 
-fn load_fleet(records: &Records) -> Result<Fleet, Error> {
+/// The records that a fleet is kept in.
+pub(super) fn put_fleet(mut batch: RecordBatch, fleet: &Fleet) -> Result<RecordBatch, Error> {
+    for distribution in fleet.distributions() {
+        batch = batch.put(&format!("fleet/distribution/{}", distribution.id), distribution)?;
+    }
+    for channel in fleet.channels() {
+        batch = batch.put(&format!("fleet/channel/{}", channel.name), channel)?;
+    }
+    for subscriber in fleet.subscribers() {
+        batch = batch.put(&format!("fleet/subscriber/{}", subscriber.name), subscriber)?;
+    }
+    Ok(batch.put("fleet/settings", fleet.settings())?)
+}
+
+pub(super) fn load_fleet(records: &Records) -> Result<Fleet, Error> {
     let values = |rows: Vec<(String, _)>| rows.into_iter().map(|(_, value)| value).collect();
     let distributions: Vec<Distribution> = values(records.list("fleet/distribution/")?);
     let channels: Vec<Channel> = records.list("fleet/channel/")?.into_iter().map(|(_, value)| value).collect();
     let subscribers: Vec<Subscriber> = records.list("fleet/subscriber/")?.into_iter().map(|(_, value)| value).collect();
-    Ok(Fleet::from_parts(distributions, channels, subscribers)?)
+    let mut fleet = Fleet::from_parts(distributions, channels, subscribers)?;
+    fleet.set_settings(None, records.get("fleet/settings")?.unwrap_or_default())?;
+    Ok(fleet)
 }

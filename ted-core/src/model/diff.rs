@@ -117,6 +117,7 @@ fn distribution_fields(old: &Distribution, new: &Distribution) -> Vec<String> {
 fn subscriber_fields(old: &Subscriber, new: &Subscriber) -> Vec<String> {
     let mut fields = Vec::new();
     push_value(&mut fields, "endpoints", &list(&old.endpoints), &list(&new.endpoints));
+    push_value(&mut fields, "settings", &old.settings, &new.settings);
     let way = |subscriber: &Subscriber| {
         subscriber.certificate.as_ref().map_or_else(|| "by hand".to_owned(), ToString::to_string)
     };

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::DistributionId;
-use crate::model::{CertificateWay, Channel, Digest, Distribution, Endpoint, Fleet, FleetError, Priority, Subscriber};
+use crate::model::{
+    CertificateWay, Channel, Digest, Distribution, Endpoint, Fleet, FleetError, Priority, Settings, Subscriber,
+};
 use crate::name::{Label, NodeName};
 
 const HEADER: &str =
@@ -16,6 +18,7 @@ impl Fleet {
     /// [`FleetError::Unwritable`] when TOML cannot say it.
     pub fn to_toml(&self) -> Result<String, FleetError> {
         let file = FleetFile {
+            settings: self.settings().clone(),
             distribution: self.distributions().map(DistributionFile::from).collect(),
             channel: self.channels().map(ChannelFile::from).collect(),
             subscriber: self.subscribers().map(SubscriberFile::from).collect(),
@@ -32,20 +35,26 @@ impl Fleet {
     pub fn from_toml(text: &str, id_for: &mut dyn FnMut(&Label) -> DistributionId) -> Result<Self, FleetError> {
         let file: FleetFile =
             toml::from_str(text).map_err(|error| FleetError::Malformed { reason: error.to_string() })?;
-        Self::from_parts(
+        let settings = file.settings;
+        let mut fleet = Self::from_parts(
             file.distribution
                 .into_iter()
                 .map(|distribution| distribution.into_distribution(id_for))
                 .collect::<Result<_, _>>()?,
             file.channel.into_iter().map(Channel::from).collect(),
             file.subscriber.into_iter().map(Subscriber::try_from).collect::<Result<_, _>>()?,
-        )
+        )?;
+        fleet.set_settings(None, settings)?;
+        Ok(fleet)
     }
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FleetFile {
+    /// What is set at all Subscribers.
+    #[serde(default, skip_serializing_if = "Settings::is_empty")]
+    settings: Settings,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     distribution: Vec<DistributionFile>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -90,6 +99,8 @@ struct SubscriberFile {
     endpoints: Vec<Endpoint>,
     certificate_directory: Option<String>,
     certificate_command: Option<String>,
+    #[serde(default, skip_serializing_if = "Settings::is_empty")]
+    settings: Settings,
 }
 
 impl DistributionFile {
@@ -155,13 +166,14 @@ impl From<ChannelFile> for Channel {
 
 impl From<&Subscriber> for SubscriberFile {
     fn from(subscriber: &Subscriber) -> Self {
-        let Subscriber { name, endpoints, certificate } = subscriber;
+        let Subscriber { name, endpoints, certificate, settings } = subscriber;
         let (certificate_directory, certificate_command) = match certificate {
             None => (None, None),
             Some(CertificateWay::Directory(path)) => (Some(path.clone()), None),
             Some(CertificateWay::Command(template)) => (None, Some(template.text().to_owned())),
         };
-        Self { name: name.clone(), endpoints: endpoints.clone(), certificate_directory, certificate_command }
+        let (name, endpoints, settings) = (name.clone(), endpoints.clone(), settings.clone());
+        Self { name, endpoints, certificate_directory, certificate_command, settings }
     }
 }
 
@@ -169,8 +181,8 @@ impl TryFrom<SubscriberFile> for Subscriber {
     type Error = FleetError;
 
     fn try_from(file: SubscriberFile) -> Result<Self, FleetError> {
-        let SubscriberFile { name, endpoints, certificate_directory, certificate_command } = file;
-        let mut subscriber = Self { endpoints, ..Self::new(name) };
+        let SubscriberFile { name, endpoints, certificate_directory, certificate_command, settings } = file;
+        let mut subscriber = Self { endpoints, settings, ..Self::new(name) };
         let (field, way) = match (certificate_directory, certificate_command) {
             (None, None) => return Ok(subscriber),
             (Some(path), None) => ("certificate_directory", CertificateWay::directory(&path)),

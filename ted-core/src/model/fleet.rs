@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::DistributionId;
-use crate::model::{Channel, Distribution, FleetError, Item, Subscriber};
+use crate::model::{Channel, Distribution, FleetError, Item, Settings, Subscriber};
 use crate::name::{Label, NodeName};
 
 /// Everything that is declared. Each name stands once, every reference leads somewhere: no operation breaks that.
@@ -12,6 +12,8 @@ pub struct Fleet {
     distributions: BTreeMap<Label, Distribution>,
     channels: BTreeMap<Label, Channel>,
     subscribers: BTreeMap<NodeName, Subscriber>,
+    /// What is set at all Subscribers.
+    settings: Settings,
 }
 
 impl Fleet {
@@ -50,6 +52,35 @@ impl Fleet {
     /// All Subscribers, by name.
     pub fn subscribers(&self) -> impl ExactSizeIterator<Item = &Subscriber> {
         self.subscribers.values()
+    }
+
+    /// What is set at all Subscribers.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What is set at one Subscriber alone; without a name, at all.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`].
+    pub fn settings_of(&self, subscriber: Option<&NodeName>) -> Result<&Settings, FleetError> {
+        subscriber.map_or(Ok(&self.settings), |name| Ok(&self.subscriber(name)?.settings))
+    }
+
+    /// Puts other settings in their place.
+    ///
+    /// # Errors
+    /// [`FleetError::NotFound`].
+    pub fn set_settings(&mut self, subscriber: Option<&NodeName>, settings: Settings) -> Result<(), FleetError> {
+        match subscriber {
+            None => self.settings = settings,
+            Some(name) => {
+                let found = self.subscribers.get_mut(name);
+                found.ok_or_else(|| not_found(Item::Subscriber(name.to_string())))?.settings = settings;
+            }
+        }
+        Ok(())
     }
 
     /// The Distribution of this name.

@@ -246,6 +246,18 @@ impl Settings {
     }
 }
 
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("none");
+        }
+        for (number, (setting, value)) in self.iter().enumerate() {
+            write!(f, "{}{setting}={value}", if number == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
 /// The one way of writing a value; what it would have to be, if it cannot be one.
 fn canonical(setting: &Setting, value: &str) -> Result<String, String> {
     match setting {

@@ -10,7 +10,10 @@ mod links;
 mod names;
 mod packages;
 mod records;
+mod restored;
 mod serve;
+#[cfg(test)]
+mod who_may_say_what;
 
 pub use alarm::Alarm;
 pub use clock::{Clock, SystemClock};
@@ -22,4 +25,5 @@ pub(crate) use links::{Links, is_spare};
 pub(crate) use names::{label_of_id, name_of_key};
 pub(crate) use packages::{Opened, is_damaged, judge_signature, keep_newest, open_package, wait};
 pub(crate) use records::{RecordBatch, Records};
+pub use restored::Restored;
 pub(crate) use serve::{Answering, Content, Reply, serve};

@@ -189,21 +189,41 @@ mod tests {
         assert!(Authority::from_parts(ours.root().clone(), signer.key.clone()).is_err());
     }
 
+    /// A certificate for `usage` in the name `own`, as `issuer` would make it if nobody refused.
+    fn forged(issuer: &Identity, usage: Usage, own: &str) -> Certificate {
+        let mut params = rcgen::CertificateParams::new(vec![own.to_owned()]).unwrap();
+        let key = rcgen::KeyPair::try_from(issuer.key.pkcs8()).unwrap();
+        let issuer = rcgen::Issuer::from_ca_cert_der(&CertificateDer::from(issuer.certificate.der()), key).unwrap();
+        let extension = usage.extension_value().unwrap();
+        params.custom_extensions = vec![rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 37], extension)];
+        let made = params.signed_by(&rcgen::KeyPair::generate().unwrap(), &issuer).unwrap();
+        Certificate::from_der(made.der()).unwrap()
+    }
+
     #[test]
-    fn a_leaf_cannot_issue() {
+    fn no_leaf_can_issue_anything_in_any_name() {
         let ours = authority("dist.example.com");
-        let signer = identities(&ours).remove(1);
-        let params = rcgen::CertificateParams::new(vec!["dist.example.com".to_owned()]).unwrap();
-        let key = rcgen::KeyPair::try_from(signer.key.pkcs8()).unwrap();
-        let issuer = rcgen::Issuer::from_ca_cert_der(&CertificateDer::from(signer.certificate.der()), key).unwrap();
-        let mut forged = params;
-        forged.custom_extensions = vec![rcgen::CustomExtension::from_oid_content(
-            &[2, 5, 29, 37],
-            Usage::DistributorTls.extension_value().unwrap(),
-        )];
-        let made = forged.signed_by(&rcgen::KeyPair::generate().unwrap(), &issuer).unwrap();
-        let forged = Certificate::from_der(made.der()).unwrap();
-        assert_eq!(ours.root().judge(&forged, Usage::DistributorTls, NOW).unwrap_err().code(), "TED-1105");
+        for issuer in identities(&ours).into_iter().skip(1) {
+            for usage in Usage::ISSUED {
+                for own in ["dist.example.com", "sub.example.com"] {
+                    let verdict = ours.root().judge(&forged(&issuer, usage, own), usage, NOW);
+                    let by = issuer.certificate.usage();
+                    assert_eq!(verdict.unwrap_err().code(), "TED-1105", "{usage} for {own}, by {by}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_leaf_in_anothers_name_speaks_for_no_distributor_even_if_the_ca_key_signed_it() {
+        let ours = authority("dist.example.com");
+        for usage in Usage::ISSUED {
+            for (own, is_ours) in [("dist.example.com", true), ("other.example.com", false)] {
+                let verdict = ours.root().judge(&forged(&ours.identity(), usage, own), usage, NOW);
+                let expected = (usage.is_distributor_role() && !is_ours).then_some("TED-1108");
+                assert_eq!(verdict.err().map(|error| error.code()), expected, "{usage} for {own}");
+            }
+        }
     }
 
     #[test]

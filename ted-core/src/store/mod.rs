@@ -3,6 +3,7 @@
 //! [`Catalog`] and [`Depot`] are the two places where another engine fits: an ordered key-value store with
 //! compare-and-swap batches, and package files by id. Each has a conformance suite that every implementation passes.
 
+mod backup;
 mod catalog;
 mod data_dir;
 mod depot;
@@ -21,6 +22,7 @@ mod steps;
 #[cfg(test)]
 pub(crate) use steps::tests::StopAfter;
 
+pub use backup::{Backup, BackupError, Overwrite, Restoring};
 pub use catalog::{Batch, Catalog, CatalogError, Committed, Lease, MemoryCatalog, Record, SledCatalog};
 pub use data_dir::{DataDir, DataDirError, NodeRole};
 pub use depot::{

@@ -222,6 +222,21 @@ impl Sequences {
         })
     }
 
+    /// Raises every number to what another one has handed out; none ever sinks.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn raise_to(&self, other: &Self) -> Result<(), StateError> {
+        let known = other.0.state().clone();
+        self.0.change(|numbers| {
+            numbers.sequence = numbers.sequence.max(known.sequence);
+            for (distribution, revision) in known.revisions {
+                let kept = numbers.revisions.entry(distribution).or_insert(revision);
+                *kept = (*kept).max(revision);
+            }
+        })
+    }
+
     /// The last revision that was handed out for a Distribution.
     #[must_use]
     pub fn last_revision(&self, distribution: &DistributionId) -> Option<Revision> {

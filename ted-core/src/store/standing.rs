@@ -55,6 +55,14 @@ impl From<&Envelope> for StandingEnvelope {
     }
 }
 
+impl StandingEnvelope {
+    /// Whether it has lived for two thirds of its life, so that it is to be signed anew.
+    #[must_use]
+    pub fn is_due(&self, now: UnixMillis) -> bool {
+        now >= self.issued.plus(self.expires.since(self.issued) / 3 * 2)
+    }
+}
+
 /// The envelopes that stand: at a Distributor those that it announces, at a Subscriber those that are in force.
 /// Every change is durable when it returns.
 pub struct StandingEnvelopes(StateFile<BTreeMap<StandingSlot, StandingEnvelope>>);
@@ -99,9 +107,7 @@ impl StandingEnvelopes {
     #[must_use]
     pub fn due(&self, now: UnixMillis) -> Vec<StandingSlot> {
         let state = self.0.state();
-        let due =
-            |envelope: &StandingEnvelope| now >= envelope.issued.plus(envelope.expires.since(envelope.issued) / 3 * 2);
-        state.iter().filter(|(_, envelope)| due(envelope)).map(|(slot, _)| *slot).collect()
+        state.iter().filter(|(_, envelope)| envelope.is_due(now)).map(|(slot, _)| *slot).collect()
     }
 
     /// Puts envelopes in their slots, all or none. Answers what stood there before.
@@ -115,6 +121,24 @@ impl StandingEnvelopes {
         self.0.change(|standing| {
             let put = |(slot, envelope)| standing.insert(slot, envelope).map(|before| (slot, before));
             envelopes.into_iter().filter_map(put).collect()
+        })
+    }
+
+    /// Lets what stands in the fleet of one CA key stand in that of another that takes over from it, until newer ones
+    /// come. What the old one said about its replacement stays its own.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn carry_over(&self, from: &KeyHash, to: &KeyHash) -> Result<(), StateError> {
+        let moves = |slot: &StandingSlot| slot.fleet == *from && slot.kind != EnvelopeKind::REPLACEMENT;
+        if !self.0.state().keys().any(moves) {
+            return Ok(());
+        }
+        self.0.change(|standing| {
+            let moved: Vec<_> = standing.extract_if(.., |slot, _| moves(slot)).collect();
+            for (slot, envelope) in moved {
+                standing.entry(StandingSlot { fleet: *to, ..slot }).or_insert(envelope);
+            }
         })
     }
 
@@ -239,6 +263,19 @@ impl Revocations {
         })
     }
 
+    /// Takes over everything that `other` knows and this does not.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn take_over(&self, other: &Self) -> Result<(), StateError> {
+        let known = other.0.state().clone();
+        self.0.change(|revoked| {
+            for (key, revocation) in known {
+                revoked.entry(key).or_insert(revocation);
+            }
+        })
+    }
+
     fn insert(&self, fleet: &KeyHash, new: Vec<(RevokedKey, Option<NodeName>, u16)>) -> Result<(), StateError> {
         if new.is_empty() {
             return Ok(());
@@ -294,6 +331,12 @@ mod tests {
         }
         assert_eq!(again.remove(|slot| slot.recipient == Some(one)).unwrap(), [(own, envelope(2))]);
         assert_eq!(StandingEnvelopes::open(&security).unwrap().get(&own), None);
+        let word = StandingSlot { kind: EnvelopeKind::REPLACEMENT, ..all };
+        again.put(vec![(word, envelope(9))]).unwrap();
+        again.carry_over(&FLEET, &other).unwrap();
+        let moved = StandingEnvelopes::open(&security).unwrap();
+        assert_eq!(moved.get(&StandingSlot { fleet: other, ..all }), Some(envelope(3)));
+        assert_eq!((moved.get(&all), moved.get(&word)), (None, Some(envelope(9))));
     }
 
     #[test]

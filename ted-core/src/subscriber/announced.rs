@@ -8,8 +8,11 @@ use crate::error::{Coded, Error};
 use crate::id::{EnvelopeId, KeyHash};
 use crate::limits::Limits;
 use crate::node::fetch;
+use crate::package::Root;
 use crate::protocol::{Announce, AnnounceAnswer, Announced, Fetch, FetchTarget, Refused};
-use crate::security::{Envelope, EnvelopeKind, RevocationList, judge_standing};
+use crate::security::{
+    Certificate, DistributorRoot, Envelope, EnvelopeKind, RevocationList, Signature, judge_standing,
+};
 use crate::store::{StandingEnvelope, StandingSlot};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
@@ -43,6 +46,9 @@ pub enum AnnouncedError {
     /// Envelopes of this kind do not stand by themselves.
     #[error("a {0} is not announced")]
     NotStanding(EnvelopeKind),
+    /// It is for another node.
+    #[error("the configuration is for the node with key {0}")]
+    Foreign(String),
     /// Its signer's key was revoked.
     #[error("the key {0} that signed it was revoked")]
     RevokedSigner(String),
@@ -54,6 +60,7 @@ impl Coded for AnnouncedError {
             Self::NotNewer { .. } => "TED-1190",
             Self::NotAnnounced => "TED-1191",
             Self::NotStanding(_) => "TED-1192",
+            Self::Foreign(_) => "TED-1876",
             Self::RevokedSigner(_) => "TED-1194",
         }
     }
@@ -126,7 +133,7 @@ impl State {
         let is_time = envelope.body().kind == EnvelopeKind::TIME;
         envelope.verify(&root, if is_time { self.clock.now() } else { self.now(fleet) })?;
         self.refuse_revoked(fleet, &envelope.body().issuer)?;
-        let slot = slot_of(fleet, &envelope)?;
+        let slot = self.slot_of(fleet, &envelope)?;
         let (kind, offered) = (envelope.body().kind, envelope.body().sequence);
         if let Some(held) = self.envelopes.get(&slot).map(|standing| standing.sequence).filter(|held| offered <= *held)
         {
@@ -148,10 +155,28 @@ impl State {
         Ok(())
     }
 
+    /// Refuses a package that was signed after its signer's key was revoked. An older one counts for what it is: the
+    /// statement that names it, by a hash over all of it, is signed with a key that holds.
+    pub(super) fn refuse_revoked_package(
+        &self,
+        root: &DistributorRoot,
+        package: &Root,
+        signature: &Signature,
+    ) -> Result<(), Error> {
+        let signer = Certificate::from_der(&signature.certificate)?.key_hash();
+        match self.revocations.get(&root.key_hash(), &signer) {
+            Some(revocation) if package.created >= revocation.since => {
+                Err(AnnouncedError::RevokedSigner(signer.fingerprint()).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Puts in force what a verified envelope says, durably. A crash before it stands makes it be applied once more.
     fn apply_envelope(self: &Arc<Self>, slot: &StandingSlot, envelope: &Envelope) -> Result<(), Error> {
         match slot.kind {
             EnvelopeKind::REVOCATION_LIST => self.apply_revocations(&slot.fleet, envelope),
+            EnvelopeKind::CONFIGURATION => Self::check_configuration(envelope),
             EnvelopeKind::REPLACEMENT => self.apply_replacement(&slot.fleet, envelope),
             EnvelopeKind::TIME => self.apply_time(&slot.fleet, envelope),
             other => Err(AnnouncedError::NotStanding(other).into()),
@@ -179,15 +204,16 @@ impl State {
             }
         }
     }
-}
 
-/// Where an envelope stands, by what it says itself.
-fn slot_of(fleet: &KeyHash, envelope: &Envelope) -> Result<StandingSlot, Error> {
-    let kind = envelope.body().kind;
-    let (recipient, page) = match kind {
-        EnvelopeKind::REVOCATION_LIST => (None, RevocationList::from_payload(&envelope.body().payload)?.page),
-        EnvelopeKind::REPLACEMENT | EnvelopeKind::TIME => (None, 0),
-        other => return Err(AnnouncedError::NotStanding(other).into()),
-    };
-    Ok(StandingSlot { fleet: *fleet, kind, recipient, page })
+    /// Where an envelope stands, by what it says itself.
+    fn slot_of(&self, fleet: &KeyHash, envelope: &Envelope) -> Result<StandingSlot, Error> {
+        let kind = envelope.body().kind;
+        let page = match kind {
+            EnvelopeKind::REVOCATION_LIST => RevocationList::from_payload(&envelope.body().payload)?.page,
+            EnvelopeKind::REPLACEMENT | EnvelopeKind::TIME => 0,
+            EnvelopeKind::CONFIGURATION => return self.configuration_slot(fleet, envelope),
+            other => return Err(AnnouncedError::NotStanding(other).into()),
+        };
+        Ok(StandingSlot { fleet: *fleet, kind, recipient: None, page })
+    }
 }

@@ -1,6 +1,7 @@
 //! Packages that were whole and are damaged or gone: set aside as `distfile.corrupt`, told to the Distributor, and
 //! left alone until the Channel's next firing brings what lacks.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use crate::package::{Opening, PackageIndex, PackageKind, Root, damaged_frames, r
 use crate::protocol::{Delivery, code as wire_code};
 use crate::security::{DistributorRoot, PackageRef, Receipt, Signature, Stage};
 use crate::store::{Depot, DepotError, FileError, PackagePlace};
-use crate::subscriber::deliveries::Held;
+use crate::subscriber::deliveries::{Held, held_key};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::state::{Key, State, lock};
@@ -52,34 +53,42 @@ impl State {
     /// Sets a held package aside in which damage was found: renames it, and only then says so, durably. One that
     /// somebody set aside or removed meanwhile is left as it is.
     pub(super) fn set_aside(self: &Arc<Self>, key: Key, held: &Held, detail: String) -> Result<(), Error> {
-        match wait(self.depot.set_corrupt(held.package)) {
-            Ok(_) => {}
-            Err(DepotError::NotFound { .. }) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-        let damage = Damage { revision: held.revision, package: held.package, code: AT_REST, detail };
-        self.tell_damage(key, &damage, || Ok(()))
+        let told = {
+            // No offer is judged between the renaming and the note: it would be taken as if nothing were known.
+            let mut deliveries = lock(&self.deliveries);
+            match wait(self.depot.set_corrupt(held.package)) {
+                Ok(_) => {}
+                Err(DepotError::NotFound { .. }) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+            let damage = Damage { revision: held.revision, package: held.package, code: AT_REST, detail };
+            self.note_damage(&mut deliveries, key, &damage)?;
+            damage
+        };
+        self.tell_damage(key, &told);
+        Ok(())
     }
 
-    /// Notes that a package is damaged and signs the receipt that says so, both in one durable step; puts the file out of
-    /// the way, where that is still to be done; then tells everybody.
-    pub(super) fn tell_damage(
+    /// Gives a package up that arrived damaged: says so, durably, and only then puts what came of it out of the way.
+    pub(super) fn give_up(
         self: &Arc<Self>,
         key: Key,
         damage: &Damage,
         put_away: impl FnOnce() -> Result<(), FileError>,
     ) -> Result<(), Error> {
+        self.note_damage(&mut lock(&self.deliveries), key, damage)?;
+        let put_away = put_away();
+        self.tell_damage(key, damage);
+        Ok(put_away?)
+    }
+
+    /// Notes that a package is damaged, and the signed receipt that says so, in one durable step.
+    fn note_damage(&self, deliveries: &mut HashMap<Key, Delivery>, key: Key, damage: &Damage) -> Result<(), Error> {
         let (fleet, distribution) = key;
         let Damage { revision, package, code, ref detail } = *damage;
-        let firing = self.last_firing(&key)?;
-        let aside = SetAside {
-            firing: firing.map(|firing| firing.to_string()),
-            revision,
-            package,
-            code: code.to_owned(),
-            detail: detail.clone(),
-            at: self.clock.now(),
-        };
+        let (firing, at) = (self.last_firing(&key)?, self.clock.now());
+        let told = firing.map(|firing| firing.to_string());
+        let aside = SetAside { firing: told, revision, package, code: code.to_owned(), detail: detail.clone(), at };
         let receipt = Receipt {
             firing,
             distribution,
@@ -88,7 +97,7 @@ impl State {
             stage: Stage::Corrupt,
             code: Some(code.to_owned()),
             detail: detail.clone(),
-            at: aside.at,
+            at,
         };
         let mut batch = RecordBatch::default();
         // A newer revision that arrived damaged is the one that counts.
@@ -102,40 +111,55 @@ impl State {
                 self.records.apply(batch)?;
             }
         }
-        put_away()?;
-        self.receipts.notify_one();
-        if let Some(delivery) = lock(&self.deliveries).get_mut(&key) {
+        if let Some(delivery) = deliveries.get_mut(&key) {
             delivery.set_aside(revision, firing);
         }
+        Ok(())
+    }
+
+    /// Tells everybody: the Distributor, by the receipt that waits, and people.
+    fn tell_damage(&self, key: Key, damage: &Damage) {
+        let (Damage { revision, code, detail, .. }, (fleet, distribution)) = (damage, key);
+        self.receipts.notify_one();
         self.note(key, |standing| {
             standing.stage = Some(Stage::Corrupt);
             standing.trouble = Some(trouble(code, detail));
         });
         let name = self.known_label(&fleet, &distribution);
         tracing::error!(code, distribution = %name, %revision, detail, "a package is damaged and was set aside");
-        self.events.emit(SubscriberEvent::Corrupt { distribution: name, revision, detail: detail.clone() });
-        Ok(())
+        let (revision, detail) = (*revision, detail.clone());
+        self.events.emit(SubscriberEvent::Corrupt { distribution: name, revision, detail });
     }
 
     /// Sets aside what should be here and is not: packages whose file is gone, or is no package any more. A crash
     /// between a renaming and its note comes to the same. Blocks.
     pub(super) fn set_lost_aside(self: &Arc<Self>) -> Result<(), Error> {
-        for (key, held) in self.all_held()? {
-            if wait(self.depot.info(held.package))?.is_some() || self.aside(&key)?.is_some() {
-                continue;
+        for (key, _) in self.all_held()? {
+            if let Some(damage) = self.note_lost(key)? {
+                self.tell_damage(key, &damage);
             }
-            let root = self.trusted_root(&key.0)?;
-            let place = held.place(root.name());
-            let unreadable = wait(self.depot.set_place_corrupt(&place))?;
-            let (code, detail) = match (unreadable, self.depot.leftover_file(&place)) {
-                (true, _) => (AT_REST, "its end or its root is damaged".to_owned()),
-                (false, Some(_)) => (AT_REST, "it was found set aside".to_owned()),
-                (false, None) => (GONE, "its file is gone".to_owned()),
-            };
-            let damage = Damage { revision: held.revision, package: held.package, code, detail };
-            self.tell_damage(key, &damage, || Ok(()))?;
         }
         Ok(())
+    }
+
+    fn note_lost(&self, key: Key) -> Result<Option<Damage>, Error> {
+        // Nothing comes or goes meanwhile: see `set_aside`.
+        let mut deliveries = lock(&self.deliveries);
+        let held: Option<Held> = self.records.get(&held_key(&key.0, &key.1))?;
+        let Some(held) = held else { return Ok(None) };
+        if wait(self.depot.info(held.package))?.is_some() || self.aside(&key)?.is_some() {
+            return Ok(None);
+        }
+        let place = held.place(self.trusted_root(&key.0)?.name());
+        let unreadable = wait(self.depot.set_place_corrupt(&place))?;
+        let (code, detail) = match (unreadable, self.depot.leftover_file(&place)) {
+            (true, _) => (AT_REST, "its end or its root is damaged"),
+            (false, Some(_)) => (AT_REST, "it was found set aside"),
+            (false, None) => (GONE, "its file is gone"),
+        };
+        let damage = Damage { revision: held.revision, package: held.package, code, detail: detail.to_owned() };
+        self.note_damage(&mut deliveries, key, &damage)?;
+        Ok(Some(damage))
     }
 
     /// What is set aside of a Distribution and waits for the Channel's next firing.
@@ -183,7 +207,7 @@ impl State {
         if aside.package != package.id {
             return None;
         }
-        let held: Held = self.records.get(&super::deliveries::held_key(&key.0, &key.1)).ok()??;
+        let held: Held = self.records.get(&held_key(&key.0, &key.1)).ok()??;
         let file = self.depot.leftover_file(&held.place(root.name()))?;
         let index = read_index(&file, &Limits::DEFAULT, &mut |found: &Root, bytes: &[u8], signature: &Signature| {
             judge(found, bytes, signature)

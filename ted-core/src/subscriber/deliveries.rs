@@ -128,7 +128,7 @@ impl State {
                 let state = self.clone();
                 // It keeps what arrived; what is right of it counts when it is sent again.
                 let put_away = move || part.map(PartFile::set_corrupt).transpose().map(|_| ());
-                let telling = move || state.tell_damage(key, &damage, put_away);
+                let telling = move || state.give_up(key, &damage, put_away);
                 if let Ok(Err(error)) = tokio::task::spawn_blocking(telling).await {
                     tracing::error!(code = error.code(), %error, "a damaged package cannot be set aside");
                 }
@@ -175,9 +175,10 @@ impl State {
         let (state, by, of) = (self.clone(), root.clone(), statement.clone());
         let unwrapping = move || state.key_of_stated(&by, &of, &package.id);
         let key = tokio::task::spawn_blocking(unwrapping).await.map_err(|_| ReceptionError::Stopping)??;
-        let judge_by = root.clone();
+        let (judge_by, judging) = (root.clone(), self.clone());
         let judge = move |found: &Root, bytes: &[u8], signature: &Signature| -> Result<Opening, Error> {
             judge_signature(&judge_by, found, bytes, signature)?;
+            judging.refuse_revoked_package(&judge_by, found, signature)?;
             judge_root(found, &judge_by.key_hash(), &distribution, &package)
                 .map_err(|refused| SubscriberError::Statement(refused.to_string()))?;
             match &key {

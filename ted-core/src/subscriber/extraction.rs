@@ -93,7 +93,14 @@ impl State {
     pub(super) fn target_of(&self, fleet: &KeyHash, held: &Held) -> Result<(PathBuf, TargetRule), Error> {
         let distributor = self.distributor_name(fleet);
         let node = self.name();
-        let variables = Variables { node: &node, distribution: &held.name, distributor: &distributor };
+        let given = self.settings_from(fleet);
+        let variables = Variables {
+            node: &node,
+            distribution: &held.name,
+            distributor: &distributor,
+            own: &self.settings.own,
+            given: &given,
+        };
         let files = self.data.path().join("files");
         let set = self.set_targets()?;
         Ok(self.settings.targets.resolve(&set, held.proposed_target.as_deref(), &variables, &files)?)

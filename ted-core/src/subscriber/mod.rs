@@ -1,7 +1,9 @@
 //! The Subscriber: it trusts, enrols, takes offers, receives, verifies, extracts, and says so in receipts.
 
 mod announced;
+mod backup;
 mod carried;
+mod configuration;
 mod damage;
 mod deliveries;
 mod error;
@@ -41,6 +43,7 @@ use crate::protocol::Silence;
 use crate::security::{AwsLc, Crypto, Invite, Token};
 
 pub use announced::AnnouncedError;
+pub use configuration::{ConfigurationRow, NodeSettings, SettingRow, SettingSource};
 pub use error::SubscriberError;
 pub use events::SubscriberEvent;
 pub use grants::granted_key;
@@ -65,6 +68,7 @@ pub(crate) struct Settings {
     pub(crate) links: Links,
     pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) silence: Silence,
+    pub(crate) own: crate::model::Settings,
     pub(crate) scrub: ScrubSettings,
     /// Asked before each step of a change, so that tests can stop it there.
     #[cfg(test)]
@@ -126,6 +130,13 @@ impl SubscriberBuilder {
     #[must_use]
     pub fn connection_timeout(mut self, silence: Silence) -> Self {
         self.settings.silence = silence;
+        self
+    }
+
+    /// What this node sets itself. It wins over what its Distributors set.
+    #[must_use]
+    pub fn settings(mut self, settings: crate::model::Settings) -> Self {
+        self.settings.own = settings;
         self
     }
 
@@ -204,6 +215,7 @@ impl Subscriber {
             links: Links::default(),
             threads: None,
             silence: Silence::default(),
+            own: crate::model::Settings::default(),
             scrub: ScrubSettings::default(),
             #[cfg(test)]
             steps: None,

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::Error;
 use crate::id::{PackageId, UnixMillis};
 use crate::limits::Limits;
+use crate::model::Interval;
 use crate::node::wait;
 use crate::package::{BodyReader, PackageIndex};
 use crate::store::{Depot, forget_cached};
@@ -72,9 +73,15 @@ struct Task {
 }
 
 impl State {
-    /// How often kept packages are read again: as this node's operator says, else the default.
+    /// How often kept packages are read again: as this node's operator says, else as its Distributors set, else the
+    /// default.
     pub(super) fn scrub_interval(&self) -> ScrubInterval {
-        self.settings.scrub.interval.unwrap_or_default()
+        let own = self.settings.scrub.interval;
+        let configured = || match self.configured_scrub().interval? {
+            Interval::Never => Some(ScrubInterval::Never),
+            Interval::Every(every) => Some(ScrubInterval::Every(every)),
+        };
+        own.or_else(configured).unwrap_or_default()
     }
 
     /// When a Distribution's package was last found whole.
@@ -84,7 +91,9 @@ impl State {
     }
 
     fn scrub_rate(&self) -> u64 {
-        self.settings.scrub.bytes_per_second.map_or(Limits::DEFAULT.scrub_bytes_per_second, NonZeroU64::get)
+        let own = self.settings.scrub.bytes_per_second.map(NonZeroU64::get);
+        let rate = own.or_else(|| self.configured_scrub().bytes_per_second);
+        rate.unwrap_or(Limits::DEFAULT.scrub_bytes_per_second)
     }
 
     /// Scrubs whatever is due, one package after the other, until `stop`.
@@ -254,3 +263,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
 pub(super) fn checked_key((fleet, distribution): &Key) -> String {
     format!("checked/{fleet}/{distribution}")
 }
+
+#[cfg(test)]
+mod tests;

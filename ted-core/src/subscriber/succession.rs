@@ -110,6 +110,7 @@ impl State {
         self.floors.carry_over(&from, &to)?;
         self.revocations.carry_over(&from, &to)?;
         self.pins.carry_over(&from, &to)?;
+        self.envelopes.carry_over(&from, &to)?;
         self.security.before(Step::Follow)?;
         self.move_records(old, new)?;
         self.security.before(Step::Follow)?;

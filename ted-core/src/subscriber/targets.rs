@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::Settings;
 use crate::name::{Label, NodeName};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::reference::DistributionRef;
@@ -37,6 +38,10 @@ pub(super) struct Variables<'a> {
     pub(super) node: &'a NodeName,
     pub(super) distribution: &'a Label,
     pub(super) distributor: &'a NodeName,
+    /// Variables of this node's own configuration, which win over the predefined ones.
+    pub(super) own: &'a Settings,
+    /// Variables that the Distributor set.
+    pub(super) given: &'a Settings,
 }
 
 impl Targets {
@@ -111,6 +116,10 @@ fn checked(target: &Path, given: &str) -> Result<PathBuf, SubscriberError> {
     Ok(target.components().collect())
 }
 
+fn variable<'a>(settings: &'a Settings, name: &str) -> Option<&'a str> {
+    settings.variables().find(|(known, _)| known.as_str() == name).map(|(_, value)| value)
+}
+
 /// Replaces `%NAME%`; an unknown name is an error, and `%%` a percent sign.
 fn expand(text: &str, variables: &Variables<'_>) -> Result<String, SubscriberError> {
     let mut parts = text.split('%');
@@ -120,9 +129,15 @@ fn expand(text: &str, variables: &Variables<'_>) -> Result<String, SubscriberErr
         let rest = parts.next().ok_or_else(|| bad("a % has no partner".to_owned()))?;
         match name {
             "" => out.push('%'),
+            own if variable(variables.own, own).is_some() => {
+                out.push_str(variable(variables.own, own).unwrap_or_default());
+            }
             "NODE_NAME" => out.push_str(&variables.node.file_stem()),
             "DISTRIBUTION" => out.push_str(variables.distribution.as_str()),
             "DISTRIBUTOR" => out.push_str(&variables.distributor.file_stem()),
+            given if variable(variables.given, given).is_some() => {
+                out.push_str(variable(variables.given, given).unwrap_or_default());
+            }
             unknown => return Err(bad(format!("the variable %{unknown}% is not known"))),
         }
         out.push_str(rest);
@@ -142,7 +157,9 @@ mod tests {
     ) -> Result<(PathBuf, TargetRule), &'static str> {
         let (node, distributor) = ("shop.example".parse().expect("valid"), "dist.example".parse().expect("valid"));
         let distribution = "site".parse().expect("valid");
-        let variables = Variables { node: &node, distribution: &distribution, distributor: &distributor };
+        let none = Settings::default();
+        let variables =
+            Variables { node: &node, distribution: &distribution, distributor: &distributor, own: &none, given: &none };
         let set = set.iter().map(|(name, path)| (name.parse().expect("valid"), PathBuf::from(path))).collect();
         targets.resolve(&set, proposed, &variables, Path::new("/nowhere/files")).map_err(|error| error.code())
     }

@@ -6,7 +6,7 @@ use crate::distributor::{DistributionSpec, Distributor, SendOptions};
 use crate::name::NodeName;
 use crate::node::Clock;
 use crate::protocol::{Outcome, PartState};
-use crate::security::{AwsLc, RevocationReason, RevokedKey, Usage};
+use crate::security::{AwsLc, Certificate, RevocationReason, Usage};
 use crate::store::Registration;
 
 const NOW: UnixMillis = UnixMillis::from_millis(1_800_000_000_000);
@@ -101,8 +101,10 @@ async fn whoever_cannot_be_granted_is_skipped_with_a_reason_in_the_firing_and_th
     let renamed = world.enrol("renamed.example", other).await;
     let good = world.enrol("good.example", certificate).await;
     let revoked = world.enrol("revoked.example", certificate).await;
-    let lost = RevokedKey { key: revoked, serials: vec![], since: NOW, reason: RevocationReason::LOST };
-    world.state().revoke_keys(vec![(lost, None)]).unwrap();
+    // The key of its encryption certificate: a node whose identity key was revoked is sent nothing at all.
+    let encryption = world.state().registrations.get(&revoked).unwrap().encryption.unwrap();
+    let encryption = Certificate::from_der(&encryption).unwrap();
+    world.state().revoke(&encryption.serial_hex(), RevocationReason::LOST).unwrap();
 
     let firing = world.distributor.send(&"all".parse().unwrap(), SendOptions::default()).await.unwrap();
     let report = world.distributor.report(firing).unwrap();

@@ -1,0 +1,163 @@
+//! Settings of Subscribers: declared in the fleet, and announced as signed configuration to whom they concern.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::distributor::Distributor;
+use crate::distributor::announce::{Address, slot};
+use crate::distributor::state::{State, lock};
+use crate::error::Error;
+use crate::id::KeyHash;
+use crate::model::{Fleet, Setting, Settings};
+use crate::name::NodeName;
+use crate::security::{Configuration, Configured, Envelope, EnvelopeBody, EnvelopeKind, ParentHint};
+use crate::store::{StandingEnvelope, StandingSlot};
+
+/// How long a configuration holds; it is signed anew at two thirds of that. What it set stays set.
+const LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// What is set at a Subscriber, and whether it said that it has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubscriberSettings {
+    /// Its name; `None` for what is set at all of them.
+    pub name: Option<NodeName>,
+    /// What is set at it alone, or at all.
+    pub settings: Settings,
+    /// The sequence number of the configuration that says so; none before there is one, or before it is enrolled.
+    pub sequence: Option<u64>,
+    /// The Subscribers in which it is in force.
+    pub in_force: Vec<NodeName>,
+}
+
+/// Changes of settings.
+#[derive(Debug, Clone, Default)]
+pub struct SettingChanges {
+    /// What is set, each with its value.
+    pub set: Vec<(Setting, String)>,
+    /// What is not set any more.
+    pub unset: Vec<Setting>,
+}
+
+impl SettingChanges {
+    fn apply(&self, settings: &mut Settings) -> Result<(), Error> {
+        for setting in &self.unset {
+            settings.unset(setting);
+        }
+        for (setting, value) in &self.set {
+            settings.set(setting.clone(), value)?;
+        }
+        Ok(())
+    }
+}
+
+impl Distributor {
+    /// Changes what is set at a Subscriber, or without a name at all of them, and announces it. What a Subscriber's own
+    /// configuration file says wins there, then what is set at it alone. No changes only ask.
+    ///
+    /// # Errors
+    /// When there is no such Subscriber, or a value does not fit its setting.
+    pub async fn configure(
+        &self,
+        subscriber: Option<&NodeName>,
+        changes: SettingChanges,
+    ) -> Result<SubscriberSettings, Error> {
+        let subscriber = subscriber.cloned();
+        self.blocking(move |state| state.configure(subscriber, &changes)).await
+    }
+}
+
+impl State {
+    fn configure(&self, subscriber: Option<NodeName>, changes: &SettingChanges) -> Result<SubscriberSettings, Error> {
+        let change = |fleet: &mut Fleet| {
+            let mut settings = fleet.settings_of(subscriber.as_ref())?.clone();
+            changes.apply(&mut settings)?;
+            fleet.set_settings(subscriber.as_ref(), settings.clone())?;
+            Ok(settings)
+        };
+        let settings = if changes.set.is_empty() && changes.unset.is_empty() {
+            lock(&self.fleet).settings_of(subscriber.as_ref())?.clone()
+        } else {
+            let settings = self.change_fleet(change)?;
+            self.announce_configuration()?;
+            settings
+        };
+        let key = subscriber.as_ref().map(|name| self.key_of_name(name));
+        let standing = match key {
+            Some(None) => None,
+            recipient => self.standing.get(&self.configuration_slot(recipient.flatten())),
+        };
+        let holders = match &standing {
+            Some(envelope) => self.acknowledged(EnvelopeKind::CONFIGURATION, &envelope.id)?,
+            None => vec![],
+        };
+        let sequence = standing.map(|envelope| envelope.sequence);
+        let in_force = holders.iter().map(|key| self.name_of_key(key)).collect();
+        Ok(SubscriberSettings { name: subscriber, settings, sequence, in_force })
+    }
+
+    fn configuration_slot(&self, recipient: Option<KeyHash>) -> StandingSlot {
+        let fleet = self.own().authority.root().key_hash();
+        StandingSlot { fleet, kind: EnvelopeKind::CONFIGURATION, recipient, page: 0 }
+    }
+
+    /// Signs and announces what the fleet sets, wherever that is not what stands already.
+    pub(super) fn announce_configuration(&self) -> Result<(), Error> {
+        // Two at once might have the older one stand.
+        let _one_at_a_time = lock(&self.configuring);
+        let fleet = lock(&self.fleet).clone();
+        let mut envelopes = vec![];
+        let registered = self.registrations.all();
+        let recipients = registered.iter().map(|(key, registration)| (Some(*key), Some(&registration.name)));
+        for (recipient, name) in std::iter::once((None, None)).chain(recipients) {
+            // One that is registered and not of the fleet is being removed.
+            let Ok(settings) = fleet.settings_of(name) else { continue };
+            let standing = self.standing.get(&self.configuration_slot(recipient));
+            if settings.is_empty() && standing.is_none() {
+                continue;
+            }
+            let configured =
+                Configured { settings: settings.clone(), parents: self.parents_of(&fleet, settings), unknown: vec![] };
+            let payload = Configuration::of(recipient, &configured)?.to_payload()?;
+            if standing.is_none_or(|standing| !self.still_says(&standing, &payload)) {
+                envelopes.push(self.seal_configuration(recipient, payload)?);
+            }
+        }
+        if envelopes.is_empty() { Ok(()) } else { self.announce_all(envelopes) }
+    }
+
+    /// Whether what stands says the same, with a signature that counts for a while yet.
+    fn still_says(&self, standing: &StandingEnvelope, payload: &[u8]) -> bool {
+        let Ok(envelope) = Envelope::from_bytes(&standing.bytes) else { return false };
+        let body = envelope.body();
+        body.payload == payload && !standing.is_due(self.now()) && !self.is_key_revoked(&body.issuer)
+    }
+
+    fn parents_of(&self, fleet: &Fleet, settings: &Settings) -> Vec<ParentHint> {
+        let hint = |name: NodeName| {
+            let key = self.key_of_name(&name)?;
+            let endpoints = fleet.subscriber(&name).ok()?.endpoints.clone();
+            Some(ParentHint { name, key, endpoints })
+        };
+        settings.parents().into_iter().filter_map(hint).collect()
+    }
+
+    fn seal_configuration(
+        &self,
+        recipient: Option<KeyHash>,
+        payload: Vec<u8>,
+    ) -> Result<(StandingSlot, Envelope), Error> {
+        let (own, now) = (self.own(), self.now());
+        let body = EnvelopeBody {
+            kind: EnvelopeKind::CONFIGURATION,
+            distributor: own.authority.root().key_hash(),
+            issuer: own.signing.certificate.key_hash(),
+            sequence: self.next_sequence()?,
+            issued: now,
+            expires: now.plus(LIFE),
+            payload,
+        };
+        let envelope = Envelope::seal(&*self.crypto, &own.signing, body)?;
+        Ok((slot(recipient.map_or(Address::All, Address::To), &envelope, 0), envelope))
+    }
+}
