@@ -165,16 +165,23 @@ impl State {
 
     /// Dials a Distributor from now on, if this node runs; what was waiting to dial it does so at once.
     pub(super) fn follow(self: &Arc<Self>, fleet: &KeyHash) {
+        if !self.start_following(fleet) {
+            self.hasten(fleet);
+        }
+    }
+
+    /// Dials a Distributor from now on, if this node runs and does not dial it yet. Answers whether that is new.
+    pub(super) fn start_following(self: &Arc<Self>, fleet: &KeyHash) -> bool {
         let mut network = lock(&self.network);
-        let Some(Network { endpoint, running: Some(running) }) = network.as_mut() else { return };
-        if let Some(following) = running.following.get(fleet) {
-            following.hasten.notify_one();
-            return;
+        let Some(Network { endpoint, running: Some(running) }) = network.as_mut() else { return false };
+        if running.following.contains_key(fleet) {
+            return false;
         }
         let (stop, hasten) = (lock(&self.run).stop.child_token(), Arc::new(Notify::new()));
         let following = self.clone().keep_connected(endpoint.clone(), *fleet, stop.clone(), hasten.clone());
         running.tasks.spawn(following);
         running.following.insert(*fleet, Following { stop, hasten });
+        true
     }
 
     /// Ends a pause before a Distributor is dialled again, because something has changed.
@@ -281,7 +288,7 @@ impl State {
             Err(error) => return self.trouble(&fleet, error.code(), &error.to_string()),
         };
         if !enrolled {
-            return match self.enrol(&fleet, &known.endpoints, None).await {
+            return match self.enrol_once(&fleet, &known.endpoints, None).await {
                 Ok(Enrolment::Enrolled) => Attempt::Enrolled,
                 Ok(Enrolment::Pending { fingerprint }) => {
                     let waits = format!("waits for approval; fingerprint {fingerprint}");

@@ -43,6 +43,8 @@ pub(super) struct State {
     pub(super) pins: Pins,
     /// The standing envelopes that are in force.
     pub(super) envelopes: StandingEnvelopes,
+    /// Certificates that were issued are kept one after the other.
+    pub(super) keeping: Mutex<()>,
     /// One announcement is taken at a time, so that what is newer comes later.
     pub(super) taking: tokio::sync::Mutex<()>,
     pub(super) records: Records,
@@ -138,6 +140,7 @@ impl State {
             lineage: Lineage::open(&security)?,
             pins: Pins::open(&security)?,
             envelopes: StandingEnvelopes::open(&security)?,
+            keeping: Mutex::default(),
             taking: tokio::sync::Mutex::default(),
             security,
             records,

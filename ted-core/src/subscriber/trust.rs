@@ -17,7 +17,7 @@ use crate::security::{
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::report::Enrolment;
-use crate::subscriber::state::{KnownDistributor, State, known_key};
+use crate::subscriber::state::{KnownDistributor, State, known_key, lock};
 use crate::transport::{Connection, QuicConnection};
 
 /// How long a Distributor may take to judge an enrolment request.
@@ -82,9 +82,21 @@ impl State {
             .is_some_and(|identity| now >= identity.certificate.not_before() && now < identity.certificate.not_after())
     }
 
+    /// Asks a Distributor for certificates because somebody wants it, and lets a Subscriber that runs go on at once.
+    pub(super) async fn enrol(
+        self: &Arc<Self>,
+        fleet: &KeyHash,
+        endpoints: &[Endpoint],
+        token: Option<&Token>,
+    ) -> Result<Enrolment, Error> {
+        let enrolment = self.enrol_once(fleet, endpoints, token).await?;
+        self.follow(fleet);
+        Ok(enrolment)
+    }
+
     /// Asks a Distributor for certificates, once. Nothing is written before the Distributor has proved who it is; what
     /// it answers to is kept, and a Subscriber that runs goes on with it.
-    pub(super) async fn enrol(
+    pub(super) async fn enrol_once(
         self: &Arc<Self>,
         fleet: &KeyHash,
         endpoints: &[Endpoint],
@@ -123,7 +135,8 @@ impl State {
                 SubscriberEvent::EnrolmentPending { distributor: name, fingerprint: fingerprint.clone() }
             }
         });
-        self.follow(&fleet);
+        // Whoever asks again and again does not cut its own pause short.
+        self.start_following(&fleet);
         Ok(enrolment)
     }
 
@@ -216,6 +229,8 @@ impl State {
             }
             issued.push(certificate);
         }
+        // The operator and the daemon may have asked at the same time.
+        let _one_at_a_time = lock(&self.keeping);
         self.security.change_keystore(|keystore| {
             let fit = issued.iter().all(|certificate| keystore.certify_in(&root.key_hash(), certificate));
             if fit { Ok(()) } else { Err(unfit("they are for another key")) }
