@@ -22,7 +22,7 @@ mod source;
 mod table;
 mod tar_stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verify;
 
 pub use body::{BodyReader, RawFrames, ReadAt, read_stored};

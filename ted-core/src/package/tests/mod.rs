@@ -23,13 +23,13 @@ const SMALL_FRAMES: u32 = FRAME_BYTES_MIN;
 
 /// A tree in memory.
 #[derive(Debug, Clone, Default)]
-struct Tree {
+pub(crate) struct Tree {
     entries: BTreeMap<EntryPath, Entry>,
     contents: BTreeMap<EntryPath, Vec<u8>>,
 }
 
 impl Tree {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut tree = Self::default();
         tree.add(entry("", EntryKind::Directory));
         tree
@@ -44,7 +44,7 @@ impl Tree {
         self.add(entry(path, EntryKind::Directory))
     }
 
-    fn file(&mut self, path: &str, content: Vec<u8>) -> &mut Self {
+    pub(crate) fn file(&mut self, path: &str, content: Vec<u8>) -> &mut Self {
         let file = Entry { size: content.len() as u64, ..entry(path, EntryKind::File) };
         self.contents.insert(file.path.clone(), content);
         self.add(file)

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use super::*;
 use crate::id::{DistributionId, KeyHash, Revision};
 use crate::node::{Clock, RecordBatch};
-use crate::package::{BuildOptions, PackageKind, ROOT_CONTEXT, RootSigner, build_baseline};
+use crate::package::tests::Tree;
+use crate::package::{BuildOptions, PackageKind, ROOT_CONTEXT, RootSigner, Source as _, build_baseline};
 use crate::security::{Authority, AwsLc, Identity, Signature, Usage, sign};
 use crate::store::{FinishedFile, PackagePlace};
 use crate::subscriber::deliveries::held_key;
@@ -61,11 +62,10 @@ fn open(
 
 async fn kept(clock: Arc<PausedClock>, change: impl FnOnce(SubscriberBuilder) -> SubscriberBuilder) -> Kept {
     let folder = tempfile::tempdir().unwrap();
-    let source = folder.path().join("source");
-    std::fs::create_dir(&source).unwrap();
     let mut noise = vec![0; CONTENT_BYTES];
     blake3::Hasher::new_derive_key("ted tests 2026 scrub").finalize_xof().fill(&mut noise);
-    std::fs::write(source.join("noise"), noise).unwrap();
+    let mut source = Tree::new();
+    source.file("noise", noise);
 
     let now = UnixMillis::from_millis(START);
     let authority = Authority::create(&AwsLc, &"dist.example".parse().unwrap(), now).unwrap();
@@ -99,25 +99,19 @@ async fn kept(clock: Arc<PausedClock>, change: impl FnOnce(SubscriberBuilder) ->
 }
 
 fn build(
-    source: &std::path::Path,
+    source: &Tree,
     (fleet, distribution): (KeyHash, DistributionId),
     now: UnixMillis,
     signer: &Signer,
     out: &mut dyn std::io::Write,
 ) -> (PackageId, u64) {
-    use crate::package::Source as _;
-    let source = crate::distributor::FolderSource::new(
-        source.to_owned(),
-        crate::distributor::Exclude::new::<&str>(&[]).unwrap(),
-        crate::distributor::Unreadable::Refuse,
-    );
     let entries = source.entries(&mut |_| {}).unwrap();
     let options = BuildOptions {
         revision: Revision::from_number(5),
         created: now,
         ..BuildOptions::new(distribution, "site".parse().unwrap(), fleet, 1)
     };
-    let built = build_baseline(&source, entries, &options, signer, out, &|_| {}).unwrap();
+    let built = build_baseline(source, entries, &options, signer, out, &|_| {}).unwrap();
     (built.id, built.bytes)
 }
 
