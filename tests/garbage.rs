@@ -10,12 +10,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use support::fake::{Alter, Fake, Package, flip, revision};
 use support::raw::{self, Reply};
-use support::{DISTRIBUTION, World, event, find, label, noise, within};
+use support::{DISTRIBUTION, World, event, find, label, node, noise, within};
 use ted_core::id::{DistributionId, EnvelopeId, FiringId};
 use ted_core::limits::Limits;
 use ted_core::node::{Clock, SystemClock};
 use ted_core::protocol::{Answer, Fetch, FetchTarget, OfferAnswer, PartState, Request, code, encode_request};
-use ted_core::security::{AwsLc, Envelope, EnvelopeBody, EnvelopeKind, Identity, Receipt, ReleaseStatement, Stage};
+use ted_core::security::{
+    AwsLc, Crypto as _, EnrolRequest, Envelope, EnvelopeBody, EnvelopeKind, Identity, Receipt, ReleaseStatement, Stage,
+};
 use ted_core::transport::{Connection, SendHalf};
 use ted_core::{BuildOutcome, DistributorEvent, Subscriber, SubscriberEvent};
 
@@ -57,7 +59,12 @@ async fn garbage_on_one_stream_is_answered_or_dropped_and_the_connection_goes_on
         assert_eq!(refusal(answer), code::BAD_REQUEST, "kind {kind}");
     }
     let enrol = within("an answer", raw::ask(&bad, &Request::Enrol(vec![1]))).await;
-    assert_eq!(refusal(enrol), code::BAD_REQUEST);
+    assert_eq!(refusal(enrol), "TED-1002");
+    // Whoever is enrolled renews its own certificates over its connection, and asks for nobody else's.
+    let keys = [(); 2].map(|()| AwsLc.generate_key().expect("a key"));
+    let other = EnrolRequest::make(&AwsLc, &node("bad.example"), &keys[0], &keys[1], None).expect("a request");
+    let other = Request::Enrol(other.to_bytes().expect("short"));
+    assert_eq!(refusal(within("an answer", raw::ask(&bad, &other)).await), "TED-1140");
 
     let target = FetchTarget::Package(built.package);
     for (from, to, length) in [

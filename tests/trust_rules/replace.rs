@@ -284,6 +284,24 @@ async fn sealed_packages_stay_readable_under_a_new_key_because_epoch_secrets_go_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_revoked_after_a_replacement_is_refused_under_the_old_certificate_too() {
+    let world = World::new().await;
+    let away = world.joined("away.example").await;
+    world.distributor.replace().await.expect("prepared");
+    world.distributor.finalize_replacement(GRACE).await.expect("switched");
+    world.distributor.revoke("away.example", RevocationReason::LOST).await.expect("revoked");
+    let mut events = away.events();
+    away.start().await.expect("started");
+    event("the refusal", &mut events, |event| match event {
+        SubscriberEvent::Refused { reason, .. } => reason.contains("TED-1305").then_some(()),
+        SubscriberEvent::Replaced { .. } => panic!("it was told the way"),
+        _ => None,
+    })
+    .await;
+    within("the shutdown", away.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn revocations_go_along_with_a_replaced_certificate() {
     let world = World::new().await;
     let (near, _lost) = (world.subscriber("near.example").await, world.subscriber("lost.example").await);

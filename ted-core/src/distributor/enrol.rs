@@ -260,7 +260,8 @@ impl TrustPolicy for State {
     }
 
     fn is_revoked(&self, fleet: &KeyHash, key: &KeyHash) -> bool {
-        self.revocations.is_revoked(fleet, key)
+        // What is revoked under the present certificate is so for those who still ask for the one before it.
+        self.revocations.is_revoked(fleet, key) || self.is_key_revoked(key)
     }
 }
 

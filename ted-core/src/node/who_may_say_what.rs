@@ -39,7 +39,7 @@ struct Saying {
     say: fn(of: &FleetFixture, speaker: &Identity) -> Result<(), Error>,
 }
 
-const SAYINGS: [Saying; 12] = [
+const SAYINGS: [Saying; 13] = [
     Saying { what: "this is a package", whose: Usage::Sign, say: package },
     Saying { what: "this is the current revision", whose: Usage::Sign, say: |of, by| envelope(of, by, statement()) },
     Saying {
@@ -58,6 +58,11 @@ const SAYINGS: [Saying; 12] = [
         what: "trust this certificate after mine",
         whose: Usage::Authority,
         say: |of, by| envelope(of, by, (EnvelopeKind::REPLACEMENT, of.root().certificate().der().to_vec())),
+    },
+    Saying {
+        what: "this is the time, whatever I said before",
+        whose: Usage::Authority,
+        say: |of, by| envelope(of, by, (EnvelopeKind::TIME, b"a time".to_vec())),
     },
     Saying { what: "I have it", whose: Usage::SubscriberIdentity, say: |of, by| envelope(of, by, receipt()) },
     Saying {

@@ -122,3 +122,40 @@ fn what_every_subscriber_would_refuse_is_not_built() {
     let error = try_build(&tree, &options(SMALL_FRAMES), &mut io::sink()).expect_err("refused");
     assert!(matches!(error, BuildError::Refused(PackageError::Catalog { reason: CatalogFault::TooMany, .. })));
 }
+
+#[test]
+fn a_package_that_is_signed_again_differs_in_root_and_tail_alone() {
+    let mut tree = Tree::new();
+    tree.file("a", noise(1, 200_000)).file("b", b"small".to_vec());
+    let (bytes, built) = tree.build(&options(SMALL_FRAMES));
+    let new = NewRoot {
+        distributor: KeyHash::from_bytes([9; 32]),
+        revision: Revision::from_number(8),
+        created: UnixMillis::from_millis(1_800_000_000_000),
+    };
+    let mut again = Vec::new();
+    let judge = |_: &Root, root: &[u8], signature: &Signature| {
+        assert_eq!(*signature, fixture_signature(root), "the old root is judged as it was signed");
+        Ok::<_, BuildError>(())
+    };
+    let resigned = sign_again(&bytes, new, judge, &FixtureSigner, &mut again).expect("signed");
+    let (index, contents) = open(&again).expect("a whole package");
+    assert_eq!((resigned.id, resigned.bytes), (index.id(), again.len() as u64));
+    let expected =
+        Root { distributor: new.distributor, revision: new.revision, created: new.created, ..built.root.clone() };
+    assert_eq!((&resigned.root, index.root()), (&expected, &expected));
+    assert_ne!(resigned.id, built.id);
+    let before = open(&bytes).expect("a whole package").1;
+    assert_eq!(contents, before);
+    let table_end = (built.root.body_bytes + built.root.catalog_bytes) as usize + 8 + 40 * built.index.rows().len();
+    assert_eq!(again[..table_end], bytes[..table_end], "nothing before the root has changed");
+
+    let refuse = |_: &Root, _: &[u8], _: &Signature| Err(BuildError::Options { what: "not ours" });
+    assert!(sign_again(&bytes, new, refuse, &FixtureSigner, &mut Vec::new()).is_err());
+    let mut damaged = bytes.clone();
+    damaged[table_end - 1] ^= 1;
+    assert!(
+        sign_again(&damaged, new, judge, &FixtureSigner, &mut Vec::new()).is_err(),
+        "the table is not the signed one"
+    );
+}
