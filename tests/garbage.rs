@@ -57,7 +57,7 @@ async fn garbage_on_one_stream_is_answered_or_dropped_and_the_connection_goes_on
         assert_eq!(refusal(answer), code::BAD_REQUEST, "kind {kind}");
     }
     let enrol = within("an answer", raw::ask(&bad, &Request::Enrol(vec![1]))).await;
-    assert_eq!(refusal(enrol), code::BAD_REQUEST);
+    assert_eq!(refusal(enrol), "TED-1002", "whoever is enrolled renews its certificates here");
 
     let target = FetchTarget::Package(built.package);
     for (from, to, length) in [
