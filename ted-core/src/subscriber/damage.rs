@@ -12,7 +12,7 @@ use crate::limits::Limits;
 use crate::name::NodeName;
 use crate::node::{Opened, RecordBatch, is_damaged, judge_signature, wait};
 use crate::package::{Opening, PackageIndex, PackageKind, Root, damaged_frames, read_index};
-use crate::protocol::{Delivery, code as wire_code};
+use crate::protocol::{Delivery, DeliveryEnd, code as wire_code};
 use crate::security::{DistributorRoot, PackageRef, Receipt, Signature, Stage};
 use crate::store::{Depot, DepotError, FileError, PackagePlace};
 use crate::subscriber::deliveries::{Held, held_key};
@@ -76,9 +76,18 @@ impl State {
         damage: &Damage,
         put_away: impl FnOnce() -> Result<(), FileError>,
     ) -> Result<(), Error> {
-        self.note_damage(&mut lock(&self.deliveries), key, damage)?;
+        let (noted, actions) = {
+            // The delivery ends in the same moment: an offer in between would count as one of what is in flight.
+            let mut deliveries = lock(&self.deliveries);
+            let noted = self.note_damage(&mut deliveries, key, damage);
+            let now = self.now(&key.0);
+            let delivery = deliveries.get_mut(&key);
+            (noted, delivery.map(|delivery| delivery.ended(&damage.package, DeliveryEnd::Corrupt, now)))
+        };
         let put_away = put_away();
         self.tell_damage(key, damage);
+        self.carry_out(key.0, key.1, actions.unwrap_or_default())?;
+        noted?;
         Ok(put_away?)
     }
 

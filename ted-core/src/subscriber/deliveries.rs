@@ -132,7 +132,7 @@ impl State {
                 if let Ok(Err(error)) = tokio::task::spawn_blocking(telling).await {
                     tracing::error!(code = error.code(), %error, "a damaged package cannot be set aside");
                 }
-                DeliveryEnd::Corrupt
+                return;
             }
             Err(ReceptionError::Stopping) => return,
             Err(error) => {
