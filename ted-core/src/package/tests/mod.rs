@@ -71,7 +71,9 @@ impl Source for Tree {
     fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile>, SourceError> {
         let changed = SourceError::Changed { path: entry.path.clone() };
         let content = self.contents.get(&entry.path).ok_or(changed)?;
-        Ok(Box::new(MemoryFile(io::Cursor::new(content[offset as usize..].to_vec()))))
+        // As with a real file, nothing lies beyond the end of one that shrank.
+        let rest = content.get(offset as usize..).unwrap_or_default();
+        Ok(Box::new(MemoryFile(io::Cursor::new(rest.to_vec()))))
     }
 }
 
