@@ -259,8 +259,9 @@ impl TrustPolicy for State {
         self.registrations.is_registered(key)
     }
 
+    /// What was revoked since another certificate took over counts on connections under the former one too.
     fn is_revoked(&self, fleet: &KeyHash, key: &KeyHash) -> bool {
-        self.revocations.is_revoked(fleet, key)
+        self.is_key_revoked(key) || self.revocations.is_revoked(fleet, key)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::grants::NewGrant;
-use crate::subscriber::state::{State, lock};
+use crate::subscriber::state::{Key, State, lock};
 use crate::transport::{Connection, QuicConnection};
 
 /// How long the sender may take to hand out a statement it has just offered.
@@ -116,7 +116,7 @@ impl State {
     ) -> Result<OfferAnswer, Error> {
         let now = self.now(&fleet);
         let key = (fleet, statement.release.distribution);
-        if let Some(answer) = self.judge_pin(&key, statement)? {
+        if let Some(answer) = self.judge_pin(&key, statement) {
             return Ok(answer);
         }
         let (answer, actions) = {
@@ -127,15 +127,34 @@ impl State {
             };
             delivery.offer(offer.firing, statement, now)
         };
+        let acted = self.act_on(key, offer, statement, (&answer, actions), grant);
+        if acted.is_err() {
+            // It took for done what is not: the next offer is judged from what is durable.
+            lock(&self.deliveries).remove(&key);
+        }
+        acted.map(|()| answer)
+    }
+
+    /// Does what follows from an answer before that is given.
+    fn act_on(
+        self: &Arc<Self>,
+        key: Key,
+        offer: &Offer,
+        statement: &Statement,
+        (answer, actions): (&OfferAnswer, Vec<DeliveryAction>),
+        grant: Option<&NewGrant>,
+    ) -> Result<(), Error> {
+        let (fleet, distribution) = key;
         self.note(key, |standing| {
             standing.offered = Some(statement.release.revision);
-            standing.trouble = match &answer {
+            standing.trouble = match answer {
                 OfferAnswer::Refused(refused) => Some(refused.to_string()),
                 _ => None,
             };
         });
         if !matches!(answer, OfferAnswer::Refused(_)) {
-            let alarm = alarm_key(&fleet, &statement.release.distribution);
+            self.end_pin(&key, statement.release.revision)?;
+            let alarm = alarm_key(&fleet, &distribution);
             if self.records.get::<Alarm>(&alarm)?.is_some() {
                 self.records.delete(&alarm)?;
             }
@@ -145,11 +164,11 @@ impl State {
         if let Some(grant) = grant.filter(|_| !matches!(answer, OfferAnswer::Refused(_))) {
             self.keep_grant(grant)?;
         }
-        self.carry_out(fleet, statement.release.distribution, actions)?;
-        if answer == OfferAnswer::Current {
+        self.carry_out(fleet, distribution, actions)?;
+        if *answer == OfferAnswer::Current {
             self.start_job(Job::Confirm { fleet, statement: statement.release.clone(), firing: offer.firing });
         }
-        Ok(answer)
+        Ok(())
     }
 
     /// The expired statements that were offered and not followed by fresh ones.
@@ -211,4 +230,86 @@ impl State {
 
 fn alarm_key(fleet: &KeyHash, distribution: &DistributionId) -> String {
     format!("alarm/{fleet}/{distribution}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{FiringId, PackageId, Revision, UnixMillis};
+    use crate::protocol::Floor;
+    use crate::security::{Carried, PackageRef};
+    use crate::store::Pin;
+    use crate::subscriber::Subscriber;
+
+    const FLEET: KeyHash = KeyHash::from_bytes([1; 32]);
+    const ID: DistributionId = DistributionId::from_bytes([3; 16]);
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn revision(number: u64) -> Revision {
+        Revision::from_number(number)
+    }
+
+    fn statement(number: u64, issued: UnixMillis, expires: UnixMillis) -> (Offer, Statement) {
+        let carried = Carried::Baseline { revision: revision(number) };
+        let package = PackageRef { id: PackageId::from_bytes([number as u8; 32]), carried, bytes: 9000 };
+        let release = ReleaseStatement {
+            distribution: ID,
+            revision: revision(number),
+            packages: vec![package],
+            extensions: vec![],
+        };
+        let offer = Offer {
+            firing: FiringId::from_bytes([9; 16]),
+            distribution: ID,
+            priority: crate::model::Priority::Medium,
+            statement: crate::id::EnvelopeId::from_bytes([8; 32]),
+            grants: None,
+        };
+        (offer, Statement { release, issued, expires })
+    }
+
+    async fn judge(subscriber: &Subscriber, number: u64, issued: UnixMillis) -> Result<OfferAnswer, Error> {
+        let (state, (offer, statement)) = (subscriber.state.clone(), statement(number, issued, issued.plus(LONG)));
+        let judging = move || state.judge_statement(FLEET, &offer, &statement, None);
+        tokio::task::spawn_blocking(judging).await.unwrap()
+    }
+
+    async fn open(folder: &std::path::Path) -> Subscriber {
+        Subscriber::builder(folder).name("one.example".parse().unwrap()).open().await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_offer_is_taken_before_the_floor_is_durable_however_often_the_disk_refuses() {
+        let folder = tempfile::tempdir().unwrap();
+        let subscriber = open(folder.path()).await;
+        let (state, now) = (&subscriber.state, subscriber.state.clock.now());
+        // What is written first cannot be written.
+        let in_the_way = folder.path().join("security/private/floors.tmp");
+        std::fs::create_dir(&in_the_way).unwrap();
+        for _ in 0..2 {
+            judge(&subscriber, 7, now).await.unwrap_err();
+            assert_eq!(state.floors.get(&FLEET, &ID), Floor::NONE);
+        }
+        std::fs::remove_dir(&in_the_way).unwrap();
+        let answer = judge(&subscriber, 7, now).await.unwrap();
+        assert!(matches!(answer, OfferAnswer::Want { .. }), "{answer:?}");
+        assert_eq!(state.floors.get(&FLEET, &ID).issued, now);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_rollback_ends_by_what_is_taken_and_not_by_what_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let subscriber = open(folder.path()).await;
+        let (state, now) = (&subscriber.state, subscriber.state.clock.now());
+        let pin = Pin { from: revision(9), to: revision(7), at: now };
+        state.pins.set(&FLEET, &ID, pin).unwrap();
+        let long_ago = UnixMillis::from_millis(now.millis() - 2 * LONG.as_millis() as u64);
+        for (number, issued, code) in [(10, long_ago, "TED-1350"), (9, now, "TED-1883")] {
+            let answer = judge(&subscriber, number, issued).await.unwrap();
+            assert!(matches!(&answer, OfferAnswer::Refused(refused) if refused.code() == code), "{answer:?}");
+            assert_eq!(state.pins.get(&FLEET, &ID), Some(pin));
+        }
+        judge(&subscriber, 10, now).await.unwrap();
+        assert_eq!(state.pins.get(&FLEET, &ID), None);
+    }
 }
