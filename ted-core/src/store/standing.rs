@@ -142,6 +142,22 @@ impl StandingEnvelopes {
         })
     }
 
+    /// Has the newer of what stands here and in `other` stand in every slot.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn raise_to(&self, other: &Self) -> Result<(), StateError> {
+        let known = other.0.state().clone();
+        self.0.change(|standing| {
+            for (slot, envelope) in known {
+                let here = standing.entry(slot).or_insert_with(|| envelope.clone());
+                if here.sequence < envelope.sequence {
+                    *here = envelope;
+                }
+            }
+        })
+    }
+
     /// Clears the slots that `unwanted` chooses. Answers what stood there.
     ///
     /// # Errors
