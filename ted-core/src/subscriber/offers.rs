@@ -1,6 +1,7 @@
 //! Offers: the statement is fetched and verified, judged by the delivery's machine, and answered; what is taken is
 //! received, verified and extracted by one task for each Distribution.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
 use crate::limits::Limits;
 use crate::node::{Alarm, fetch};
-use crate::protocol::{DeliveryAction, Fetch, FetchTarget, Offer, OfferAnswer, Refused, Statement};
+use crate::protocol::{Delivery, DeliveryAction, Fetch, FetchTarget, Floor, Offer, OfferAnswer, Refused, Statement};
 use crate::security::{DistributorRoot, Envelope, EnvelopeKind, ReleaseStatement};
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
@@ -121,6 +122,7 @@ impl State {
         }
         let (answer, actions) = {
             let mut deliveries = lock(&self.deliveries);
+            self.refuse_too_many(&deliveries, &key)?;
             let delivery = match deliveries.entry(key) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => new.insert(self.new_delivery(fleet, statement.release.distribution)?),
@@ -133,6 +135,20 @@ impl State {
             lock(&self.deliveries).remove(&key);
         }
         acted.map(|()| answer)
+    }
+
+    /// What a Distributor calls a Distribution costs memory and a floor here, so there is an end to it.
+    fn refuse_too_many(&self, deliveries: &HashMap<Key, Delivery>, key: &Key) -> Result<(), Error> {
+        if deliveries.contains_key(key) || self.floors.get(&key.0, &key.1) != Floor::NONE {
+            return Ok(());
+        }
+        let most = Limits::DEFAULT.offered_distributions_max;
+        let known = deliveries.keys().filter(|(fleet, _)| *fleet == key.0).count();
+        let kept = self.floors.all().iter().filter(|((fleet, _), _)| *fleet == key.0).count();
+        if known.max(kept) >= most {
+            return Err(SubscriberError::TooManyDistributions(most).into());
+        }
+        Ok(())
     }
 
     /// Does what follows from an answer before that is given.
@@ -236,7 +252,6 @@ fn alarm_key(fleet: &KeyHash, distribution: &DistributionId) -> String {
 mod tests {
     use super::*;
     use crate::id::{FiringId, PackageId, Revision, UnixMillis};
-    use crate::protocol::Floor;
     use crate::security::{Carried, PackageRef};
     use crate::store::Pin;
     use crate::subscriber::Subscriber;
@@ -294,6 +309,26 @@ mod tests {
         let answer = judge(&subscriber, 7, now).await.unwrap();
         assert!(matches!(answer, OfferAnswer::Want { .. }), "{answer:?}");
         assert_eq!(state.floors.get(&FLEET, &ID).issued, now);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_distributor_cannot_have_a_node_keep_account_of_ever_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let subscriber = open(folder.path()).await;
+        let state = &subscriber.state;
+        let most = Limits::DEFAULT.offered_distributions_max as u32;
+        let id = |number: u32| {
+            let mut bytes = [7; 16];
+            bytes[..4].copy_from_slice(&number.to_le_bytes());
+            DistributionId::from_bytes(bytes)
+        };
+        let offered = (0..most).map(|number| ((FLEET, id(number)), Delivery::new(Floor::NONE, None, Limits::DEFAULT)));
+        lock(&state.deliveries).extend(offered);
+        let now = state.clock.now();
+        assert_eq!(judge(&subscriber, 7, now).await.unwrap_err().code(), "TED-1878");
+        assert_eq!(lock(&state.deliveries).len(), most as usize);
+        lock(&state.deliveries).remove(&(FLEET, id(0)));
+        judge(&subscriber, 7, now).await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread")]
