@@ -13,8 +13,8 @@ use ted_core::model::{Setting, Settings};
 use ted_core::node::{Clock as _, SystemClock};
 use ted_core::protocol::OfferAnswer;
 use ted_core::security::{
-    Authority, AwsLc, Configuration, Configured, Envelope, EnvelopeBody, EnvelopeKind, Identity, RevocationList,
-    RevocationReason, RevokedKey, Section, Usage,
+    Authority, AwsLc, Configuration, Configured, ContentKey, Envelope, EnvelopeBody, EnvelopeKind, Grant, GrantTree,
+    Grants, Identity, ProvenGrant, Recipient, RevocationList, RevocationReason, RevokedKey, Section, Usage,
 };
 use ted_core::{Subscriber, SubscriberEvent};
 
@@ -216,6 +216,38 @@ async fn a_revocation_list_counts_from_the_ca_key_alone_and_no_key_ever_leaves_i
     let revocations = ted_core::store::Revocations::open(&security.expect("opened")).expect("readable");
     let fleet = stage.authority.root().key_hash();
     assert!(revocations.is_revoked(&fleet, &one) && revocations.is_revoked(&fleet, &other));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grants_that_a_revoked_key_signed_count_for_nothing() {
+    let stage = Stage::new().await;
+    let name = stage.authority.root().name();
+    let stolen = stage.authority.issue_identity(&AwsLc, Usage::Sign, name, SystemClock.now()).expect("issued");
+    let package = stage.package.index.id();
+    let encryption = {
+        let path = stage.world.data_of(ONE).join("security");
+        let security = ted_core::store::SecurityDir::open(&path, ted_core::store::NodeRole::Subscriber);
+        let keystore = security.expect("opened").load_keystore().expect("readable");
+        keystore.identity(&stage.fleet(), Usage::SubscriberEncryption).expect("enrolled").key.spki().to_vec()
+    };
+    let recipient = Recipient { identity: stage.me(), encryption };
+    let grant = Grant::issue(&AwsLc, &ContentKey::from_bytes([1; 32]), &package, &recipient).expect("wrapped");
+    let merkle_root = GrantTree::over(vec![grant.leaf().expect("short")]).expect("one").root();
+    let payload = Grants { package, count: 1, merkle_root }.to_payload().expect("short");
+    let envelope = seal(&stolen, stage.body(EnvelopeKind::GRANTS, 3, payload));
+    let proven = ProvenGrant { grant, index: 0, path: vec![] }.to_bytes().expect("short");
+    stage.fake.hand_out_grant(envelope.id(), proven);
+    // It is no standing envelope; it is there to be fetched from now on.
+    assert_eq!(stage.says(&envelope).await.as_deref(), Some("TED-1192"));
+    let ca = stage.authority.identity();
+    let revoked = list(0, &[stolen.certificate.key_hash()]);
+    assert_eq!(stage.says(&seal(&ca, stage.body(EnvelopeKind::REVOCATION_LIST, 4, revoked))).await, None);
+
+    let release = stage.package.release().with_sealed(true);
+    let statement = stage.fake.state(&release, SystemClock.now(), DAY, |_| {});
+    let answer = stage.fake.offer_with(1, release.distribution, statement, Some(envelope.id())).await;
+    assert!(matches!(&answer, OfferAnswer::Refused(refused) if refused.code() == "TED-1194"), "{answer:?}");
+    assert_eq!(stage.fake.served(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -128,6 +128,8 @@ pub struct Limits {
     pub backup_work_max: u8,
     /// Characters of a backup's passphrase: fewer can be tried out, whatever the work.
     pub passphrase_chars_min: usize,
+    /// Distributions of one Distributor that a Subscriber keeps floors and deliveries of.
+    pub offered_distributions_max: usize,
 }
 
 impl Limits {
@@ -191,6 +193,7 @@ impl Limits {
         backup_work: 18,
         backup_work_max: 22,
         passphrase_chars_min: 12,
+        offered_distributions_max: 10_000,
     };
 }
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 use ted_core::distributor::GRACE;
 use ted_core::security::RevocationReason;
 use ted_core::store::{NodeRole, SecurityDir, TrustedIn};
+use ted_core::transport::Connection as _;
 use ted_core::{DistributionSpec, Distributor, DistributorEvent, Events, Subscriber, SubscriberEvent};
 
 use crate::support::{
-    ANY_PORT, CHANNEL, DISTRIBUTION, TestClock, World, connected, event, find, label, listen, node, within,
+    ANY_PORT, CHANNEL, DISTRIBUTION, TestClock, World, connected, event, find, label, listen, node, raw, within,
 };
 
 /// What one delivery may fetch where only root and tail are new: the end of the package is read at once.
@@ -315,6 +316,22 @@ async fn revocations_go_along_with_a_replaced_certificate() {
     world.deliver().await;
     assert_eq!(world.distributor.revoked().len(), lost.len(), "they are revoked under the new certificate, too");
     within("the shutdown", near.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_counts_on_connections_under_the_replaced_certificate_too() {
+    let world = World::new().await;
+    drop(world.joined("lost.example").await);
+    let data = world.data_of("lost.example");
+    world.distributor.replace().await.expect("prepared");
+    world.distributor.finalize_replacement(GRACE).await.expect("switched");
+    let (_endpoint, connection) = raw::dial(&data, world.address).await;
+    world.distributor.revoke("lost.example", RevocationReason::LOST).await.expect("revoked");
+    let closed = within("the end of the connection", connection.closed()).await;
+    assert!(closed.to_string().contains("TED-1305"), "{closed}");
+    let (_endpoint, again) = raw::dial(&data, world.address).await;
+    let closed = within("the refusal", again.closed()).await;
+    assert!(closed.to_string().contains("TED-1305"), "{closed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -259,9 +259,9 @@ impl TrustPolicy for State {
         self.registrations.is_registered(key)
     }
 
+    /// What was revoked since another certificate took over counts on connections under the former one too.
     fn is_revoked(&self, fleet: &KeyHash, key: &KeyHash) -> bool {
-        // What is revoked under the present certificate is so for those who still ask for the one before it.
-        self.revocations.is_revoked(fleet, key) || self.is_key_revoked(key)
+        self.is_key_revoked(key) || self.revocations.is_revoked(fleet, key)
     }
 }
 

@@ -148,7 +148,10 @@ impl State {
         }
         // Without its grants the record of them is worth nothing: they are made anew.
         let signed = signed.filter(|_| set.is_some());
-        let holds = signed.as_ref().is_some_and(|signed| now < signed.issued.plus(LIFE * 2 / 3));
+        let mut holds = signed.as_ref().is_some_and(|signed| now < signed.issued.plus(LIFE * 2 / 3));
+        if let Some(signed) = &signed {
+            holds = holds && !self.is_envelope_void(&signed.envelope)?;
+        }
         if lacking.is_empty() && (holds || set.is_none()) {
             let envelope = signed.map(|signed| signed.envelope.parse()).transpose()?;
             return Ok(Granted { envelope, withheld });

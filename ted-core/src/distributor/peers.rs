@@ -38,6 +38,9 @@ const ENROLMENT_PATIENCE: Duration = Duration::from_secs(60);
 /// How often firings are looked through for silences and offers that are due, and Subscribers for ones to dial.
 const ROUND: Duration = Duration::from_secs(1);
 
+/// How often connections under a former certificate are judged again: a revocation closes them within a second.
+const UNFIT_ROUND: Duration = Duration::from_millis(500);
+
 /// The code of a node that was dialled in a fleet that it takes no part in.
 const ELSEWHERE: &str = "TED-1314";
 
@@ -164,7 +167,15 @@ impl State {
             // It knows the certificate before this one: it hears which took over, and asks for its own under that.
             self.announce_to(key, connection.clone());
             let serving = Arc::new(Serving { state: self.clone(), key });
-            serve(connection, serving, Limits::DEFAULT).await;
+            let losing_standing = self.close_once_unfit(&connection);
+            let serving = serve(connection.clone(), serving, Limits::DEFAULT);
+            tokio::pin!(serving);
+            tokio::select! {
+                _ = &mut serving => {}
+                () = losing_standing => {
+                    serving.await;
+                }
+            }
             return;
         }
         let own = self.own().tls.certificate.key_hash();
@@ -184,6 +195,18 @@ impl State {
             tracing::info!(%subscriber, reason, "disconnected");
             self.events.emit(DistributorEvent::Disconnected { subscriber, reason });
             self.change_firings(move |firing, now| firing.disconnected(&key, now)).await;
+        }
+    }
+
+    /// Closes a connection that is not among the links as soon as its peer may not speak any more.
+    async fn close_once_unfit(&self, connection: &QuicConnection) {
+        let mut round = interval(UNFIT_ROUND);
+        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            round.tick().await;
+            if self.judge_again(connection) {
+                return;
+            }
         }
     }
 
@@ -280,7 +303,7 @@ impl State {
     }
 
     pub(super) fn entitled(&self, key: &KeyHash, distribution: &DistributionId) -> bool {
-        let registration = self.registrations.get(key);
+        let registration = self.registrations.get(key).filter(|_| !self.is_key_revoked(key));
         registration.is_some_and(|known| lock(&self.fleet).entitled(&known.name).contains(distribution))
     }
 }

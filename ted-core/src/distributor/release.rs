@@ -58,7 +58,7 @@ impl State {
             && (stated.revision, &stated.target) == (built.revision, &distribution.target)
             && stated.package == built.package.to_string()
             && !stated.is_due(now)
-            && !self.is_statement_void(stated)?
+            && !self.is_envelope_void(&stated.envelope)?
         {
             return Ok(stated.envelope.parse()?);
         }
@@ -86,7 +86,7 @@ impl State {
     pub(super) fn renew_statements(&self) -> Result<(), Error> {
         let now = self.now();
         for (key, stated) in self.records.list::<Stated>("stated/")? {
-            if !stated.is_due(now) && !self.is_statement_void(&stated)? {
+            if !stated.is_due(now) && !self.is_envelope_void(&stated.envelope)? {
                 continue;
             }
             let id = key.trim_start_matches("stated/").parse()?;
@@ -99,12 +99,12 @@ impl State {
         Ok(())
     }
 
-    /// Whether the key that signed a statement was revoked since, so that everybody refuses it.
-    fn is_statement_void(&self, stated: &Stated) -> Result<bool, Error> {
+    /// Whether the key that signed an envelope of the catalog was revoked since, so that everybody refuses it.
+    pub(super) fn is_envelope_void(&self, envelope: &str) -> Result<bool, Error> {
         if !self.has_revoked() {
             return Ok(false);
         }
-        let stored: Option<StoredEnvelope> = self.records.get(&envelope_key(&stated.envelope))?;
+        let stored: Option<StoredEnvelope> = self.records.get(&envelope_key(envelope))?;
         let envelope = stored.and_then(|stored| Envelope::from_bytes(&hex::decode(stored.bytes).ok()?).ok());
         Ok(envelope.is_none_or(|envelope| self.is_key_revoked(&envelope.body().issuer)))
     }

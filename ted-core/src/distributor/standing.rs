@@ -13,12 +13,12 @@ impl State {
         }
     }
 
-    /// Closes a connection whose peer may not speak any more.
-    pub(super) fn judge_again(&self, connection: &QuicConnection) {
-        if let Err(refusal) = judge_standing(connection.peer(), self) {
-            tracing::info!(code = refusal.code(), reason = %refusal, "a peer may not speak any more");
-            connection.close(refusal.close_code(), &refusal.close_reason());
-        }
+    /// Closes a connection whose peer may not speak any more. Answers whether it did.
+    pub(super) fn judge_again(&self, connection: &QuicConnection) -> bool {
+        let Err(refusal) = judge_standing(connection.peer(), self) else { return false };
+        tracing::info!(code = refusal.code(), reason = %refusal, "a peer may not speak any more");
+        connection.close(refusal.close_code(), &refusal.close_reason());
+        true
     }
 }
 

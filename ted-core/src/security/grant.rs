@@ -331,7 +331,7 @@ pub struct KeptGrant {
 
 impl KeptGrant {
     /// Checks everything about it: the envelope is the Distributor's and holds at `now`, it is about `package`, and the
-    /// grant is one of those signed and made for `recipient`.
+    /// grant is one of those signed and made for `recipient`. Answers the key that signed.
     ///
     /// # Errors
     /// [`GrantError`] says what does not hold.
@@ -341,7 +341,7 @@ impl KeptGrant {
         package: &PackageId,
         recipient: &KeyHash,
         now: UnixMillis,
-    ) -> Result<(), GrantError> {
+    ) -> Result<KeyHash, GrantError> {
         let envelope = Envelope::from_bytes(&self.envelope)?;
         envelope.expect_kind(EnvelopeKind::GRANTS)?;
         envelope.verify(root, now)?;
@@ -352,7 +352,8 @@ impl KeptGrant {
         if self.proven.grant.recipient != *recipient {
             return Err(GrantError::OtherRecipient { found: self.proven.grant.recipient, wanted: *recipient });
         }
-        self.proven.check(&grants)
+        self.proven.check(&grants)?;
+        Ok(envelope.body().issuer)
     }
 
     /// The bytes of its file.

@@ -177,6 +177,24 @@ mod tests {
     }
 
     #[test]
+    fn certificates_live_for_their_use_and_are_renewed_at_two_thirds_of_that() {
+        for identity in identities(&authority("dist.example.com")) {
+            let certificate = &identity.certificate;
+            let days = match certificate.usage() {
+                Usage::Authority => 20 * 365,
+                Usage::DistributorTls => 90,
+                _ => 365,
+            };
+            let (usage, ends) = (certificate.usage(), NOW.plus(DAY * days));
+            assert_eq!(certificate.not_after(), ends, "{usage}");
+            let life = ends.since(certificate.not_before());
+            let two_thirds = certificate.not_before().plus(life / 3 * 2);
+            assert!(certificate.renew_at().since(two_thirds) < Duration::from_secs(2), "{usage}");
+            assert!(two_thirds.since(certificate.renew_at()) < Duration::from_secs(2), "{usage}");
+        }
+    }
+
+    #[test]
     fn only_the_distributors_own_ca_issues_for_it_even_under_the_same_name() {
         let ours = authority("dist.example.com");
         let twin = authority("dist.example.com");

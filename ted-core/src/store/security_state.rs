@@ -45,11 +45,15 @@ impl Floors {
     /// [`StateError`]; then the floor is as it was.
     pub fn raise(&self, distributor: &KeyHash, distribution: &DistributionId, to: Floor) -> Result<Floor, StateError> {
         let now = self.get(distributor, distribution);
-        let raised = now.raised_to(to);
-        if raised != now {
-            self.0.change(|floors| floors.insert((*distributor, *distribution), raised))?;
+        if now.raised_to(to) == now {
+            return Ok(now);
         }
-        Ok(raised)
+        // What somebody else raised meanwhile stays raised.
+        self.0.change(|floors| {
+            let floor = floors.entry((*distributor, *distribution)).or_insert(Floor::NONE);
+            *floor = floor.raised_to(to);
+            *floor
+        })
     }
 
     /// Sets a floor, lower if need be: the operator's own rollback.
@@ -276,6 +280,26 @@ mod tests {
         assert_eq!(again.get(&new, &id), floor(7, 50));
         again.set(&new, &id, floor(5, 50)).unwrap();
         assert_eq!(Floors::open(&security).unwrap().all(), [((old, id), floor(7, 50)), ((new, id), floor(5, 50))]);
+    }
+
+    #[test]
+    fn no_part_of_a_floor_is_lost_when_both_rise_at_once() {
+        let (_temp, security) = folder();
+        let (key, id) = (KeyHash::from_bytes([1; 32]), DistributionId::from_bytes([3; 16]));
+        let floors = Floors::open(&security).unwrap();
+        for number in 1..100 {
+            let both = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                for part in [floor(number, 0), floor(0, number)] {
+                    let (floors, both) = (&floors, &both);
+                    scope.spawn(move || {
+                        both.wait();
+                        floors.raise(&key, &id, part).unwrap()
+                    });
+                }
+            });
+            assert_eq!(floors.get(&key, &id), floor(number, number));
+        }
     }
 
     #[test]

@@ -142,6 +142,22 @@ impl StandingEnvelopes {
         })
     }
 
+    /// Has the newer of what stands here and in `other` stand in every slot.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn raise_to(&self, other: &Self) -> Result<(), StateError> {
+        let known = other.0.state().clone();
+        self.0.change(|standing| {
+            for (slot, envelope) in known {
+                let here = standing.entry(slot).or_insert_with(|| envelope.clone());
+                if here.sequence < envelope.sequence {
+                    *here = envelope;
+                }
+            }
+        })
+    }
+
     /// Clears the slots that `unwanted` chooses. Answers what stood there.
     ///
     /// # Errors
@@ -238,16 +254,21 @@ impl Revocations {
     }
 
     /// Takes over what a page of the Distributor's list says. What was known before stays as it is. Answers the keys
-    /// that are new.
+    /// that are new; `None` if there are more of them than all pages hold that [`Limits`] allow, and then nothing is
+    /// taken over.
     ///
     /// # Errors
     /// [`StateError`].
-    pub fn merge(&self, fleet: &KeyHash, page: u16, keys: &[RevokedKey]) -> Result<Vec<KeyHash>, StateError> {
+    pub fn merge(&self, fleet: &KeyHash, page: u16, keys: &[RevokedKey]) -> Result<Option<Vec<KeyHash>>, StateError> {
         let unknown = keys.iter().filter(|revoked| !self.is_revoked(fleet, &revoked.key));
         let new: Vec<_> = unknown.map(|revoked| (revoked.clone(), None, page)).collect();
+        let limits = Limits::DEFAULT;
+        if self.count(fleet) + new.len() > limits.revocation_page_keys_max * usize::from(limits.revocation_pages_max) {
+            return Ok(None);
+        }
         let keys = new.iter().map(|(revoked, _, _)| revoked.key).collect();
         self.insert(fleet, new)?;
-        Ok(keys)
+        Ok(Some(keys))
     }
 
     /// Copies what was revoked under one CA key to another that takes over from it.
@@ -352,7 +373,7 @@ mod tests {
         assert_eq!(revocations.revoke(&FLEET, vec![(revoked(3), None)]).unwrap(), Some(vec![]), "nothing new");
 
         let later = RevokedKey { since: UnixMillis::from_millis(99), ..revoked(3) };
-        assert_eq!(revocations.merge(&FLEET, 0, &[later, revoked(9999)]).unwrap(), [revoked(9999).key]);
+        assert_eq!(revocations.merge(&FLEET, 0, &[later, revoked(9999)]).unwrap(), Some(vec![revoked(9999).key]));
         let again = Revocations::open(&security).unwrap();
         assert_eq!(again.get(&FLEET, &revoked(3).key).unwrap().since, revoked(3).since, "it stays as it was");
         assert!(again.is_revoked(&FLEET, &revoked(page).key));
@@ -370,5 +391,11 @@ mod tests {
         let all = (0..=room).map(|number| (revoked(number), None)).collect();
         assert_eq!(revocations.revoke(&FLEET, all).unwrap(), None);
         assert_eq!(revocations.count(&FLEET), 0);
+        // Nor does a Distributor have its Subscribers keep more than that, whatever its pages say.
+        let all: Vec<_> = (0..=room).map(revoked).collect();
+        assert_eq!(revocations.merge(&FLEET, 0, &all).unwrap(), None);
+        assert_eq!(revocations.merge(&FLEET, 0, &all[..9]).unwrap().map(|new| new.len()), Some(9));
+        assert_eq!(revocations.merge(&FLEET, 0, &all).unwrap(), None);
+        assert_eq!(revocations.count(&FLEET), 9);
     }
 }

@@ -52,6 +52,9 @@ pub enum AnnouncedError {
     /// Its signer's key was revoked.
     #[error("the key {0} that signed it was revoked")]
     RevokedSigner(String),
+    /// Together with what is known already it revokes more keys than a list may hold.
+    #[error("the list revokes more keys than all its pages may hold")]
+    TooManyRevoked,
 }
 
 impl Coded for AnnouncedError {
@@ -62,6 +65,7 @@ impl Coded for AnnouncedError {
             Self::NotStanding(_) => "TED-1192",
             Self::Foreign(_) => "TED-1876",
             Self::RevokedSigner(_) => "TED-1194",
+            Self::TooManyRevoked => "TED-1877",
         }
     }
 }
@@ -74,7 +78,6 @@ impl State {
         announce: Announce,
     ) -> AnnounceAnswer {
         let fleet = connection.peer().fleet;
-        let _one_at_a_time = self.taking.lock().await;
         let mut answer = AnnounceAnswer::default();
         for announced in announce.envelopes {
             match self.take_envelope(connection, &announced).await {
@@ -114,8 +117,11 @@ impl State {
         let fetched = fetch(connection, wanted, &limits, ENVELOPE_PATIENCE).await?;
         let bytes = fetched.collect(limits.envelope_bytes_max).await?;
         let (state, id) = (self.clone(), announced.id);
+        // One Distributor that hands its envelopes out slowly does not make the others' wait.
+        let one_at_a_time = self.taking.lock().await;
         let taking = move || state.accept_envelope(&fleet, &id, &bytes);
         tokio::task::spawn_blocking(taking).await.map_err(|_| SubscriberError::Worker)??;
+        drop(one_at_a_time);
         if self.lineage.former(&fleet).is_some() {
             self.links.spawn(self.clone().move_on(connection.clone(), fleet));
         }
@@ -135,6 +141,9 @@ impl State {
         self.refuse_revoked(fleet, &envelope.body().issuer)?;
         let slot = self.slot_of(fleet, &envelope)?;
         let (kind, offered) = (envelope.body().kind, envelope.body().sequence);
+        if self.envelopes.get(&slot).is_some_and(|standing| standing.id == *id) {
+            return Ok(());
+        }
         if let Some(held) = self.envelopes.get(&slot).map(|standing| standing.sequence).filter(|held| offered <= *held)
         {
             return Err(AnnouncedError::NotNewer { kind, offered, held }.into());
@@ -185,7 +194,7 @@ impl State {
 
     fn apply_revocations(self: &Arc<Self>, fleet: &KeyHash, envelope: &Envelope) -> Result<(), Error> {
         let list = RevocationList::from_payload(&envelope.body().payload)?;
-        let new = self.revocations.merge(fleet, list.page, &list.keys)?;
+        let new = self.revocations.merge(fleet, list.page, &list.keys)?.ok_or(AnnouncedError::TooManyRevoked)?;
         if !new.is_empty() {
             let distributor = self.distributor_name(fleet);
             tracing::warn!(%distributor, keys = new.len(), "keys were revoked");

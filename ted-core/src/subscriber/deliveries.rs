@@ -344,8 +344,7 @@ impl State {
         let info = wait(self.depot.put(FinishedFile { path: part.finish()?, place }))?;
         let predecessor = self.predecessor_of(&fleet)?;
         self.security.promote(&fleet).map_err(Error::from)?;
-        let issued = self.floors.get(&fleet, &statement.distribution).issued;
-        let floor = Floor { revision: statement.revision, issued };
+        let floor = Floor { revision: statement.revision, ..Floor::NONE };
         self.floors.raise(&fleet, &statement.distribution, floor).map_err(Error::from)?;
         let held = Held {
             name: index.disclosure().distribution_name.clone(),

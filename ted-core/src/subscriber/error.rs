@@ -116,6 +116,9 @@ pub enum SubscriberError {
         /// How many there are.
         count: usize,
     },
+    /// A Distributor offers more Distributions than this node keeps account of.
+    #[error("the Distributor offers more than {0} Distributions")]
+    TooManyDistributions(usize),
     /// A certificate that is to take over carries another name.
     #[error("the certificate that is to take over is for {found}, and the Distributor is {wanted}")]
     UnfitSuccessor {
@@ -195,6 +198,7 @@ impl Coded for SubscriberError {
             Self::NotRolledBack(_) => "TED-1887",
             Self::SeveralMeant { .. } => "TED-1888",
             Self::UnfitSuccessor { .. } => "TED-1881",
+            Self::TooManyDistributions(_) => "TED-1878",
             Self::AwaitsApproval { .. } => "TED-1880",
             Self::NothingToExtract(_) => "TED-1860",
             Self::Damaged { .. } => "TED-1873",

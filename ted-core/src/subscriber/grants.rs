@@ -62,7 +62,8 @@ impl State {
         }
         let kept = self.fetch_grant(connection, root, offer).await?;
         let recipient = self.identity(&root.key_hash())?.certificate.key_hash();
-        kept.judge(root, &package, &recipient, self.now(&root.key_hash()))?;
+        let signer = kept.judge(root, &package, &recipient, self.now(&root.key_hash()))?;
+        self.refuse_revoked(&root.key_hash(), &signer)?;
         self.unwrap(&kept, &package)?;
         Ok(Some(NewGrant { package, folder, bytes: kept.to_bytes()? }))
     }

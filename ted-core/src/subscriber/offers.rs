@@ -1,6 +1,7 @@
 //! Offers: the statement is fetched and verified, judged by the delivery's machine, and answered; what is taken is
 //! received, verified and extracted by one task for each Distribution.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +11,13 @@ use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
 use crate::limits::Limits;
 use crate::node::{Alarm, fetch};
-use crate::protocol::{DeliveryAction, Fetch, FetchTarget, Offer, OfferAnswer, Refused, Statement};
+use crate::protocol::{Delivery, DeliveryAction, Fetch, FetchTarget, Floor, Offer, OfferAnswer, Refused, Statement};
 use crate::security::{DistributorRoot, Envelope, EnvelopeKind, ReleaseStatement};
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::grants::NewGrant;
-use crate::subscriber::state::{State, lock};
+use crate::subscriber::state::{Key, State, lock};
 use crate::transport::{Connection, QuicConnection};
 
 /// How long the sender may take to hand out a statement it has just offered.
@@ -116,26 +117,60 @@ impl State {
     ) -> Result<OfferAnswer, Error> {
         let now = self.now(&fleet);
         let key = (fleet, statement.release.distribution);
-        if let Some(answer) = self.judge_pin(&key, statement)? {
+        if let Some(answer) = self.judge_pin(&key, statement) {
             return Ok(answer);
         }
         let (answer, actions) = {
             let mut deliveries = lock(&self.deliveries);
+            self.refuse_too_many(&deliveries, &key)?;
             let delivery = match deliveries.entry(key) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => new.insert(self.new_delivery(fleet, statement.release.distribution)?),
             };
             delivery.offer(offer.firing, statement, now)
         };
+        let acted = self.act_on(key, offer, statement, (&answer, actions), grant);
+        if acted.is_err() {
+            // It took for done what is not: the next offer is judged from what is durable.
+            lock(&self.deliveries).remove(&key);
+        }
+        acted.map(|()| answer)
+    }
+
+    /// What a Distributor calls a Distribution costs memory and a floor here, so there is an end to it.
+    fn refuse_too_many(&self, deliveries: &HashMap<Key, Delivery>, key: &Key) -> Result<(), Error> {
+        if deliveries.contains_key(key) || self.floors.get(&key.0, &key.1) != Floor::NONE {
+            return Ok(());
+        }
+        let most = Limits::DEFAULT.offered_distributions_max;
+        let known = deliveries.keys().filter(|(fleet, _)| *fleet == key.0).count();
+        let kept = self.floors.all().iter().filter(|((fleet, _), _)| *fleet == key.0).count();
+        if known.max(kept) >= most {
+            return Err(SubscriberError::TooManyDistributions(most).into());
+        }
+        Ok(())
+    }
+
+    /// Does what follows from an answer before that is given.
+    fn act_on(
+        self: &Arc<Self>,
+        key: Key,
+        offer: &Offer,
+        statement: &Statement,
+        (answer, actions): (&OfferAnswer, Vec<DeliveryAction>),
+        grant: Option<&NewGrant>,
+    ) -> Result<(), Error> {
+        let (fleet, distribution) = key;
         self.note(key, |standing| {
             standing.offered = Some(statement.release.revision);
-            standing.trouble = match &answer {
+            standing.trouble = match answer {
                 OfferAnswer::Refused(refused) => Some(refused.to_string()),
                 _ => None,
             };
         });
         if !matches!(answer, OfferAnswer::Refused(_)) {
-            let alarm = alarm_key(&fleet, &statement.release.distribution);
+            self.end_pin(&key, statement.release.revision)?;
+            let alarm = alarm_key(&fleet, &distribution);
             if self.records.get::<Alarm>(&alarm)?.is_some() {
                 self.records.delete(&alarm)?;
             }
@@ -145,11 +180,11 @@ impl State {
         if let Some(grant) = grant.filter(|_| !matches!(answer, OfferAnswer::Refused(_))) {
             self.keep_grant(grant)?;
         }
-        self.carry_out(fleet, statement.release.distribution, actions)?;
-        if answer == OfferAnswer::Current {
+        self.carry_out(fleet, distribution, actions)?;
+        if *answer == OfferAnswer::Current {
             self.start_job(Job::Confirm { fleet, statement: statement.release.clone(), firing: offer.firing });
         }
-        Ok(answer)
+        Ok(())
     }
 
     /// The expired statements that were offered and not followed by fresh ones.
@@ -211,4 +246,105 @@ impl State {
 
 fn alarm_key(fleet: &KeyHash, distribution: &DistributionId) -> String {
     format!("alarm/{fleet}/{distribution}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{FiringId, PackageId, Revision, UnixMillis};
+    use crate::security::{Carried, PackageRef};
+    use crate::store::Pin;
+    use crate::subscriber::Subscriber;
+
+    const FLEET: KeyHash = KeyHash::from_bytes([1; 32]);
+    const ID: DistributionId = DistributionId::from_bytes([3; 16]);
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn revision(number: u64) -> Revision {
+        Revision::from_number(number)
+    }
+
+    fn statement(number: u64, issued: UnixMillis, expires: UnixMillis) -> (Offer, Statement) {
+        let carried = Carried::Baseline { revision: revision(number) };
+        let package = PackageRef { id: PackageId::from_bytes([number as u8; 32]), carried, bytes: 9000 };
+        let release = ReleaseStatement {
+            distribution: ID,
+            revision: revision(number),
+            packages: vec![package],
+            extensions: vec![],
+        };
+        let offer = Offer {
+            firing: FiringId::from_bytes([9; 16]),
+            distribution: ID,
+            priority: crate::model::Priority::Medium,
+            statement: crate::id::EnvelopeId::from_bytes([8; 32]),
+            grants: None,
+        };
+        (offer, Statement { release, issued, expires })
+    }
+
+    async fn judge(subscriber: &Subscriber, number: u64, issued: UnixMillis) -> Result<OfferAnswer, Error> {
+        let (state, (offer, statement)) = (subscriber.state.clone(), statement(number, issued, issued.plus(LONG)));
+        let judging = move || state.judge_statement(FLEET, &offer, &statement, None);
+        tokio::task::spawn_blocking(judging).await.unwrap()
+    }
+
+    async fn open(folder: &std::path::Path) -> Subscriber {
+        Subscriber::builder(folder).name("one.example".parse().unwrap()).open().await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_offer_is_taken_before_the_floor_is_durable_however_often_the_disk_refuses() {
+        let folder = tempfile::tempdir().unwrap();
+        let subscriber = open(folder.path()).await;
+        let (state, now) = (&subscriber.state, subscriber.state.clock.now());
+        // What is written first cannot be written.
+        let in_the_way = folder.path().join("security/private/floors.tmp");
+        std::fs::create_dir(&in_the_way).unwrap();
+        for _ in 0..2 {
+            judge(&subscriber, 7, now).await.unwrap_err();
+            assert_eq!(state.floors.get(&FLEET, &ID), Floor::NONE);
+        }
+        std::fs::remove_dir(&in_the_way).unwrap();
+        let answer = judge(&subscriber, 7, now).await.unwrap();
+        assert!(matches!(answer, OfferAnswer::Want { .. }), "{answer:?}");
+        assert_eq!(state.floors.get(&FLEET, &ID).issued, now);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_distributor_cannot_have_a_node_keep_account_of_ever_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let subscriber = open(folder.path()).await;
+        let state = &subscriber.state;
+        let most = Limits::DEFAULT.offered_distributions_max as u32;
+        let id = |number: u32| {
+            let mut bytes = [7; 16];
+            bytes[..4].copy_from_slice(&number.to_le_bytes());
+            DistributionId::from_bytes(bytes)
+        };
+        let offered = (0..most).map(|number| ((FLEET, id(number)), Delivery::new(Floor::NONE, None, Limits::DEFAULT)));
+        lock(&state.deliveries).extend(offered);
+        let now = state.clock.now();
+        assert_eq!(judge(&subscriber, 7, now).await.unwrap_err().code(), "TED-1878");
+        assert_eq!(lock(&state.deliveries).len(), most as usize);
+        lock(&state.deliveries).remove(&(FLEET, id(0)));
+        judge(&subscriber, 7, now).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_rollback_ends_by_what_is_taken_and_not_by_what_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let subscriber = open(folder.path()).await;
+        let (state, now) = (&subscriber.state, subscriber.state.clock.now());
+        let pin = Pin { from: revision(9), to: revision(7), at: now };
+        state.pins.set(&FLEET, &ID, pin).unwrap();
+        let long_ago = UnixMillis::from_millis(now.millis() - 2 * LONG.as_millis() as u64);
+        for (number, issued, code) in [(10, long_ago, "TED-1350"), (9, now, "TED-1883")] {
+            let answer = judge(&subscriber, number, issued).await.unwrap();
+            assert!(matches!(&answer, OfferAnswer::Refused(refused) if refused.code() == code), "{answer:?}");
+            assert_eq!(state.pins.get(&FLEET, &ID), Some(pin));
+        }
+        judge(&subscriber, 10, now).await.unwrap();
+        assert_eq!(state.pins.get(&FLEET, &ID), None);
+    }
 }

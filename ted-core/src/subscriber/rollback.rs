@@ -60,17 +60,23 @@ impl State {
     }
 
     /// What a rollback says about an offer, where one stands: it ends with something newer than what was gone back from.
-    pub(super) fn judge_pin(&self, key: &Key, statement: &Statement) -> Result<Option<OfferAnswer>, Error> {
+    pub(super) fn judge_pin(&self, key: &Key, statement: &Statement) -> Option<OfferAnswer> {
         let (fleet, distribution) = key;
-        let Some(pin) = self.pins.get(fleet, distribution) else { return Ok(None) };
-        let revision = statement.release.revision;
-        if revision > pin.from {
-            self.pins.remove(fleet, distribution)?;
-            return Ok(None);
+        let pin = self.pins.get(fleet, distribution)?;
+        if statement.release.revision > pin.from {
+            return None;
         }
         let reason =
             format!("revision {} was rolled back from here, to {}, and stays so until `resume`", pin.from, pin.to);
-        Ok(Some(OfferAnswer::Refused(Refused::new(PINNED, reason))))
+        Some(OfferAnswer::Refused(Refused::new(PINNED, reason)))
+    }
+
+    /// Ends a rollback, durably, because something newer than what was gone back from is taken.
+    pub(super) fn end_pin(&self, (fleet, distribution): &Key, taken: Revision) -> Result<(), Error> {
+        if self.pins.get(fleet, distribution).is_some_and(|pin| taken > pin.from) {
+            self.pins.remove(fleet, distribution)?;
+        }
+        Ok(())
     }
 
     /// Removes the packages of a Distribution but those of the revision that is held, of the one before it, which an
@@ -84,7 +90,12 @@ impl State {
                 || before.as_ref().is_some_and(|before| before.revision == revision)
                 || from == Some(revision)
         };
-        wait(prune(&self.depot, |info| info.root.distribution != *distribution || kept(info.root.revision)))?;
+        // Another Distributor may call one of its own by the same id: that one's packages are not this one's to remove.
+        let own = |root: &crate::package::Root| {
+            root.distribution == *distribution
+                && (root.distributor == *fleet || self.lineage.descends(fleet, &root.distributor))
+        };
+        wait(prune(&self.depot, |info| !own(&info.root) || kept(info.root.revision)))?;
         Ok(())
     }
 

@@ -53,6 +53,8 @@ impl State {
     pub(super) fn announced_successor(&self, fleet: &KeyHash) -> Option<DistributorRoot> {
         let slot = StandingSlot { fleet: *fleet, kind: EnvelopeKind::REPLACEMENT, recipient: None, page: 0 };
         let envelope = Envelope::from_bytes(&self.envelopes.get(&slot)?.bytes).ok()?;
+        // One that was taken back meanwhile is not said anew: it counts for as long as it was said for.
+        envelope.verify(&self.trusted_root(fleet).ok()?, self.now(fleet)).ok()?;
         let replacement = Replacement::from_payload(&envelope.body().payload).ok()?;
         (replacement.state != ReplacementState::Cancelled).then(|| replacement.root().ok())?
     }

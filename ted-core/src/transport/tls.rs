@@ -47,6 +47,11 @@ pub(super) fn server_config(
     provider: &Arc<CryptoProvider>,
     identities: &Arc<Identities>,
 ) -> Result<QuicServerConfig, TransportError> {
+    let config = listener(provider, identities)?;
+    QuicServerConfig::try_from(config).map_err(|error| TransportError::Tls { reason: error.to_string() })
+}
+
+fn listener(provider: &Arc<CryptoProvider>, identities: &Arc<Identities>) -> Result<ServerConfig, TransportError> {
     let verifier = Arc::new(DangerousHandshakeOnly(provider.clone()));
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13])
@@ -58,7 +63,7 @@ pub(super) fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
-    QuicServerConfig::try_from(config).map_err(|error| TransportError::Tls { reason: error.to_string() })
+    Ok(config)
 }
 
 /// What a dialler shows and asks for. Nothing is shown on [`Alpn::Enrol1`].
@@ -277,5 +282,18 @@ impl ClientCertVerifier for DangerousHandshakeOnly {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         SCHEMES.to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_session_is_resumed_and_nothing_is_said_before_the_handshake() {
+        let identities = Arc::new(Identities::new(&[]).unwrap());
+        let config = listener(&provider(), &identities).unwrap();
+        assert_eq!((config.send_tls13_tickets, config.max_early_data_size), (0, 0));
+        assert!(!config.session_storage.can_cache());
     }
 }

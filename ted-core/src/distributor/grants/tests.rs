@@ -168,6 +168,22 @@ async fn the_signature_over_grants_is_renewed_after_two_thirds_of_its_life_witho
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn grants_whose_signer_was_revoked_are_signed_anew_without_wrapping_anew() {
+    let world = World::new().await;
+    let key = world.enrol("one.example", certificate).await;
+    let before = world.granted(&[key]).await.envelope.unwrap();
+    let (grants, signer) = (world.grants(), world.envelope(&before).body().issuer);
+    let serial = world.state().own().signing.certificate.serial_hex();
+    let state = world.state();
+    let revoking = move || state.revoke(&serial, RevocationReason::KEY_COMPROMISE).unwrap();
+    tokio::task::spawn_blocking(revoking).await.unwrap();
+    let after = world.granted(&[key]).await.envelope.unwrap();
+    assert_ne!(world.envelope(&after).body().issuer, signer);
+    assert_eq!(world.grants(), grants);
+    assert_eq!(world.granted(&[key]).await.envelope, Some(after), "once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn grants_go_with_their_package_and_a_catalog_that_lost_them_has_them_made_anew() {
     let world = World::new().await;
     let key = world.enrol("one.example", certificate).await;

@@ -142,10 +142,11 @@ fn a_grant_counts_only_signed_in_time_for_this_package_and_this_recipient() {
     let grants = hollow(3);
     let tree = tree_over(&grants);
     let kept = KeptGrant { envelope: signed(&ours, package(1), &tree), proven: proven(&tree, &grants, 1) };
+    let signed_with = Envelope::from_bytes(&kept.envelope).unwrap().body().issuer;
     let judge = |kept: &KeptGrant, package: &PackageId, recipient: u32, now| {
         kept.judge(ours.root(), package, &identity(recipient), now).map_err(|error| error.code())
     };
-    assert_eq!(judge(&kept, &package(1), 1, NOW), Ok(()));
+    assert_eq!(judge(&kept, &package(1), 1, NOW), Ok(signed_with));
     assert_eq!(judge(&kept, &package(2), 1, NOW), Err("TED-1162"), "replayed for another package");
     assert_eq!(judge(&kept, &package(1), 2, NOW), Err("TED-1163"), "foreign");
     assert_eq!(judge(&kept, &package(1), 1, NOW.plus(MONTH + MONTH)), Err("TED-1123"), "out of time");

@@ -11,7 +11,7 @@ use crate::store::durable::DurableFile;
 use crate::store::file::{FileError, create_folders, sync_folder};
 use crate::store::security_dir::SecurityDir;
 use crate::store::security_state::{Floors, Registrations, Sequences};
-use crate::store::standing::Revocations;
+use crate::store::standing::{Revocations, StandingEnvelopes};
 use crate::store::steps::{AllSteps, Step, Steps};
 
 /// Where a security state is put together.
@@ -35,7 +35,8 @@ pub struct Restoring {
 impl Restoring {
     /// Writes a backup's files beside the security state of the data directory `path` and verifies every one of them.
     /// The directory is this process's until the value is dropped. Where a state is there that can be read, floors,
-    /// sequence numbers, revisions and revocations of the restored one are raised to it: no restoring takes them back.
+    /// sequence numbers, revisions, revocations and a Subscriber's standing envelopes of the restored one are raised to
+    /// it: no restoring takes them back.
     ///
     /// # Errors
     /// [`BackupError`]; then the data directory is as it was.
@@ -81,6 +82,13 @@ impl Restoring {
         // What is there may be the very thing that is broken; then there is nothing to raise to.
         if let Ok(there) = SecurityDir::open(&security, role) {
             raise(&there, &floors, &sequences, &revocations)?;
+            // At a Subscriber, what a Distributor took back since is not to be said to it once more. A Distributor's own
+            // words belong to the keys that are restored with them.
+            if role == NodeRole::Subscriber
+                && let Ok(known) = StandingEnvelopes::open(&there)
+            {
+                StandingEnvelopes::open(&restored)?.raise_to(&known)?;
+            }
         }
         Ok(Self { data, steps })
     }

@@ -6,10 +6,11 @@ use super::restore::{Overwrite, Restoring};
 use super::*;
 use crate::id::{DistributionId, KeyHash, Revision};
 use crate::protocol::Floor;
-use crate::security::{Authority, AwsLc, Usage};
+use crate::security::{Authority, AwsLc, EnvelopeKind, Usage};
 use crate::store::file::create_folders;
 use crate::store::security_dir::SecurityDir;
 use crate::store::security_state::{Floors, Sequences};
+use crate::store::standing::{StandingEnvelope, StandingEnvelopes, StandingSlot};
 use crate::store::steps::tests::StopAfter;
 
 const NOW: UnixMillis = UnixMillis::from_millis(1_800_000_000_000);
@@ -159,6 +160,30 @@ fn numbers_and_floors_never_go_back_over_a_state_that_can_be_read() {
     let bare = SecurityDir::open(&bare.join("security"), NodeRole::Distributor).unwrap();
     let after = UnixMillis::from_millis(later.millis() + 1000);
     assert!(Sequences::open(&bare).unwrap().next_sequence(after).unwrap() > given);
+}
+
+#[test]
+fn what_a_distributor_took_back_is_not_in_force_again_at_a_restored_subscriber() {
+    let work = tempfile::tempdir().unwrap();
+    create_folders(work.path()).unwrap();
+    let security = SecurityDir::create(&work.path().join("security"), NodeRole::Subscriber).unwrap();
+    security.change_keystore(|_| -> Result<(), SecurityDirError> { Ok(()) }).unwrap();
+    let fleet = KeyHash::from_bytes([1; 32]);
+    let slot = |page| StandingSlot { fleet, kind: EnvelopeKind::REPLACEMENT, recipient: None, page };
+    let said = |sequence: u64| {
+        let id = crate::id::EnvelopeId::from_bytes([sequence as u8; 32]);
+        StandingEnvelope { id, sequence, issued: NOW, expires: NOW, bytes: vec![] }
+    };
+    let standing = StandingEnvelopes::open(&security).unwrap();
+    standing.put(vec![(slot(0), said(4)), (slot(1), said(8))]).unwrap();
+    let backup = Backup::collect(&work.path().join("security"), NodeRole::Subscriber, &name(), NOW).unwrap();
+    standing.put(vec![(slot(0), said(5)), (slot(1), said(7)), (slot(2), said(6))]).unwrap();
+    let restoring = Restoring::prepare(&backup, work.path(), NodeRole::Subscriber, Overwrite::MoveAside);
+    restoring.unwrap().finish().unwrap();
+
+    let restored = SecurityDir::open(&work.path().join("security"), NodeRole::Subscriber).unwrap();
+    let standing = StandingEnvelopes::open(&restored).unwrap();
+    assert_eq!([0, 1, 2].map(|page| standing.get(&slot(page)).map(|it| it.sequence)), [Some(5), Some(8), Some(6)]);
 }
 
 #[test]

@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use crate::id::{DistributionId, KeyHash, Revision, UnixMillis};
 use crate::protocol::Floor;
-use crate::security::{Authority, AwsLc, Crypto as _, DistributorRoot, HeldKey, Usage};
-use crate::store::{NodeRole, Pin, SecurityDir, StopAfter};
+use crate::security::{
+    Authority, AwsLc, Crypto as _, DistributorRoot, Envelope, EnvelopeBody, EnvelopeKind, HeldKey, Replacement,
+    ReplacementState, Usage,
+};
+use crate::store::{NodeRole, Pin, SecurityDir, StandingSlot, StopAfter};
 use crate::subscriber::Subscriber;
 use crate::subscriber::state::{KnownDistributor, known_key};
 
@@ -124,5 +127,41 @@ async fn a_crash_between_any_two_steps_of_a_takeover_loses_nothing() {
             assert!(allowed > 12, "{allowed} steps");
             break;
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_word_about_a_successor_counts_for_as_long_as_it_was_said_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = "dist.example".parse().unwrap();
+    let [old, new] = [(); 2].map(|()| Authority::create(&AwsLc, &name, NOW).unwrap());
+    template(folder.path(), old.root()).await;
+    let clock = Arc::new(At(NOW));
+    let subscriber = Subscriber::builder(folder.path()).clock(clock).open().await.unwrap();
+    let (state, fleet) = (&subscriber.state, old.root().key_hash());
+    let slot = StandingSlot { fleet, kind: EnvelopeKind::REPLACEMENT, recipient: None, page: 0 };
+    let certificate = new.root().certificate().der().to_vec();
+    let said = Replacement { certificate, state: ReplacementState::Prepared, extensions: vec![] };
+    for (expires, holds) in [(NOW.millis() + 1, true), (NOW.millis() - 1, false)] {
+        let body = EnvelopeBody {
+            kind: EnvelopeKind::REPLACEMENT,
+            distributor: fleet,
+            issuer: fleet,
+            sequence: 1,
+            issued: UnixMillis::from_millis(NOW.millis() - 9),
+            expires: UnixMillis::from_millis(expires),
+            payload: said.to_payload().unwrap(),
+        };
+        let word = Envelope::seal(&AwsLc, &old.identity(), body).unwrap();
+        state.envelopes.put(vec![(slot, (&word).into())]).unwrap();
+        assert_eq!(state.announced_successor(&fleet).is_some(), holds, "{expires}");
+    }
+}
+
+struct At(UnixMillis);
+
+impl crate::node::Clock for At {
+    fn now(&self) -> UnixMillis {
+        self.0
     }
 }
