@@ -93,7 +93,8 @@ fn pending_and_approve_compare_the_fingerprint_that_the_node_prints() {
     let fingerprint = pending["pending"][0]["fingerprint"].as_str().expect("a fingerprint").to_owned();
     assert!(printed.contains(&fingerprint), "{printed}");
     let ran = origin.node.run(&["subscriber", "approve", NAME, "--fingerprint", "0011-2233-4455-6677"]);
-    assert!(ran.errors().contains("TED-1836"), "{}", ran.errors());
+    assert!(ran.errors().contains("TED-1217") && ran.errors().contains(&fingerprint), "{}", ran.errors());
+    assert_eq!(ran.code(), 6, "a fingerprint that does not hold is a refusal");
     let spoken = fingerprint.to_uppercase().replace('-', " ");
     origin.node.ok(&["subscriber", "approve", NAME, "--fingerprint", &spoken]);
     assert!(node.ok(&["enrol", &origin.endpoint]).contains("is enrolled with dist.example.com"));
