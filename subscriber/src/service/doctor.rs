@@ -37,14 +37,13 @@ impl Service {
         for distribution in status.distributions {
             let name = format!("Distribution {}", distribution.distribution);
             checks.push(match (distribution.trouble, distribution.extracted) {
-                (Some(trouble), _) => check(&name, Health::Bad, trouble),
+                (Some(trouble), _) => coded(&name, &trouble),
                 (None, Some(revision)) => check(&name, Health::Good, format!("its target holds revision {revision}")),
                 (None, None) => check(&name, Health::Warning, "nothing of it was extracted yet"),
             });
         }
         for alarm in status.alarms {
-            let remedy = format!("see {} in docs/errors.md", alarm.code);
-            checks.push(check("alarm", Health::Bad, alarm.to_string()).mended_by(&remedy));
+            checks.push(coded("alarm", &alarm.to_string()));
         }
         Ok(Diagnosis { checks })
     }
@@ -81,7 +80,7 @@ impl Service {
         let name = format!("connection with {}", distributor.name);
         match (&distributor.connected, &distributor.trouble) {
             (Some(address), _) => check(&name, Health::Good, format!("with {address}")),
-            (None, Some(trouble)) => check(&name, Health::Bad, trouble.clone()),
+            (None, Some(trouble)) => coded(&name, trouble),
             (None, None) if self.held.daemon => check(&name, Health::Warning, "none now"),
             (None, None) => check(&name, Health::Warning, "none without the daemon"),
         }
@@ -101,6 +100,13 @@ fn space(data: &Path) -> Check {
 
 fn check(name: &str, health: Health, found: impl Into<String>) -> Check {
     Check { name: name.to_owned(), health, found: found.into(), remedy: None }
+}
+
+/// Something that is wrong, with the remedy of the first code that it names.
+fn coded(name: &str, trouble: &str) -> Check {
+    let codes = trouble.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|word| word.starts_with("TED-"));
+    let remedy = codes.filter_map(ted_cli::remedy::of).next();
+    Check { remedy: remedy.map(str::to_owned), ..check(name, Health::Bad, trouble) }
 }
 
 trait Mended {
