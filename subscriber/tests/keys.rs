@@ -100,6 +100,15 @@ fn pending_and_approve_compare_the_fingerprint_that_the_node_prints() {
     assert!(node.ok(&["enrol", &origin.endpoint]).contains("is enrolled with dist.example.com"));
     let own = node.json(&["keystore", "show", "subscriber-identity"]);
     assert_eq!(own["entries"][0]["fingerprint"], fingerprint.as_str());
+
+    // Under another name it waits for approval again, and says so.
+    let ran = node.run(&["rename", "new.example.com"]);
+    assert!(ran.code() == 0 && ran.errors().contains("subscriber approve new.example.com"), "{}", ran.errors());
+    let trouble = node.json(&["status"])["distributors"][0]["trouble"].clone();
+    assert!(trouble.as_str().is_some_and(|trouble| trouble.contains("knows this node as s1.example.com")), "{trouble}");
+    assert!(
+        node.run(&["doctor"]).printed().contains("warning  enrolment with dist.example.com: it knows this node as")
+    );
 }
 
 #[test]
