@@ -29,6 +29,8 @@ struct Work {
     bar: Option<ProgressBar>,
     started: Instant,
     tenths_told: u64,
+    /// Whether anything was seen of it before its end.
+    moved: bool,
     ended: bool,
 }
 
@@ -50,6 +52,9 @@ impl Progress {
             if work.ended {
                 return;
             }
+            // What is sent again after damage counts again where the sender counts; there is no more than all.
+            let done = done.min(total);
+            work.moved = true;
             if let Some(bar) = &work.bar {
                 bar.set_length(total);
                 bar.set_position(done);
@@ -74,7 +79,11 @@ impl Progress {
                 bar.set_style(style("{prefix:24!} {msg}"));
                 bar.finish_with_message(outcome.clone());
             } else if matches!(show, Show::Lines) {
-                tell(&format!("{label}: {outcome} ({})", units::duration(work.started.elapsed())));
+                // The time since its first sign says something only where there was one before the end.
+                match work.moved {
+                    true => tell(&format!("{label}: {outcome} ({})", units::duration(work.started.elapsed()))),
+                    false => tell(&format!("{label}: {outcome}")),
+                }
             }
         });
     }
@@ -97,6 +106,7 @@ impl Progress {
             bar: self.bar(&label),
             started: Instant::now(),
             tenths_told: 0,
+            moved: false,
             ended: false,
         });
         then(&self.show, &label, work);
@@ -134,6 +144,17 @@ mod tests {
         ] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
+    }
+
+    #[test]
+    fn only_what_moved_before_its_end_has_a_time() {
+        let progress = Progress { show: Show::Lines, work: Mutex::default() };
+        progress.set("moved", 5, 4);
+        progress.end("moved", "done");
+        progress.end("at once", "done");
+        let work = progress.work.lock().expect("not poisoned");
+        assert!(work["moved"].moved && work["moved"].tenths_told == 10, "no more than all");
+        assert!(!work["at once"].moved && work["at once"].ended);
     }
 
     #[test]

@@ -32,7 +32,8 @@ fn row(code: &str) -> Option<&'static str> {
 pub fn exit_of(code: &str) -> Exit {
     match code {
         // What was typed on the command line, and a body that a command made of it.
-        "TED-1003" | "TED-1004" | "TED-1005" | "TED-1201" | "TED-1607" | "TED-1609" | "TED-1705" => Exit::Usage,
+        "TED-1003" | "TED-1004" | "TED-1005" | "TED-1201" | "TED-1372" | "TED-1373" | "TED-1607" | "TED-1609"
+        | "TED-1705" => Exit::Usage,
         code::BAD_REQUEST => Exit::Usage,
         code::PARTLY_DELIVERED | code::PARTLY_RESOLVED => Exit::PartlyDelivered,
         code::TIMEOUT => Exit::Timeout,
@@ -47,7 +48,7 @@ pub fn exit_of(code: &str) -> Exit {
         _ if ["TED-110", "TED-112", "TED-130"].iter().any(|range| code.starts_with(range)) => Exit::Refused,
         "TED-1011" | "TED-1013" | "TED-1015" | "TED-1016" | "TED-1017" | "TED-1018" | "TED-1019" => Exit::Refused,
         "TED-1110" | "TED-1111" | "TED-1144" | "TED-1150" | "TED-1151" | "TED-1152" | "TED-1202" | "TED-1203"
-        | "TED-1314" | "TED-1401" => Exit::Refused,
+        | "TED-1217" | "TED-1314" | "TED-1401" => Exit::Refused,
         _ => Exit::Failure,
     }
 }
@@ -83,6 +84,8 @@ mod tests {
             (code::NO_DAEMON, Exit::Unreachable),
             ("TED-1324", Exit::Unreachable),
             ("TED-1105", Exit::Refused),
+            ("TED-1217", Exit::Refused),
+            ("TED-1373", Exit::Usage),
             ("TED-1016", Exit::Refused),
             ("TED-1004", Exit::Usage),
             ("TED-1501", Exit::Failure),

@@ -289,7 +289,7 @@ pub(crate) enum SubscriberCommand {
         #[command(flatten)]
         resolve: ResolveFlag,
     },
-    /// Show or change what is set at it, or at all: schedules, rates, parents, variables.
+    /// Show or change what is set at it, or at all: schedules, rates, parents, variables, scrubbing.
     Configure(ConfigureArgs),
     /// Delete it and forget its keys: it is refused from now on.
     Delete {

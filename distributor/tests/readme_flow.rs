@@ -96,10 +96,14 @@ fn what_was_sent_while_a_subscriber_was_away_comes_when_it_is_back() {
     distributor.succeeds(&["channel", "create", "nightly", "--distribution", "site"]);
     let Member { node, daemon: away, target } = Member::join(&distributor, folder.path(), "s1.example.com");
     assert!(away.stop().success());
+    distributor.succeeds(&["subscriber", "create", "s2.example.com", "--channel", "nightly"]);
 
     let late = distributor.run(&["send", "nightly", "--wait", "--timeout", "1s"]);
     assert_eq!(late.output.status.code(), Some(4), "{}", late.told());
     assert!(late.told().contains("error[TED-1807]"), "{}", late.told());
+    let printed = late.printed();
+    assert!(printed.contains("sending to 1 Subscriber,") && printed.contains("not connected"), "{printed}");
+    assert!(printed.contains("left out, since not enrolled or revoked: s2.example.com"), "{printed}");
     // Firings outlive the daemon.
     assert!(daemon.stop().success());
     let daemon = distributor.start(DISTRIBUTOR_RUNS);

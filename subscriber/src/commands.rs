@@ -1,5 +1,6 @@
 //! What each command does: it becomes an operation, and its answer is printed.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use clap::CommandFactory as _;
@@ -15,6 +16,7 @@ use ted_cli::progress::Progress;
 use ted_cli::session::{Session, open_for_daemon};
 use ted_cli::{files, generate, package, shutdown, watch};
 use ted_core::id::PackageId;
+use ted_core::name::NodeName;
 use ted_core::package::Root;
 use ted_core::security::Invite;
 use ted_core::store::NodeRole;
@@ -75,7 +77,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Run => run_daemon(&context).await,
         Command::Status { watch: false } => context.answer(&NodeStatus {}).await,
         Command::Status { watch: true } => watch::status(&context.daemon().await?, &NodeStatus {}, format).await,
-        Command::Rename { name } => context.answer(&NodeRename { name }).await,
+        Command::Rename { name } => rename(&context, name).await,
         Command::Leave { distributor } => {
             let sentence = format!("left {distributor}; extracted files stay");
             context.done(&DistributorLeave { distributor }, &sentence).await
@@ -88,8 +90,11 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Extract { distribution } => extract(&context, distribution).await,
         Command::Verify { distribution, repair } => verify(&context, distribution, repair).await,
         Command::Rollback { distribution } => {
-            let back = context.long(&DistributionRollback { distribution }).await?;
-            output::print(context.format, &back)
+            let request = DistributionRollback { distribution };
+            output::print(context.format, &context.long(&request).await?)?;
+            let until = format!("it stays so until `resume {}`, or until something newer comes", request.distribution);
+            note(&context, &until);
+            Ok(())
         }
         Command::Resume { distribution } => {
             let sentence = format!("{distribution} takes what is offered next");
@@ -154,6 +159,21 @@ async fn join(context: &Context, args: JoinArgs) -> Result<(), ApiError> {
     let session =
         Session::open(&settings.data_dir, async || Service::open_or_make(settings, name.clone()).await).await?;
     output::print(context.format, &session.call(&NodeJoin { invite, targets }).await?)
+}
+
+async fn rename(context: &Context, name: NodeName) -> Result<(), ApiError> {
+    context.answer(&NodeRename { name: name.clone() }).await?;
+    let approve = format!("sealed Distributions wait until each Distributor has said `subscriber approve {name}`");
+    note(context, &approve);
+    Ok(())
+}
+
+/// What an operator should know besides the answer; on standard error, and programs do not need it.
+fn note(context: &Context, said: &str) {
+    if context.format == Format::Text {
+        // What was asked for is done; there is no one left to tell when standard error itself fails.
+        let _ = writeln!(std::io::stderr(), "note: {said}");
+    }
 }
 
 async fn trust(context: &Context, file: &Path) -> Result<(), ApiError> {

@@ -93,12 +93,22 @@ fn pending_and_approve_compare_the_fingerprint_that_the_node_prints() {
     let fingerprint = pending["pending"][0]["fingerprint"].as_str().expect("a fingerprint").to_owned();
     assert!(printed.contains(&fingerprint), "{printed}");
     let ran = origin.node.run(&["subscriber", "approve", NAME, "--fingerprint", "0011-2233-4455-6677"]);
-    assert!(ran.errors().contains("TED-1836"), "{}", ran.errors());
+    assert!(ran.errors().contains("TED-1217") && ran.errors().contains(&fingerprint), "{}", ran.errors());
+    assert_eq!(ran.code(), 6, "a fingerprint that does not hold is a refusal");
     let spoken = fingerprint.to_uppercase().replace('-', " ");
     origin.node.ok(&["subscriber", "approve", NAME, "--fingerprint", &spoken]);
     assert!(node.ok(&["enrol", &origin.endpoint]).contains("is enrolled with dist.example.com"));
     let own = node.json(&["keystore", "show", "subscriber-identity"]);
     assert_eq!(own["entries"][0]["fingerprint"], fingerprint.as_str());
+
+    // Under another name it waits for approval again, and says so.
+    let ran = node.run(&["rename", "new.example.com"]);
+    assert!(ran.code() == 0 && ran.errors().contains("subscriber approve new.example.com"), "{}", ran.errors());
+    let trouble = node.json(&["status"])["distributors"][0]["trouble"].clone();
+    assert!(trouble.as_str().is_some_and(|trouble| trouble.contains("knows this node as s1.example.com")), "{trouble}");
+    assert!(
+        node.run(&["doctor"]).printed().contains("warning  enrolment with dist.example.com: it knows this node as")
+    );
 }
 
 #[test]

@@ -105,7 +105,10 @@ pub fn run(command: &PackageCommand, format: Format, keys: &KeyFinder<'_>) -> Re
         PackageCommand::Ls(package) => output::print(format, &read::list(&open(package)?)?),
         PackageCommand::Verify(package) => {
             let opened = open(package)?;
-            let verified = read::verify(&opened, &Progress::new(format))?;
+            let verified = read::verify(&opened, &Progress::new(format)).map_err(|mut error| {
+                error.message = format!("{}: {}", package.file.display(), error.message);
+                error
+            })?;
             output::print(format, &verified)
         }
         PackageCommand::Cat(args) => read::cat(&open(&args.package)?, &args.path),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use ted_cli::error::{ApiError, code};
-use ted_cli::output::{Column, Render, Text, count, or_dash};
+use ted_cli::output::{Column, Render, Text, count, list, or_dash};
 use ted_cli::units::{self, Time};
 use ted_core::id::FiringId;
 use ted_core::name::{Label, NodeName};
@@ -56,6 +56,9 @@ pub(crate) struct SendView {
     pub(crate) builds: Vec<BuildView>,
     pub(crate) distributions: Vec<PlannedView>,
     pub(crate) subscribers: Vec<NodeName>,
+    /// Those of the Channel to whom nothing is sent: they are not enrolled, or were revoked.
+    #[serde(default)]
+    pub(crate) left_out: Vec<NodeName>,
 }
 
 /// A Distribution that is sent.
@@ -86,6 +89,9 @@ impl Render for SendView {
         match &self.firing {
             Some(firing) => out.line(format_args!("{}: sending to {subscribers}, firing {firing}", self.channel)),
             None => out.line(format_args!("{}: would be sent to {subscribers}; nothing was done", self.channel)),
+        }
+        if !self.left_out.is_empty() {
+            out.line(format_args!("left out, since not enrolled or revoked: {}", list(&self.left_out)));
         }
     }
 }
@@ -177,13 +183,17 @@ pub(super) fn table(deliveries: &[DeliveryView], out: &mut Text) {
         Column::Left("DISTRIBUTION"),
         Column::Left("REVISION"),
         Column::Left("STAGE"),
-        Column::Right("BYTES"),
+        Column::Right("SENT"),
         Column::Left("AT"),
         Column::Left("DETAIL"),
     ];
     let rows = deliveries.iter().map(|delivery| {
         let bytes = (delivery.total_bytes > 0).then(|| units::bytes(delivery.done_bytes));
-        let detail = delivery.code.iter().chain(&delivery.detail).chain(&delivery.note);
+        let code = delivery.code.as_ref().map(|code| match delivery.detail {
+            Some(_) => format!("{code}:"),
+            None => code.clone(),
+        });
+        let detail = code.iter().chain(&delivery.detail).chain(&delivery.note);
         let detail: Vec<_> = detail.map(String::as_str).collect();
         vec![
             delivery.subscriber.to_string(),

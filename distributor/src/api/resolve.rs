@@ -95,7 +95,7 @@ impl Render for ResolvingView {
             };
             vec![row.subscriber.to_string(), row.state.to_string(), outcome]
         });
-        out.table(&columns, rows, "every Subscriber has this Distributor's certificate, or it is on its way");
+        out.table(&columns, rows, "every Subscriber has this Distributor's certificate, or it is on its way; `certificate export` writes it anyway");
         if !self.0.rows.is_empty() {
             out.line(format_args!("{}: fingerprint {}", self.0.file_name, self.0.fingerprint));
         }

@@ -93,6 +93,12 @@ impl Render for ReplacementView {
             ("Subscribers that have it", prepared.then(|| format!("{} of {of}", report.have.len()))),
             ("that lack it", (prepared && !report.lack.is_empty()).then(|| list(&report.lack))),
         ]);
+        if !prepared && !report.lack.is_empty() {
+            out.line(format_args!(
+                "these had not got it before, and learn of it when they connect: {}",
+                list(&report.lack)
+            ));
+        }
         for (fingerprint, until) in &report.grace {
             out.line(format_args!("{fingerprint} leads nodes that were away here until {}", Time(*until)));
         }

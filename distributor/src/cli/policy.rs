@@ -28,7 +28,9 @@ pub(crate) struct ConfigureArgs {
     /// Set it at all Subscribers; what is set at one alone wins there.
     #[arg(long, conflicts_with = "name")]
     pub(crate) all: bool,
-    /// Set a value, for instance scrub.interval=7d. May be repeated; without any, what is set is shown.
+    /// Set a value, for instance scrub.interval=7d; without any, what is set is shown. The settings are
+    /// extract.schedule, rate.input, rate.high, rate.medium, rate.low, parents, scrub.interval, scrub.rate and
+    /// variable.NAME. May be repeated.
     #[arg(long, value_name = "SETTING=VALUE", value_parser = parse_setting)]
     pub(crate) set: Vec<(Setting, String)>,
     /// Set it no more. May be repeated.

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use ted_cli::error::{ApiError, code, from_library};
 use ted_core::distributor::DeliveryRow;
+use ted_core::name::NodeName;
 use ted_core::protocol::{Outcome, PartState};
+use ted_core::security::CertificateState;
 use ted_core::{FiringReport, SendOptions};
 
 use super::Service;
@@ -19,12 +21,20 @@ impl Service {
         let channel = request.channel;
         let of_channel = fleet.distributions_of(&channel).map_err(from_library)?;
         let members = fleet.subscribers_of(&channel).map_err(from_library)?;
+        let status = distributor.status().await?;
+        let receives = |name: &NodeName| {
+            let row = status.subscribers.iter().find(|row| row.name == *name);
+            row.is_some_and(|row| row.enrolled.is_some() && row.certificate.state != CertificateState::Revoked)
+        };
+        let names = members.iter().map(|subscriber| subscriber.name.clone());
+        let (subscribers, left_out) = names.partition(receives);
         let mut view = SendView {
             channel: channel.clone(),
             firing: None,
             builds: vec![],
             distributions: vec![],
-            subscribers: members.iter().map(|subscriber| subscriber.name.clone()).collect(),
+            subscribers,
+            left_out,
         };
         if request.dry_run {
             for distribution in of_channel {

@@ -5,6 +5,7 @@ use std::path::Path;
 use ted_cli::doctor::{Check, Diagnosis, Health};
 use ted_cli::error::ApiError;
 use ted_cli::units::{self, Time};
+use ted_core::name::NodeName;
 use ted_core::node::{Clock as _, SystemClock};
 use ted_core::store::{NodeRole, SecurityDir, free_bytes};
 use ted_core::subscriber::DistributorRow;
@@ -36,15 +37,19 @@ impl Service {
         }
         for distribution in status.distributions {
             let name = format!("Distribution {}", distribution.distribution);
+            let health = match distribution.rolled_back_to {
+                // Its operator wanted that.
+                Some(_) => Health::Warning,
+                None => Health::Bad,
+            };
             checks.push(match (distribution.trouble, distribution.extracted) {
-                (Some(trouble), _) => check(&name, Health::Bad, trouble),
+                (Some(trouble), _) => Check { health, ..coded(&name, &trouble) },
                 (None, Some(revision)) => check(&name, Health::Good, format!("its target holds revision {revision}")),
                 (None, None) => check(&name, Health::Warning, "nothing of it was extracted yet"),
             });
         }
         for alarm in status.alarms {
-            let remedy = format!("see {} in docs/errors.md", alarm.code);
-            checks.push(check("alarm", Health::Bad, alarm.to_string()).mended_by(&remedy));
+            checks.push(coded("alarm", &alarm.to_string()));
         }
         Ok(Diagnosis { checks })
     }
@@ -69,7 +74,11 @@ impl Service {
                 .mended_by("have its operator renew it and bring the new .cer here");
         }
         match distributor.enrolled_until {
-            Some(until) if now < until => check(&name, Health::Good, format!("it holds until {}", Time(until))),
+            Some(until) if now < until => match other_name(distributor, &self.subscriber().name()) {
+                Some(trouble) => check(&name, Health::Warning, trouble)
+                    .mended_by("`ted-distributor subscriber approve NAME` there, with this node's name"),
+                None => check(&name, Health::Good, format!("it holds until {}", Time(until))),
+            },
             Some(until) => check(&name, Health::Bad, format!("it ended at {}", Time(until)))
                 .mended_by("start the daemon: it asks for new certificates"),
             None => check(&name, Health::Bad, "this node has no certificates from it")
@@ -81,11 +90,17 @@ impl Service {
         let name = format!("connection with {}", distributor.name);
         match (&distributor.connected, &distributor.trouble) {
             (Some(address), _) => check(&name, Health::Good, format!("with {address}")),
-            (None, Some(trouble)) => check(&name, Health::Bad, trouble.clone()),
+            (None, Some(trouble)) => coded(&name, trouble),
             (None, None) if self.held.daemon => check(&name, Health::Warning, "none now"),
             (None, None) => check(&name, Health::Warning, "none without the daemon"),
         }
     }
+}
+
+/// What is to be said where a Distributor still knows this node by another name.
+pub(super) fn other_name(distributor: &DistributorRow, name: &NodeName) -> Option<String> {
+    let known = distributor.enrolled_as.as_ref().filter(|known| *known != name)?;
+    Some(format!("it knows this node as {known}; sealed Distributions wait until it has approved {name}"))
 }
 
 fn space(data: &Path) -> Check {
@@ -101,6 +116,13 @@ fn space(data: &Path) -> Check {
 
 fn check(name: &str, health: Health, found: impl Into<String>) -> Check {
     Check { name: name.to_owned(), health, found: found.into(), remedy: None }
+}
+
+/// Something that is wrong, with the remedy of the first code that it names.
+fn coded(name: &str, trouble: &str) -> Check {
+    let codes = trouble.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|word| word.starts_with("TED-"));
+    let remedy = codes.filter_map(ted_cli::remedy::of).next();
+    Check { remedy: remedy.map(str::to_owned), ..check(name, Health::Bad, trouble) }
 }
 
 trait Mended {

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use ted_cli::error::{ApiError, code};
 use ted_cli::units::Time;
 use ted_core::name::NodeName;
+use ted_core::subscriber::DistributorRow;
 
+use super::doctor::other_name;
 use super::{Service, Settings};
-use crate::api::{DaemonView, EnrolmentView, NodeJoin, NodeRename, NodeView, StatusView};
+use crate::api::{DaemonView, DistributorView, EnrolmentView, NodeJoin, NodeRename, NodeView, StatusView};
 
 impl Service {
     /// Makes the Subscriber and its configuration file. One that is there already stays as it is; one whose making was
@@ -68,10 +70,16 @@ impl Service {
         Ok(StatusView {
             node: self.node(status.listening.as_deref().and_then(|address| address.parse().ok())),
             daemon,
-            distributors: status.distributors.into_iter().map(Into::into).collect(),
+            distributors: status.distributors.into_iter().map(|row| self.distributor_view(row)).collect(),
             distributions: status.distributions.into_iter().map(Into::into).collect(),
             alarms: status.alarms,
         })
+    }
+
+    fn distributor_view(&self, row: DistributorRow) -> DistributorView {
+        let renamed = other_name(&row, &self.subscriber().name());
+        let view = DistributorView::from(row);
+        DistributorView { trouble: view.trouble.or(renamed), ..view }
     }
 
     fn node(&self, listening: Option<SocketAddr>) -> NodeView {

@@ -40,6 +40,22 @@ impl State {
 
     /// How the certificate stands with one Subscriber.
     pub(super) fn certificate_pair(&self, subscriber: &Subscriber) -> Result<CertificatePair, Error> {
+        let (facts, said, carrying) = self.facts_of(subscriber)?;
+        let carried = carrying.as_ref().map(|carrying| carrying.at);
+        Ok(CertificatePair {
+            subscriber: subscriber.name.clone(),
+            state: CertificateState::decide(&facts, self.now()),
+            since: said.max(carried),
+            way: subscriber.certificate.as_ref().map(ToString::to_string),
+            detail: carrying.map(|carrying| carrying.failure.unwrap_or(carrying.way)),
+        })
+    }
+
+    /// What is known of one Subscriber and the certificate, when it spoke of it last, and the last attempt to bring it.
+    fn facts_of(
+        &self,
+        subscriber: &Subscriber,
+    ) -> Result<(PairFacts, Option<UnixMillis>, Option<StoredCarrying>), Error> {
         let key = self.key_of_name(&subscriber.name);
         let root = CertificateFacts::of(self.own().authority.root().certificate());
         let carrying: Option<StoredCarrying> = self.records.get(&carrying_key(&subscriber.name))?;
@@ -57,15 +73,7 @@ impl State {
             is_copied: carrying.as_ref().is_some_and(|carrying| carrying.failure.is_none()),
             is_revoked: key.is_some_and(|key| self.is_key_revoked(&key)),
         };
-        let said = holding.map(|holding| holding.at);
-        let carried = carrying.as_ref().map(|carrying| carrying.at);
-        Ok(CertificatePair {
-            subscriber: subscriber.name.clone(),
-            state: CertificateState::decide(&facts, self.now()),
-            since: said.max(carried),
-            way: subscriber.certificate.as_ref().map(ToString::to_string),
-            detail: carrying.map(|carrying| carrying.failure.unwrap_or(carrying.way)),
-        })
+        Ok((facts, holding.map(|holding| holding.at), carrying))
     }
 
     /// The Subscribers to which the certificate has to be brought: all, or those of these Channels or names.
@@ -77,7 +85,7 @@ impl State {
         };
         let mut found = vec![];
         for subscriber in fleet.subscribers().filter(|subscriber| meant(&subscriber.name)) {
-            if self.certificate_pair(subscriber)?.state.needs_resolving() {
+            if self.facts_of(subscriber)?.0.needs_resolving(self.now()) {
                 found.push(subscriber.name.clone());
             }
         }

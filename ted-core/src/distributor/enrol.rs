@@ -99,8 +99,13 @@ impl State {
 
     pub(super) fn approve(&self, name: &NodeName, fingerprint: Option<&str>, channels: &[Label]) -> Result<(), Error> {
         let mut named: Vec<_> = self.waiting()?.into_iter().filter(|(_, pending)| pending.name == *name).collect();
-        if let Some(fingerprint) = fingerprint {
-            named.retain(|(key, _)| key.has_fingerprint(fingerprint));
+        if let Some(asked) = fingerprint {
+            let waiting: Vec<_> = named.iter().map(|(key, _)| key.fingerprint()).collect();
+            named.retain(|(key, _)| key.has_fingerprint(asked));
+            if named.is_empty() && !waiting.is_empty() {
+                let (asked, found) = (asked.to_owned(), waiting.join(", "));
+                return Err(DistributorError::OtherFingerprint { asked, found }.into());
+            }
         }
         match named.len() {
             0 => return Err(DistributorError::NothingPending(name.clone()).into()),

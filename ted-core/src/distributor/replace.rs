@@ -129,6 +129,8 @@ impl State {
         let next = Self::prepared(&self.security.load_keystore()?, &old.root().key_hash())
             .ok_or(DistributorError::NothingPrepared)?;
         let key = next.root().key_hash();
+        // Whoever lacks it now finds its way by the old one's word, which the operator should know.
+        let ReplacementReport { have, lack, .. } = self.replacement_report()?;
         self.lineage.add(old.root(), &key, now)?;
         let switched = self.security.change_keystore(|keystore| -> Result<_, Error> {
             keystore.make_current(&key);
@@ -143,7 +145,7 @@ impl State {
         drop(one_at_a_time);
         tracing::warn!(fingerprint = key.fingerprint(), "the new certificate is in force");
         self.events.emit(DistributorEvent::Replaced { fingerprint: key.fingerprint() });
-        self.replacement_report()
+        Ok(ReplacementReport { have, lack, ..self.replacement_report()? })
     }
 
     /// Takes a prepared replacement back.
@@ -166,7 +168,7 @@ impl State {
         let own = self.own();
         let current = own.authority.root().key_hash();
         let next = Self::prepared(&self.security.load_keystore()?, &current);
-        let (mut have, mut lack) = (vec![], vec![]);
+        let (mut have, mut lack): (Vec<NodeName>, Vec<NodeName>) = (vec![], vec![]);
         if let Some((_, envelope)) = self.said(&current).filter(|_| next.is_some()) {
             let holders = self.acknowledged(EnvelopeKind::REPLACEMENT, &envelope.id())?;
             for (key, registration) in self.registrations.all() {
@@ -175,6 +177,8 @@ impl State {
                 }
             }
         }
+        have.sort_unstable();
+        lack.sort_unstable();
         let grace = own.former.iter().filter_map(|former| {
             let key = former.authority.root().key_hash();
             Some((key.fingerprint(), self.said(&key)?.1.body().expires))

@@ -16,7 +16,7 @@ use crate::limits::Limits;
 use crate::model::{Distribution, Priority};
 use crate::name::{Label, NodeName};
 use crate::node::ask;
-use crate::protocol::{Answer, Firing, FiringTarget, Offer, OfferAnswer, Outcome, Request, Until};
+use crate::protocol::{Answer, Firing, FiringTarget, Offer, OfferAnswer, Outcome, PartState, Request, Until};
 use crate::transport::{Connection as _, QuicConnection};
 
 /// How long a Subscriber may think about an offer: it fetches and verifies the statement meanwhile.
@@ -229,6 +229,8 @@ impl State {
         let (sent, mended) = (lock(&self.sent), lock(&self.mended));
         let rows = firing.parts().iter().map(|part| {
             let sent = sent.get(&(part.subscriber, part.distribution)).filter(|sent| sent.revision >= part.revision);
+            let goes_on = matches!(part.state, PartState::Pending | PartState::Offered | PartState::Receiving);
+            let is_away = goes_on && part.detail.is_empty() && !self.links.is_connected(&part.subscriber);
             DeliveryRow {
                 subscriber: self.name_of_key(&part.subscriber),
                 distribution: self.name_of_distribution(&part.distribution),
@@ -236,7 +238,7 @@ impl State {
                 state: part.state,
                 since: part.since,
                 code: part.code.clone(),
-                detail: part.detail.clone(),
+                detail: if is_away { "not connected".to_owned() } else { part.detail.clone() },
                 note: mended.get(&(firing.id(), part.distribution)).cloned(),
                 sent_bytes: sent.map_or(0, |sent| sent.bytes),
                 package_bytes: sent.map_or(0, |sent| sent.bytes_total),

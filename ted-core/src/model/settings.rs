@@ -51,7 +51,10 @@ pub enum Interval {
 #[non_exhaustive]
 pub enum SettingError {
     /// There is no such setting.
-    #[error("there is no setting `{0}`")]
+    #[error(
+        "there is no setting `{0}`: there are extract.schedule, rate.input, rate.high, rate.medium, rate.low, parents, \
+         scrub.interval, scrub.rate, and variable.NAME with a name of capitals, digits and underscores"
+    )]
     Unknown(String),
     /// The setting cannot have that value.
     #[error("`{value}` cannot be the value of {setting}: {reason}")]

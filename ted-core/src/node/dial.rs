@@ -67,12 +67,19 @@ pub(crate) async fn dial(
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
                     let code = crate::error::Coded::code(&error);
-                    last = DialError { reason: format!("{endpoint}: {}", crate::error::Error::from(error)), code };
+                    let reason = named(endpoint, crate::error::Error::from(error).to_string());
+                    last = DialError { reason, code };
                 }
             }
         }
     }
     Err(last)
+}
+
+/// The reason with the endpoint before it, unless it names it already, as where that is an address.
+fn named(endpoint: &PeerEndpoint, reason: String) -> String {
+    let endpoint = endpoint.to_string();
+    if reason.contains(&endpoint) { reason } else { format!("{endpoint}: {reason}") }
 }
 
 async fn resolve(endpoint: &PeerEndpoint) -> std::io::Result<Vec<SocketAddr>> {

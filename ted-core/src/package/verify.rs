@@ -109,8 +109,15 @@ impl<'a> Verifier<'a> {
 
     fn guard(&self, work: impl FnOnce() -> Result<(), PackageError>) {
         if let Err(error) = work() {
-            self.stopped.store(true, Ordering::Relaxed);
-            self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            // Where the digest does not match, a frame says which place is damaged, so the frames go on.
+            let is_digest = |error: &PackageError| matches!(error, PackageError::Digest);
+            if !is_digest(&error) {
+                self.stopped.store(true, Ordering::Relaxed);
+            }
+            let mut first = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+            if first.as_ref().is_none_or(is_digest) {
+                *first = Some(error);
+            }
         }
     }
 

@@ -97,6 +97,19 @@ pub struct PairFacts {
     pub is_revoked: bool,
 }
 
+impl PairFacts {
+    /// Whether the Distributor's certificate has to be brought to the Subscriber. Where only the Subscriber has another
+    /// name now, its own certificates are what is wrong, and the Distributor's is where it should be.
+    #[must_use]
+    pub fn needs_resolving(&self, now: UnixMillis) -> bool {
+        let held = self.held.as_ref().filter(|held| held.held_in != HeldIn::Absent);
+        match CertificateState::decide(self, now) {
+            CertificateState::NameChanged => held.is_none_or(|held| held.thumbprint != self.root.thumbprint),
+            state => state.needs_resolving(),
+        }
+    }
+}
+
 /// How a Distributor's certificate stands with one Subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -170,7 +183,8 @@ impl CertificateState {
         }
     }
 
-    /// Whether the Distributor's certificate has to be brought to the Subscriber for anything to arrive there.
+    /// Whether a state as such says that the Distributor's certificate has to be brought to the Subscriber; of one whose
+    /// name has changed only [`PairFacts::needs_resolving`] can say.
     #[must_use]
     pub const fn needs_resolving(self) -> bool {
         matches!(self, Self::Needed | Self::NameChanged | Self::Replaced)
@@ -293,6 +307,29 @@ mod tests {
             ("revoked before it ever came", PairFacts { is_revoked: true, ..unknown }, NOW, State::Revoked),
         ] {
             assert_eq!(State::decide(&facts, at), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_renamed_subscriber_needs_nothing_brought_and_a_renamed_distributor_does() {
+        let fleet = FleetFixture::new("dist.example.com");
+        let root = CertificateFacts::of(fleet.root().certificate());
+        let former = CertificateFacts { name: name("old.example.com"), thumbprint: [1; 32], ..root.clone() };
+        let facts = |subscriber, held_before| PairFacts {
+            root: root.clone(),
+            subscriber: name(subscriber),
+            own: Some(CertificateFacts::of(&fleet.subscriber.certificate)),
+            held: held(HeldIn::Keystore, held_before),
+            is_copied: false,
+            is_revoked: false,
+        };
+        for (what, facts, expected) in [
+            ("as it should be", facts("sub.example.com", &root), false),
+            ("the Subscriber was renamed", facts("new.example.com", &root), false),
+            ("the Distributor was renamed", facts("sub.example.com", &former), true),
+            ("both were renamed", facts("new.example.com", &former), true),
+        ] {
+            assert_eq!(facts.needs_resolving(NOW), expected, "{what}");
         }
     }
 

@@ -167,6 +167,13 @@ impl State {
     ) -> Result<Option<Certificate>, String> {
         let fleet = root.key_hash();
         let usage = certificate.usage();
+        // What this node has already, also from a Distributor's former certificate, is no news.
+        let has = |held: &crate::security::HeldKey| {
+            held.certificate.as_ref().is_some_and(|held| held.der() == certificate.der())
+        };
+        if keystore.held().iter().any(has) {
+            return Ok(None);
+        }
         if !matches!(usage, Usage::SubscriberIdentity | Usage::SubscriberEncryption) {
             return Err(format!("a certificate for {usage} has no place here"));
         }

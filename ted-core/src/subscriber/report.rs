@@ -72,6 +72,8 @@ pub struct DistributorRow {
     pub own_fingerprint: Option<String>,
     /// Until when this node's certificate holds; none before it is enrolled.
     pub enrolled_until: Option<UnixMillis>,
+    /// The name in that certificate; another than the node's where it was renamed and not approved yet.
+    pub enrolled_as: Option<NodeName>,
     /// The address it is connected with; none while it is not.
     pub connected: Option<String>,
     /// What is wrong, with its code; none while all is well.

@@ -49,7 +49,8 @@ impl State {
                 certificate_until: trusted.root.certificate().not_after(),
                 endpoints: known.map_or_else(Vec::new, |known| known.endpoints),
                 own_fingerprint: own.map(|held| held.key.key_hash().fingerprint()),
-                enrolled_until: identity.map(|identity| identity.certificate.not_after()),
+                enrolled_until: identity.as_ref().map(|identity| identity.certificate.not_after()),
+                enrolled_as: identity.map(|identity| identity.certificate.name().clone()),
                 connected: connection.as_ref().map(|connection| QuicConnection::remote_address(connection).to_string()),
                 trouble: lock(&self.troubles).get(&fleet).cloned(),
             });

@@ -29,7 +29,7 @@ pub enum ImportError {
     #[error("the password does not open the file")]
     Password,
     /// It needs a password, and none was given.
-    #[error("the key is encrypted, and no password was given")]
+    #[error("the file is encrypted, and no password was given")]
     PasswordNeeded,
     /// There is no private key, or more than one.
     #[error("there are {0} private keys instead of one")]
@@ -138,7 +138,10 @@ impl ImportedBundle {
             && bytes.first() == Some(&der::SEQUENCE)
         {
             // Some programs write files without any password; the empty one opens them.
-            return Self::from_pfx(bytes, password.unwrap_or_default());
+            return Self::from_pfx(bytes, password.unwrap_or_default()).map_err(|error| match (error, password) {
+                (ImportError::Password, None) => ImportError::PasswordNeeded,
+                (error, _) => error,
+            });
         }
         let text = |bytes: &&[u8]| {
             let text = str::from_utf8(bytes).map(str::to_owned);
