@@ -275,6 +275,26 @@ async fn a_token_is_good_for_its_uses_its_time_and_its_node_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_that_was_removed_does_not_come_back_by_an_unused_invite_or_an_approval() {
+    let world = World::new().await;
+    let name = node("one.example");
+    let invite = world.invite("one.example").await;
+    world.distributor.delete_subscriber(&name).await.expect("removed");
+    let joining = within("the answer", world.builder("one.example").join(&invite)).await;
+    let refused = joining.map(drop).expect_err("the invite is void").to_string();
+    assert!(refused.contains("TED-1210"), "{refused}");
+
+    let subscriber = world.builder("one.example").name(name.clone()).open().await.expect("opened");
+    let distributor = subscriber.trust(&world.distributor.certificate_pem()).await.expect("trusted");
+    let endpoints = [world.address.to_string().parse().expect("an endpoint")];
+    let ask = || within("an answer", subscriber.enrol(Some(&distributor), &endpoints, None));
+    assert!(matches!(ask().await.expect("answered").1, Enrolment::Pending { .. }));
+    world.distributor.approve(&name, None, &[]).await.expect("approved");
+    world.distributor.delete_subscriber(&name).await.expect("removed");
+    assert!(matches!(ask().await.expect("answered").1, Enrolment::Pending { .. }), "it is to be approved anew");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_joins_anew_takes_the_place_of_the_one_that_had_its_name() {
     let world = World::new().await;
     let before = world.subscriber("one.example").await;

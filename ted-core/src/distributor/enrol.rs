@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::id::{KeyHash, UnixMillis};
 use crate::model::{DEFAULT_PORT, Endpoint};
 use crate::name::{Label, NodeName};
+use crate::node::RecordBatch;
 use crate::security::{
     Certificate, CheckedEnrolment, EnrolAnswer, EnrolRequest, FleetRole, FleetTrust, Invite, Token, TokenProof,
     TrustPolicy, Usage,
@@ -125,6 +126,16 @@ impl State {
     /// A node that was enrolled otherwise waits no more.
     pub(super) fn forget_pending(&self, key: &KeyHash) -> Result<(), Error> {
         Ok(self.records.delete(&pending_key(key))?)
+    }
+
+    /// Takes back what would let a node of this name enrol by itself: unused invites, and an approval.
+    pub(super) fn forget_invitations(&self, name: &NodeName) -> Result<(), Error> {
+        let tokens = self.records.list::<StoredToken>("token/")?.into_iter();
+        let tokens = tokens.filter(|(_, token)| token.node.as_ref() == Some(name)).map(|(key, _)| key);
+        let pending = self.records.list::<StoredPending>("pending/")?.into_iter();
+        let pending = pending.filter(|(_, pending)| pending.name == *name).map(|(key, _)| key);
+        let batch = tokens.chain(pending).fold(RecordBatch::default(), |batch, key| batch.delete(&key));
+        Ok(self.records.apply(batch)?)
     }
 
     /// Those who wait and are not approved yet.

@@ -125,6 +125,7 @@ impl State {
     pub(super) fn delete_subscriber(&self, name: &NodeName) -> Result<(), Error> {
         self.change_fleet(|fleet| Ok(fleet.delete_subscriber(name).map(drop)?))?;
         let key = self.key_of_name(name);
+        self.forget_invitations(name)?;
         self.forget_certificates(name, key.as_ref())?;
         if let Some(key) = key {
             self.registrations.remove(&key)?;

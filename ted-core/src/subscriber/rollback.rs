@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::id::Revision;
 use crate::node::{RecordBatch, wait};
+use crate::package::Root;
 use crate::protocol::{Floor, OfferAnswer, Refused, Statement};
 use crate::store::{Depot as _, Pin, prune};
 use crate::subscriber::deliveries::{Held, held_key};
@@ -90,13 +91,15 @@ impl State {
                 || before.as_ref().is_some_and(|before| before.revision == revision)
                 || from == Some(revision)
         };
-        // Another Distributor may call one of its own by the same id: that one's packages are not this one's to remove.
-        let own = |root: &crate::package::Root| {
-            root.distribution == *distribution
-                && (root.distributor == *fleet || self.lineage.descends(fleet, &root.distributor))
-        };
-        wait(prune(&self.depot, |info| !own(&info.root) || kept(info.root.revision)))?;
+        wait(prune(&self.depot, |info| !self.is_own_package(key, &info.root) || kept(info.root.revision)))?;
         Ok(())
+    }
+
+    /// Whether a package is of this Distribution of this Distributor: another one may call one of its own by the same
+    /// id, and its packages are not to be removed with this one's.
+    pub(super) fn is_own_package(&self, (fleet, distribution): &Key, root: &Root) -> bool {
+        root.distribution == *distribution
+            && (root.distributor == *fleet || self.lineage.descends(fleet, &root.distributor))
     }
 
     /// The revision that a rollback holds a Distribution at.

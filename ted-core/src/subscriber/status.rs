@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::name::NodeName;
-use crate::node::{RecordBatch, keep_newest, wait};
+use crate::node::{RecordBatch, wait};
 use crate::security::{DistributorRoot, Stage, Usage};
-use crate::store::TrustedIn;
+use crate::store::{TrustedIn, prune};
 use crate::subscriber::damage::{SetAside, aside_key, firing_key};
 use crate::subscriber::deliveries::{Extracted, Held, Job, extracted_key, held_key};
 use crate::subscriber::error::SubscriberError;
@@ -210,18 +210,14 @@ impl State {
         self.security.remove_certificate(&root)?;
         self.security.change_keystore(|keystore| -> Result<(), Error> {
             keystore.distrust(&fleet);
-            let own = keystore.held().iter().filter(|held| held.distributor == fleet);
-            let own: Vec<_> = own.map(|held| held.key.key_hash()).collect();
-            for key in own {
-                keystore.forget(&key);
-            }
+            keystore.forget_fleet(&fleet);
             Ok(())
         })?;
         self.show_identities()?;
         self.links.close(&fleet, "the Subscriber leaves");
         for ((of, distribution), held) in self.all_held()? {
             if of == fleet {
-                keep_newest(&self.depot, &distribution, 0)?;
+                wait(prune(&self.depot, |info| !self.is_own_package(&(fleet, distribution), &info.root)))?;
                 wait(self.depot.clear(&held.place(name)))?;
                 let key = (fleet, distribution);
                 let batch = RecordBatch::default()
