@@ -18,20 +18,10 @@ use crate::security::{
     Certificate, CheckedEnrolment, EnrolAnswer, EnrolRequest, FleetRole, FleetTrust, Invite, Token, TokenProof,
     TrustPolicy, Usage,
 };
-use crate::store::Registration;
+use crate::store::{Registration, TokenGrant};
 
 /// Nodes that may wait for approval at once: anybody can ask, so their number is bounded.
 const PENDING_MAX: usize = 1000;
-
-/// A token as the catalog keeps it.
-#[derive(Serialize, Deserialize)]
-struct StoredToken {
-    token: String,
-    uses_left: u32,
-    expires: UnixMillis,
-    /// The one node that may use it, if it came with an invite.
-    node: Option<NodeName>,
-}
 
 /// A node that waits, as the catalog keeps it.
 #[derive(Serialize, Deserialize)]
@@ -45,8 +35,7 @@ impl State {
     pub(super) fn create_token(&self, uses: u32, life: Duration, node: Option<NodeName>) -> Result<IssuedToken, Error> {
         let token = Token::generate(&*self.crypto)?;
         let expires = self.now().plus(life);
-        let stored = StoredToken { token: token.to_text(), uses_left: uses, expires, node };
-        self.records.put(&token_key(&token), &stored)?;
+        self.tokens.add(&token, TokenGrant { uses_left: uses, expires, node }, self.now())?;
         Ok(IssuedToken { token: token.to_text(), uses, expires })
     }
 
@@ -130,11 +119,10 @@ impl State {
 
     /// Takes back what would let a node of this name enrol by itself: unused invites, and an approval.
     pub(super) fn forget_invitations(&self, name: &NodeName) -> Result<(), Error> {
-        let tokens = self.records.list::<StoredToken>("token/")?.into_iter();
-        let tokens = tokens.filter(|(_, token)| token.node.as_ref() == Some(name)).map(|(key, _)| key);
+        self.tokens.take_back(name)?;
         let pending = self.records.list::<StoredPending>("pending/")?.into_iter();
         let pending = pending.filter(|(_, pending)| pending.name == *name).map(|(key, _)| key);
-        let batch = tokens.chain(pending).fold(RecordBatch::default(), |batch, key| batch.delete(&key));
+        let batch = pending.fold(RecordBatch::default(), |batch, key| batch.delete(&key));
         Ok(self.records.apply(batch)?)
     }
 
@@ -181,23 +169,15 @@ impl State {
     }
 
     fn use_token(&self, request: &EnrolRequest, proof: &TokenProof) -> Result<(), Error> {
-        let key = format!("token/{}", proof.token);
-        let stored: Option<StoredToken> = self.records.get(&key)?;
-        let mut stored = stored.ok_or(DistributorError::UnknownToken)?;
-        request.check_token(&stored.token.parse()?)?;
-        if self.now() >= stored.expires {
+        let (token, grant) = self.tokens.get(&proof.token).ok_or(DistributorError::UnknownToken)?;
+        request.check_token(&token)?;
+        if self.now() >= grant.expires {
             return Err(DistributorError::ExpiredToken.into());
         }
-        if stored.node.as_ref().is_some_and(|node| *node != request.node) {
+        if grant.node.is_some_and(|node| node != request.node) {
             return Err(DistributorError::TokenForAnother.into());
         }
-        stored.uses_left = stored.uses_left.saturating_sub(1);
-        if stored.uses_left == 0 {
-            self.records.delete(&key)?;
-        } else {
-            self.records.put(&key, &stored)?;
-        }
-        Ok(())
+        Ok(self.tokens.spend(&proof.token)?)
     }
 
     fn enrol_by_approval(&self, checked: &CheckedEnrolment) -> Result<EnrolAnswer, Error> {
@@ -286,10 +266,6 @@ fn bracketed(ip: IpAddr) -> String {
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
     }
-}
-
-fn token_key(token: &Token) -> String {
-    format!("token/{}", token.id())
 }
 
 fn pending_key(key: &KeyHash) -> String {

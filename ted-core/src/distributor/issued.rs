@@ -99,6 +99,10 @@ impl State {
             (RevokedKey { key: *key, serials: known.serials(), since, reason }, Some(known.name.clone()))
         });
         self.revoke_keys(revoked.collect())?;
+        if let Ok(name) = what.trim().parse::<NodeName>() {
+            // An invite that is still about would let whoever has it in again.
+            self.forget_invitations(&name)?;
+        }
         let fleet = self.own().authority.root().key_hash();
         let rows = keys.keys().filter_map(|key| Some(RevokedRow::of(key, &self.revocations.get(&fleet, key)?)));
         let rows: Vec<_> = rows.collect();

@@ -80,6 +80,10 @@ impl State {
     pub(super) fn doubt_after(&self, subscriber: &NodeName, receipt: &Receipt) -> Result<(), Error> {
         let distribution = lock(&self.fleet).distribution_by_id(&receipt.distribution).cloned();
         let (Stage::Corrupt, Some(distribution)) = (receipt.stage, distribution) else { return Ok(()) };
+        // Reading a package costs time; nobody may ask for it who is not sent it.
+        if !lock(&self.fleet).entitled(subscriber).contains(&distribution.id) {
+            return Ok(());
+        }
         let newest = self.newest(&distribution)?;
         let Some(newest) = newest.filter(|newest| receipt.package.is_none_or(|package| package == newest.package))
         else {

@@ -164,6 +164,22 @@ impl State {
         self.replacement_report()
     }
 
+    /// Forgets the key of a replacement that was taken back, where a crash came between the word and that.
+    pub(super) fn finish_cancelling(&self) -> Result<(), Error> {
+        let current = self.own().authority.root().key_hash();
+        let Some((said, _)) = self.said(&current) else { return Ok(()) };
+        let next = Self::prepared(&self.security.load_keystore()?, &current);
+        // One that was prepared since is another.
+        let kept = next.filter(|next| {
+            said.state == ReplacementState::Cancelled && said.certificate == next.root().certificate().der()
+        });
+        let Some(kept) = kept else { return Ok(()) };
+        self.security.change_keystore(|keystore| -> Result<(), Error> {
+            keystore.forget_fleet(&kept.root().key_hash());
+            Ok(())
+        })
+    }
+
     pub(super) fn replacement_report(&self) -> Result<ReplacementReport, Error> {
         let own = self.own();
         let current = own.authority.root().key_hash();

@@ -429,7 +429,7 @@ impl fmt::Debug for IssuedInvite {
 }
 
 /// A one-time token and what it allows.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct IssuedToken {
     /// The token as it is carried. It is shown this once.
     pub token: String,
@@ -437,4 +437,10 @@ pub struct IssuedToken {
     pub uses: u32,
     /// Until when.
     pub expires: UnixMillis,
+}
+
+impl fmt::Debug for IssuedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssuedToken").field("uses", &self.uses).field("expires", &self.expires).finish_non_exhaustive()
+    }
 }

@@ -22,7 +22,7 @@ use crate::protocol::Firing;
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
     DataDir, DurableFile, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences,
-    SledCatalog, StandingEnvelopes,
+    SledCatalog, StandingEnvelopes, Tokens,
 };
 
 /// What a Distributor keeps while it is open.
@@ -35,6 +35,7 @@ pub(super) struct State {
     own: RwLock<Arc<Own>>,
     pub(super) security: SecurityDir,
     pub(super) registrations: Registrations,
+    pub(super) tokens: Tokens,
     pub(super) sequences: Sequences,
     /// The certificates that this Distributor had before.
     pub(super) lineage: Lineage,
@@ -143,6 +144,7 @@ impl State {
             data,
             instance: InstanceId::from_bytes(instance),
             registrations: Registrations::open(&security)?,
+            tokens: Tokens::open(&security)?,
             sequences: Sequences::open(&security)?,
             lineage,
             revocations: Revocations::open(&security)?,
@@ -173,6 +175,7 @@ impl State {
             clock,
             crypto,
         };
+        state.finish_cancelling()?;
         state.finish_succession()?;
         // A crash may have come between revoking an own certificate and replacing it.
         state.replace_revoked()?;

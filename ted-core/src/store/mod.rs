@@ -19,6 +19,7 @@ mod security_state;
 mod staged_file;
 mod standing;
 mod steps;
+mod tokens;
 #[cfg(test)]
 pub(crate) use steps::tests::StopAfter;
 
@@ -39,3 +40,4 @@ pub use security_state::{Floors, Registration, Registrations, Sequences};
 pub use staged_file::StagedFile;
 pub use standing::{Revocation, Revocations, StandingEnvelope, StandingEnvelopes, StandingSlot};
 pub use steps::{AllSteps, Step, Steps};
+pub use tokens::{TokenGrant, Tokens};

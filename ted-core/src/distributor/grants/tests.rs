@@ -116,7 +116,7 @@ async fn whoever_cannot_be_granted_is_skipped_with_a_reason_in_the_firing_and_th
     assert_eq!(row("expired.example"), (PartState::Failed, Some("TED-1843"), true));
     assert_eq!(row("renamed.example"), (PartState::Failed, Some("TED-1844"), true));
     assert_eq!(row("revoked.example"), (PartState::Failed, Some("TED-1305"), true));
-    assert_eq!(row("good.example"), (PartState::Pending, None, false));
+    assert_eq!(row("good.example"), (PartState::Pending, None, true), "it waits until it is connected");
     assert_eq!(report.outcome, Outcome::Open);
     let recipients: Vec<_> = world.grants().iter().map(|grant| grant.recipient).collect();
     assert_eq!(recipients, [good]);

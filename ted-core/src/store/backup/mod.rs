@@ -19,6 +19,7 @@ use crate::store::data_dir::{DataDirError, NodeRole};
 use crate::store::durable::{DurableFile, StateError};
 use crate::store::file::FileError;
 use crate::store::security_dir::SecurityDirError;
+use crate::store::tokens::TOKENS_FILE;
 
 pub use restore::{Overwrite, Restoring};
 
@@ -244,7 +245,10 @@ fn stamps(security: &Path) -> Result<Vec<Stamp>, FileError> {
             };
             if metadata.is_dir() {
                 folders.push(below);
-            } else if metadata.is_file() && below.extension().is_none_or(|ending| ending != "tmp") {
+            } else if metadata.is_file()
+                && below.extension().is_none_or(|ending| ending != "tmp")
+                && below.file_name().is_none_or(|name| name != TOKENS_FILE)
+            {
                 found.push((below, metadata.ino(), metadata.len(), metadata.ctime(), metadata.ctime_nsec()));
             }
         }
