@@ -1,22 +1,26 @@
 //! `<data>/security/`: trusted certificates, keys, requests, and the move of a certificate into the keystore.
 
-use std::fs::Metadata;
+mod carried;
+mod error;
+mod safety;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::error::Coded;
 use crate::id::{KeyHash, UnixMillis};
 use crate::limits::Limits;
-use crate::name::NodeName;
-use crate::security::{
-    Certificate, CertificateRequest, DistributorRoot, Keystore, KeystoreError, RootFile, TrustError,
-};
+use crate::security::{DistributorRoot, Keystore, KeystoreError, RootFile};
 use crate::store::data_dir::NodeRole;
 use crate::store::durable::DurableFile;
 use crate::store::file::{FileError, create_folders, remove_if_there, sync_folder};
 use crate::store::steps::{AllSteps, Step, Steps};
+
+pub use carried::IssuedFile;
+pub use error::SecurityDirError;
 
 const PRIVATE: &str = "private";
 const KEYSTORE: &str = ".keystore";
@@ -27,76 +31,6 @@ const ISSUED: &str = "issued";
 /// Keystores that others took the place of.
 const RETIRED: &str = "retired";
 const CERTIFICATE_ENDING: &str = ".cer";
-
-/// Why the security folder cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SecurityDirError {
-    /// Others could read keys or plant certificates.
-    #[error("{} is not safe: {reason}; mend it with `{remedy}`", path.display())]
-    Unsafe {
-        /// What is not safe.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-        /// The command that mends it.
-        remedy: String,
-    },
-    /// There is no security folder.
-    #[error("{} does not exist: run `init` or `join` first", path.display())]
-    Missing {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// There was a keystore once, and it is gone.
-    #[error("{} is gone: {remedy}", path.display())]
-    KeystoreGone {
-        /// Where it should be.
-        path: PathBuf,
-        /// What to do about it.
-        remedy: &'static str,
-    },
-    /// The keystore cannot be read.
-    #[error("{}", path.display())]
-    Keystore {
-        /// Where it is.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: Box<KeystoreError>,
-    },
-    /// No certificate of this Distributor lies there.
-    #[error("no certificate of the Distributor with key {0} is in the security folder or the keystore")]
-    NotTrusted(String),
-    /// A certificate or request in a file is not what it should be.
-    #[error("{}", path.display())]
-    Trust {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: Box<TrustError>,
-    },
-    /// The disk refuses.
-    #[error(transparent)]
-    File(#[from] FileError),
-}
-
-impl Coded for SecurityDirError {
-    fn code(&self) -> &'static str {
-        match self {
-            Self::Unsafe { .. } => "TED-1141",
-            Self::Missing { .. } => "TED-1142",
-            Self::KeystoreGone { .. } => "TED-1143",
-            Self::Keystore { source, .. } => source.code(),
-            Self::NotTrusted(_) => "TED-1144",
-            Self::Trust { source, .. } => source.code(),
-            Self::File(error) => error.code(),
-        }
-    }
-
-    fn is_retryable(&self) -> bool {
-        matches!(self, Self::File(error) if error.is_retryable())
-    }
-}
 
 /// Where a trusted certificate lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,9 +88,6 @@ pub struct Trust {
 /// What tells whether the folder is as it was: each file's name, inode, length and time of change. A file that is
 /// replaced has another inode, and one that is written to another time.
 type Stamp = Vec<(PathBuf, u64, u64, i64, i64)>;
-
-/// A `.cer` file that was carried here, and its certificate or why it is none.
-pub type IssuedFile = (PathBuf, Result<Certificate, String>);
 
 /// What was read, and of which files.
 type Reading = (Stamp, Arc<Trust>);
@@ -459,78 +390,6 @@ impl SecurityDir {
         Ok(())
     }
 
-    /// Writes a request to `csr/<distributor>/<name>.{identity,encryption}.csr`, from where it is carried.
-    ///
-    /// # Errors
-    /// [`SecurityDirError::File`].
-    pub fn write_request(
-        &self,
-        distributor: &NodeName,
-        request: &CertificateRequest,
-        countersignature: Option<&[u8]>,
-    ) -> Result<PathBuf, SecurityDirError> {
-        let folder = self.path.join(REQUESTS).join(distributor.file_stem());
-        create_folders(&folder)?;
-        let path = folder.join(request.file_name());
-        DurableFile::new(path.clone()).replace(request.to_pem(countersignature).as_bytes())?;
-        Ok(path)
-    }
-
-    /// Writes a certificate that came back to `issued/<distributor>/`.
-    ///
-    /// # Errors
-    /// [`SecurityDirError::File`].
-    pub fn write_issued(&self, distributor: &NodeName, certificate: &Certificate) -> Result<PathBuf, SecurityDirError> {
-        let folder = self.path.join(ISSUED).join(distributor.file_stem());
-        create_folders(&folder)?;
-        let path = folder.join(format!("{}.{}.cer", certificate.name().file_stem(), certificate.usage()));
-        DurableFile::new(path.clone()).replace(certificate.pem().as_bytes())?;
-        Ok(path)
-    }
-
-    /// The certificates that were carried into `issued/<distributor>/`.
-    ///
-    /// # Errors
-    /// [`SecurityDirError`], naming a file that is no certificate.
-    pub fn read_issued(&self, distributor: &NodeName) -> Result<Vec<Certificate>, SecurityDirError> {
-        let folder = self.path.join(ISSUED).join(distributor.file_stem());
-        if !folder.is_dir() {
-            return Ok(Vec::new());
-        }
-        let read = |path: PathBuf| {
-            let text = read_small(&path)?;
-            Certificate::from_pem(&text).map_err(|source| SecurityDirError::Trust { path, source: Box::new(source) })
-        };
-        let mut files = list(&folder)?;
-        files.retain(|path| path.extension().is_some_and(|ending| ending == "cer"));
-        files.into_iter().map(read).collect()
-    }
-
-    /// Where certificates of a Distributor are carried back to: `issued/<distributor>/`.
-    #[must_use]
-    pub fn issued_folder(&self, distributor: &NodeName) -> PathBuf {
-        self.path.join(ISSUED).join(distributor.file_stem())
-    }
-
-    /// The `.cer` files that were carried into `issued/<distributor>/`, each with its certificate or why it is none.
-    ///
-    /// # Errors
-    /// [`SecurityDirError::File`] when the folder cannot be read.
-    pub fn issued_files(&self, distributor: &NodeName) -> Result<Vec<IssuedFile>, SecurityDirError> {
-        let folder = self.issued_folder(distributor);
-        if !folder.is_dir() {
-            return Ok(Vec::new());
-        }
-        let read = |path: PathBuf| {
-            let text = read_small(&path).map_err(|error| error.to_string());
-            let certificate = text.and_then(|text| Certificate::from_pem(&text).map_err(|error| error.to_string()));
-            (path, certificate)
-        };
-        let mut files = list(&folder)?;
-        files.retain(|path| path.extension().is_some_and(|ending| ending == "cer"));
-        Ok(files.into_iter().map(read).collect())
-    }
-
     /// The error for what the keystore holds and nobody can read.
     pub(super) fn unreadable(&self, source: KeystoreError) -> SecurityDirError {
         let path = self.path.join(PRIVATE).join(KEYSTORE);
@@ -544,51 +403,6 @@ impl SecurityDir {
         files.retain(|path| !own.contains(path));
         Ok(files)
     }
-
-    fn check_permissions(&self) -> Result<(), SecurityDirError> {
-        let private = self.path.join(PRIVATE);
-        for folder in [&self.path, &private] {
-            match folder.symlink_metadata() {
-                Ok(metadata) if metadata.is_dir() => check_owner_and_mode(folder, &metadata, 0o700)?,
-                Ok(_) => {
-                    let remedy = format!("mv {} {}.away", shell_word(folder), shell_word(folder));
-                    let reason = "it is not a folder".to_owned();
-                    return Err(SecurityDirError::Unsafe { path: folder.clone(), reason, remedy });
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Err(SecurityDirError::Missing { path: folder.clone() });
-                }
-                Err(error) => return Err(FileError::new("look at", folder, error).into()),
-            }
-        }
-        for path in list(&private)? {
-            let metadata = path.symlink_metadata().map_err(FileError::at("look at", &path))?;
-            if !metadata.is_file() {
-                let remedy = format!("rm -r {}", shell_word(&path));
-                let reason = "only plain files belong there".to_owned();
-                return Err(SecurityDirError::Unsafe { path, reason, remedy });
-            }
-            check_owner_and_mode(&path, &metadata, 0o600)?;
-        }
-        Ok(())
-    }
-}
-
-fn check_owner_and_mode(path: &Path, metadata: &Metadata, mode: u32) -> Result<(), SecurityDirError> {
-    let user = rustix::process::geteuid().as_raw();
-    let refuse = |reason, remedy| Err(SecurityDirError::Unsafe { path: path.to_owned(), reason, remedy });
-    if metadata.uid() != user {
-        let reason = format!("it belongs to user {}, and this process runs as user {user}", metadata.uid());
-        return refuse(reason, format!("chown {user} {}", shell_word(path)));
-    }
-    let found = metadata.permissions().mode() & 0o7777;
-    if found != mode {
-        return refuse(
-            format!("its mode is {found:04o} instead of {mode:04o}"),
-            format!("chmod {mode:03o} {}", shell_word(path)),
-        );
-    }
-    Ok(())
 }
 
 /// The certificate in a dropped file, or why it is ignored.
@@ -628,15 +442,3 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
     paths.sort();
     Ok(paths)
 }
-
-/// A path as one word of a shell command.
-fn shell_word(path: &Path) -> String {
-    let text = path.display().to_string();
-    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+:@%,=".contains(&byte)) {
-        return text;
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests;

@@ -2,7 +2,10 @@
 
 use std::fs::Permissions;
 
+use super::safety::shell_word;
 use super::*;
+use crate::error::Coded as _;
+use crate::security::CertificateRequest;
 use crate::security::fixtures::{FleetFixture, NOW, name};
 use crate::security::{AwsLc, Crypto as _, EnrolRequest, Usage};
 use crate::store::steps::tests::StopAfter;
