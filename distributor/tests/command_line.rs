@@ -54,6 +54,28 @@ fn errors_carry_a_code_and_a_remedy_in_both_formats() {
     assert_eq!(error["error"]["exit"], 5);
 }
 
+/// RFC 6761 section 6.4: no name below `invalid` ever resolves.
+#[test]
+fn a_name_that_is_given_is_taken_as_it_is_and_never_looked_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let made = output(&data, &["init", "--name", "nowhere.invalid"]);
+    assert!(made.status.success(), "{}", error_text(&made));
+    assert!(data.join("nowhere.invalid.cer").is_file());
+    let traced = folder.path().join("trace");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-e", "trace=network", "-o"]).arg(&traced).arg(env!("CARGO_BIN_EXE_ted-distributor"));
+    command.args(["init", "--name", "elsewhere.invalid"]).env("TED_DATA_DIR", folder.path().join("other"));
+    let Ok(traced_run) = command.output() else { return skipped("strace") };
+    assert!(traced_run.status.success(), "{}", error_text(&traced_run));
+    let calls = std::fs::read_to_string(&traced).expect("a trace");
+    assert!(!calls.contains("AF_INET"), "nobody is asked for the name: {calls}");
+}
+
+fn skipped(tool: &str) {
+    eprintln!("skipped a part: {tool} is not installed");
+}
+
 #[test]
 fn a_broken_configuration_stops_every_command_and_is_named() {
     let data = tempfile::tempdir().expect("a folder");
