@@ -128,6 +128,8 @@ pub struct Limits {
     pub backup_work_max: u8,
     /// Characters of a backup's passphrase: fewer can be tried out, whatever the work.
     pub passphrase_chars_min: usize,
+    /// Bytes of what is kept of a source for the quick check: 25 for each of four million entries, and room.
+    pub source_record_bytes_max: u64,
 }
 
 impl Limits {
@@ -191,6 +193,7 @@ impl Limits {
         backup_work: 18,
         backup_work_max: 22,
         passphrase_chars_min: 12,
+        source_record_bytes_max: 128 * MIB,
     };
 }
 
