@@ -419,13 +419,12 @@ async fn the_next_revision_copies_what_did_not_change_and_no_change_is_missed() 
     let mut events = world.distributor.events();
     let copied_after_damage = built(build(Reading::Changed).await).1;
     assert_eq!(copied_after_damage, copied - 1, "the damaged frame was not copied");
-    event("the damage", &mut events, |event| match event {
-        DistributorEvent::OwnCopyDamaged { detail, .. } => {
-            Some(assert!(detail.starts_with("1 of the frames"), "{detail}"))
-        }
+    let detail = event("the damage", &mut events, |event| match event {
+        DistributorEvent::OwnCopyDamaged { detail, .. } => Some(detail),
         _ => None,
     })
     .await;
+    assert!(detail.starts_with("1 of the frames"), "{detail}");
     let invite = world.invite("one.example").await;
     let builder = world.builder("one.example").clock(clock);
     let subscriber = within("the enrolment", builder.join(&invite)).await.expect("it joins");

@@ -213,7 +213,7 @@ impl State {
         let made = match newest.filter(|(_, unchanged)| unchanged.contains(&true)) {
             Some((Newest { index, file, .. }, unchanged)) => {
                 let previous = Previous { index, package: &**file, unchanged };
-                build_next_baseline(source, entries, &previous, options, &signer, &mut out, &progress)?
+                build_next_baseline((source, &previous), entries, options, &signer, &mut out, &progress)?
             }
             None => build_baseline(source, entries, options, &signer, &mut out, &progress)?,
         };

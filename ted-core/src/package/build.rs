@@ -229,9 +229,8 @@ pub fn build_baseline(
 /// As [`build_baseline`]. [`SourceError::Changed`] also when a frame of an unchanged large file is damaged in the previous
 /// package, and the source does not give it again: then the whole is to be built without the previous package.
 pub fn build_next_baseline(
-    source: &dyn Source,
+    (source, previous): (&dyn Source, &Previous<'_>),
     entries: Vec<Entry>,
-    previous: &Previous<'_>,
     options: &BuildOptions,
     signer: &dyn RootSigner,
     out: &mut dyn Write,

@@ -139,10 +139,12 @@ fn read_frames(
     Ok(())
 }
 
-/// Puts a planned frame's raw bytes together; `entries` are those that were planned, and `read` fills its last argument
-/// with the content of an entry, given by its number, from an offset on.
+/// Fills its last argument with the content of an entry, given by its number, from an offset on.
+pub(super) type ReadContent<'a> = dyn FnMut(usize, u64, &mut [u8]) -> Result<(), SourceError> + 'a;
+
+/// Puts a planned frame's raw bytes together; `entries` are those that were planned.
 pub(super) fn read_frame(
-    read: &mut dyn FnMut(usize, u64, &mut [u8]) -> Result<(), SourceError>,
+    read: &mut ReadContent<'_>,
     entries: &[impl AsEntry],
     frame: &PlannedFrame,
     raw: &mut Vec<u8>,

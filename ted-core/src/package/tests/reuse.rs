@@ -39,7 +39,7 @@ struct Next {
 fn next(new: &Tree, previous: &Previous<'_>, options: &BuildOptions) -> Result<Next, BuildError> {
     let source = Watched { tree: new, opened: Mutex::default() };
     let (entries, mut bytes) = (new.entries(&mut |_| {})?, Vec::new());
-    let built = build_next_baseline(&source, entries, previous, options, &FixtureSigner, &mut bytes, &|_| {})?;
+    let built = build_next_baseline((&source, previous), entries, options, &FixtureSigner, &mut bytes, &|_| {})?;
     Ok(Next { bytes, built, opened: source.opened.into_inner().unwrap() })
 }
 
@@ -86,9 +86,15 @@ type Change = fn(&mut Tree);
 
 const CHANGES: [(&str, Change); 10] = [
     ("nothing", |_| {}),
-    ("a file changed", |tree| drop(tree.file("a/f100", noise(9, 4000)))),
-    ("a file is longer", |tree| drop(tree.file("a/f100", noise(9, 4600)))),
-    ("a file was added", |tree| drop(tree.file("a/f100x", noise(9, 3000)))),
+    ("a file changed", |tree| {
+        tree.file("a/f100", noise(9, 4000));
+    }),
+    ("a file is longer", |tree| {
+        tree.file("a/f100", noise(9, 4600));
+    }),
+    ("a file was added", |tree| {
+        tree.file("a/f100x", noise(9, 3000));
+    }),
     ("a file was removed", |tree| remove(tree, "b/f070")),
     ("a file was renamed", |tree| {
         remove(tree, "b/f070");
@@ -98,12 +104,16 @@ const CHANGES: [(&str, Change); 10] = [
         let path = EntryPath::from_bytes(b"b/f070").expect("valid");
         tree.entries.get_mut(&path).expect("there").mtime.nanoseconds = 5;
     }),
-    ("a large file changed", |tree| drop(tree.file("a/large", noise(3, 300_000)))),
+    ("a large file changed", |tree| {
+        tree.file("a/large", noise(3, 300_000));
+    }),
     ("a large file was touched", |tree| {
         let path = EntryPath::from_bytes(b"a/large").expect("valid");
         tree.entries.get_mut(&path).expect("there").mode = 0o600;
     }),
-    ("a large file became small", |tree| drop(tree.file("a/large", noise(3, 300)))),
+    ("a large file became small", |tree| {
+        tree.file("a/large", noise(3, 300));
+    }),
 ];
 
 #[test]
