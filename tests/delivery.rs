@@ -11,6 +11,7 @@ use support::{
     ANY_PORT, CHANNEL, DISTRIBUTION, TestClock, World, connected, disconnected, event, extracted, find, label, node,
     noise, within,
 };
+use ted_core::distributor::Reading;
 use ted_core::protocol::{Answer, Fetch, FetchTarget, Outcome, PartState, Request, code};
 use ted_core::subscriber::Enrolment;
 use ted_core::{BuildOutcome, DistributionSpec, DistributorEvent, Error, Subscriber, SubscriberEvent, Until};
@@ -384,4 +385,71 @@ async fn a_wait_ends_with_its_patience_and_says_how_far_it_is() {
     let firing = world.send().await;
     let waited = world.distributor.wait(firing, Until::Received, Some(Duration::from_millis(50))).await;
     assert_eq!(waited.expect("known").outcome, Outcome::Open);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_revision_copies_what_did_not_change_and_no_change_is_missed() {
+    let clock = TestClock::at_present();
+    // What has just been written is read again by the next build, because a second change may leave no trace.
+    clock.forward(Duration::from_secs(3600));
+    let world = World::with(|builder| builder.clock(clock.clone())).await;
+    let large = world.source.join("large");
+    fs::write(&large, noise(7, 9 << 20)).expect("written");
+    let build = |reading| {
+        let world = &world;
+        async move { world.distributor.build_reading(&label(DISTRIBUTION), reading).await.expect("built") }
+    };
+    let built = |outcome: BuildOutcome| match outcome {
+        BuildOutcome::Built(revision) => (revision.frames, revision.frames_copied),
+        BuildOutcome::Unchanged(revision) => panic!("{revision:?}"),
+    };
+    let is_unchanged = |outcome| matches!(outcome, BuildOutcome::Unchanged(_));
+    let has_changed = || async { world.distributor.has_changed(&label(DISTRIBUTION)).await.expect("known") };
+    let (frames, copied) = built(build(Reading::Changed).await);
+    assert_eq!(copied, 0, "there was nothing before");
+    assert!(is_unchanged(build(Reading::Changed).await) && is_unchanged(build(Reading::Everything).await));
+
+    let file = world.source.join("file-05");
+    fs::write(&file, "another line\n").expect("written");
+    let copied = built(build(Reading::Changed).await).1;
+    assert!(copied >= 4 && copied < frames, "the large file's three frames and the end: {copied} of {frames}");
+
+    // The same length and time, and another content: only the inode's own time tells.
+    let before = fs::metadata(&file).expect("there").modified().expect("has one");
+    fs::write(&file, "another LINE\n").expect("written");
+    fs::File::options().write(true).open(&file).expect("opened").set_modified(before).expect("set");
+    assert!(has_changed().await);
+    assert!(built(build(Reading::Changed).await).1 >= 4);
+
+    // Touched without any change.
+    fs::set_permissions(&large, fs::metadata(&large).expect("there").permissions()).expect("set");
+    assert!(has_changed().await, "it may have changed");
+    assert!(is_unchanged(build(Reading::Changed).await), "it was read, and has not");
+    assert!(!has_changed().await, "and that is kept");
+
+    // The record of the last build gets lost.
+    fs::remove_dir_all(world.folder.path().join("distributor/seen")).expect("removed");
+    assert!(is_unchanged(build(Reading::Changed).await));
+    fs::write(&file, "a third line\n").expect("written");
+    let newest = world.distributor.distribution(&label(DISTRIBUTION)).await.expect("known");
+    let place = newest.file.expect("a package");
+    let package = fs::OpenOptions::new().write(true).open(&place).expect("opened");
+    std::os::unix::fs::FileExt::write_all_at(&package, &[0; 8], newest.newest.expect("built").bytes / 2)
+        .expect("written");
+    let mut events = world.distributor.events();
+    let copied_after_damage = built(build(Reading::Changed).await).1;
+    assert_eq!(copied_after_damage, copied - 1, "the damaged frame was not copied");
+    let detail = event("the damage", &mut events, |event| match event {
+        DistributorEvent::OwnCopyDamaged { detail, .. } => Some(detail),
+        _ => None,
+    })
+    .await;
+    assert!(detail.starts_with("1 of the frames"), "{detail}");
+    let invite = world.invite("one.example").await;
+    let builder = world.builder("one.example").clock(clock);
+    let subscriber = within("the enrolment", builder.join(&invite)).await.expect("it joins");
+    world.start(&subscriber).await;
+    world.deliver().await;
+    world.assert_equal("one.example");
+    within("the shutdown", subscriber.shutdown()).await;
 }

@@ -145,6 +145,9 @@ pub(crate) enum DistributionCommand {
     Build {
         /// Its name.
         name: Label,
+        /// Read every file, also those that have the size, times and inode of the last build.
+        #[arg(long)]
+        checksum: bool,
     },
     /// Make a new revision with the content of an older one that is kept; the source is not built before it changes.
     Rollback {

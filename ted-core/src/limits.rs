@@ -130,6 +130,8 @@ pub struct Limits {
     pub passphrase_chars_min: usize,
     /// Distributions of one Distributor that a Subscriber keeps floors and deliveries of.
     pub offered_distributions_max: usize,
+    /// Bytes of what is kept of a source for the quick check: 25 for each of four million entries, and room.
+    pub source_record_bytes_max: u64,
 }
 
 impl Limits {
@@ -194,6 +196,7 @@ impl Limits {
         backup_work_max: 22,
         passphrase_chars_min: 12,
         offered_distributions_max: 10_000,
+        source_record_bytes_max: 128 * MIB,
     };
 }
 

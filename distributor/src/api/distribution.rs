@@ -63,6 +63,9 @@ pub(crate) struct DistributionDelete {
 #[serde(deny_unknown_fields)]
 pub(crate) struct DistributionBuild {
     pub(crate) name: Label,
+    /// Read every file, whatever its times say.
+    #[serde(default)]
+    pub(crate) checksum: bool,
 }
 
 ted_cli::operations! {
@@ -175,6 +178,10 @@ pub(crate) struct BuildView {
     /// False where the source has not changed and nothing was built.
     pub(crate) built: bool,
     pub(crate) milliseconds: u64,
+    /// Frames of the package.
+    pub(crate) frames: u64,
+    /// How many of these were copied from the package before it.
+    pub(crate) frames_copied: u64,
     /// What is in the source and not in the revision, `path: reason`.
     pub(crate) skipped: Vec<String>,
 }
@@ -199,5 +206,9 @@ impl Render for BuildView {
             units::duration(elapsed),
             units::rate(at.content_bytes, elapsed)
         ));
+        if self.frames_copied > 0 {
+            let frames = count(self.frames, "frame", "frames");
+            out.line(format_args!("{name}: {} of {frames} copied from the revision before", self.frames_copied));
+        }
     }
 }

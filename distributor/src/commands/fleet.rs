@@ -52,7 +52,9 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
             let sentence = format!("deleted the Distribution {name}");
             context.done(&DistributionDelete { name }, &sentence).await
         }
-        DistributionCommand::Build { name } => context.answer_with_progress(&DistributionBuild { name }).await,
+        DistributionCommand::Build { name, checksum } => {
+            context.answer_with_progress(&DistributionBuild { name, checksum }).await
+        }
         DistributionCommand::Ls { name } => list_files(context, name).await,
     }
 }

@@ -11,7 +11,8 @@ use ted_core::{FiringReport, SendOptions};
 
 use super::Service;
 use crate::api::{
-    ChannelSend, DeliveryStage, DeliveryView, FiringCancel, FiringState, FiringView, FiringWait, PlannedView, SendView,
+    ChannelSend, DeliveryStage, DeliveryView, DistributionBuild, FiringCancel, FiringState, FiringView, FiringWait,
+    PlannedView, SendView,
 };
 
 impl Service {
@@ -55,7 +56,8 @@ impl Service {
         // Without anybody to send to, the library refuses before anything is built.
         if request.build && !members.is_empty() {
             for distribution in &of_channel {
-                view.builds.push(self.build(distribution.name.clone()).await?);
+                let name = distribution.name.clone();
+                view.builds.push(self.build(DistributionBuild { name, checksum: false }).await?);
             }
         }
         let firing = distributor.send(&channel, SendOptions { build: false }).await?;

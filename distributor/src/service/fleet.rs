@@ -5,16 +5,16 @@ use std::time::Instant;
 
 use ted_cli::api::Done;
 use ted_cli::error::{ApiError, code, from_library};
-use ted_core::distributor::{DistributionStatus, SubscriberStatus};
+use ted_core::distributor::{DistributionStatus, Reading, SubscriberStatus};
 use ted_core::name::{Label, NodeName};
 use ted_core::{BuildOutcome, BuiltRevision, DistributionSpec};
 
 use super::Service;
 use crate::api::{
-    BuildView, ChannelCreate, ChannelDelete, ChannelUpdate, ChannelView, Channels, DeliveryView, DistributionCreate,
-    DistributionDelete, DistributionUpdate, DistributionView, Distributions, EnrolledView, FiringView, Pending,
-    PendingView, RevisionView, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberUpdate, SubscriberView,
-    Subscribers, WayUpdate,
+    BuildView, ChannelCreate, ChannelDelete, ChannelUpdate, ChannelView, Channels, DeliveryView, DistributionBuild,
+    DistributionCreate, DistributionDelete, DistributionUpdate, DistributionView, Distributions, EnrolledView,
+    FiringView, Pending, PendingView, RevisionView, SubscriberApprove, SubscriberCreate, SubscriberDelete,
+    SubscriberUpdate, SubscriberView, Subscribers, WayUpdate,
 };
 
 impl Service {
@@ -65,16 +65,18 @@ impl Service {
         Ok(Done {})
     }
 
-    pub(super) async fn build(&self, name: Label) -> Result<BuildView, ApiError> {
+    pub(super) async fn build(&self, request: DistributionBuild) -> Result<BuildView, ApiError> {
+        let DistributionBuild { name, checksum } = request;
+        let reading = if checksum { Reading::Everything } else { Reading::Changed };
         let started = Instant::now();
-        let outcome = self.distributor().build(&name).await?;
+        let outcome = self.distributor().build_reading(&name, reading).await?;
         let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let shown = self.show_distribution(name.clone()).await?;
         let built = matches!(outcome, BuildOutcome::Built(_));
         let revision =
             shown.newest.ok_or_else(|| ApiError::new(code::STATE, format!("{name} was deleted meanwhile")))?;
-        let skipped = outcome.revision().skipped.clone();
-        Ok(BuildView { distribution: name, revision, built, milliseconds, skipped })
+        let BuiltRevision { frames, frames_copied, skipped, .. } = outcome.revision().clone();
+        Ok(BuildView { distribution: name, revision, built, milliseconds, frames, frames_copied, skipped })
     }
 
     pub(super) async fn create_channel(&self, request: ChannelCreate) -> Result<ChannelView, ApiError> {

@@ -121,7 +121,7 @@ impl Service {
             DistributionList::NAME => handle(body, |_: DistributionList| self.list_distributions()).await,
             DistributionShow::NAME => handle(body, |it: DistributionShow| self.show_distribution(it.name)).await,
             DistributionDelete::NAME => handle(body, |it| self.delete_distribution(it)).await,
-            DistributionBuild::NAME => handle(body, |it: DistributionBuild| self.build(it.name)).await,
+            DistributionBuild::NAME => handle(body, |it| self.build(it)).await,
             ChannelCreate::NAME => handle(body, |it| self.create_channel(it)).await,
             ChannelUpdate::NAME => handle(body, |it| self.update_channel(it)).await,
             ChannelList::NAME => handle(body, |_: ChannelList| self.list_channels()).await,

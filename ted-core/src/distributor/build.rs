@@ -1,5 +1,6 @@
 //! Building revisions: one look at the source, one pass over it, and nothing new where nothing changed.
 
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
-use crate::distributor::report::{BuildOutcome, BuiltRevision};
+use crate::distributor::report::{BuildOutcome, BuiltRevision, Reading};
+use crate::distributor::seen::Look;
 use crate::distributor::source::{Exclude, FolderSource, Unreadable};
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
@@ -16,11 +18,11 @@ use crate::model::{Digest, Distribution};
 use crate::name::Label;
 use crate::node::{keep_newest, wait};
 use crate::package::{
-    BuildOptions, BuildProgress, DigestKind, Entry, PackageIndex, PackageKind, ROOT_CONTEXT, RootSigner, Skipped,
-    Source, build_baseline, same_but_content,
+    BuildOptions, BuildProgress, BuiltPackage, DigestKind, Entry, PackageIndex, PackageKind, Previous, ROOT_CONTEXT,
+    RootSigner, Skipped, Source, build_baseline, build_next_baseline, same_but_content,
 };
 use crate::security::{Crypto, Identity, Signature, sign};
-use crate::store::{Depot, FinishedFile, PackagePlace};
+use crate::store::{Depot, FinishedFile, PackagePlace, StagedFile};
 
 /// The code of a source that changed while it was read.
 const CHANGED: &str = "TED-1703";
@@ -39,12 +41,12 @@ pub(super) const REVISIONS_KEPT: usize = 2;
 
 impl State {
     /// Builds the newest state of a Distribution, if it is not built yet.
-    pub(super) async fn build(self: &Arc<Self>, name: &Label) -> Result<BuildOutcome, Error> {
+    pub(super) async fn build(self: &Arc<Self>, name: &Label, reading: Reading) -> Result<BuildOutcome, Error> {
         let _one_at_a_time = self.building.lock().await;
         let (state, name) = (self.clone(), name.clone());
         let work = move || {
             let distribution = lock(&state.fleet).distribution(&name)?.clone();
-            state.build_now(&distribution)
+            state.build_now(&distribution, reading)
         };
         tokio::task::spawn_blocking(work).await.map_err(|_| DistributorError::Worker)?
     }
@@ -59,12 +61,14 @@ impl State {
         Ok(self.records.put(&newest_key(distribution), built)?)
     }
 
-    fn build_now(&self, distribution: &Distribution) -> Result<BuildOutcome, Error> {
+    fn build_now(&self, distribution: &Distribution, mut reading: Reading) -> Result<BuildOutcome, Error> {
         let mut attempt = 1;
         loop {
-            match self.attempt(distribution) {
+            match self.attempt(distribution, reading) {
                 Err(error) if error.code() == CHANGED && attempt < ATTEMPTS => {
                     tracing::warn!(distribution = %distribution.name, %error, "reading the source once more");
+                    // Perhaps the quick check was wrong about a file.
+                    reading = Reading::Everything;
                     attempt += 1;
                 }
                 result => return result,
@@ -75,33 +79,48 @@ impl State {
     /// Whether the source differs from the newest revision, as far as it shows without reading files.
     pub(super) fn has_changed(&self, name: &Label) -> Result<bool, Error> {
         let distribution = lock(&self.fleet).distribution(name)?.clone();
-        let entries = source_of(&distribution)?.entries(&mut |_| {})?;
-        let newest = self.newest_package(&distribution)?;
-        if let Some((newest, _)) = &newest
-            && self.is_rolled_back(&distribution, newest, &entries)?
-        {
+        let source = source_of(&distribution)?;
+        let entries = source.entries(&mut |_| {})?;
+        let newest = self.newest_package(&distribution)?.filter(|newest| newest.stands);
+        let Some(Newest { built, index, .. }) = newest else { return Ok(true) };
+        if self.is_rolled_back(&distribution, &built, &entries)? {
             return Ok(false);
         }
-        Ok(newest.is_none_or(|(_, index)| !same_but_content(index.catalog(), &entries)))
+        let looks = self.look(&distribution, &index, (&entries, &source));
+        Ok(!same_but_content(index.catalog(), &entries) || looks.contains(&Look::Different))
     }
 
-    fn attempt(&self, distribution: &Distribution) -> Result<BuildOutcome, Error> {
-        let source = source_of(distribution)?;
-        let (entries, skipped) = self.entries_of(distribution, &source)?;
-        let newest = self.newest_package(distribution)?;
-        if let Some((newest, index)) = &newest
-            && (same_but_content(index.catalog(), &entries) || self.is_rolled_back(distribution, newest, &entries)?)
-        {
-            return Ok(BuildOutcome::Unchanged(newest.clone()));
+    fn attempt(&self, distribution: &Distribution, reading: Reading) -> Result<BuildOutcome, Error> {
+        let found = self.find(distribution)?;
+        let Some(newest) = self.newest_package(distribution)? else {
+            return self.build_found(distribution, found, None);
+        };
+        if newest.stands && self.is_rolled_back(distribution, &newest.built, &found.entries)? {
+            return Ok(BuildOutcome::Unchanged(newest.built));
         }
-        self.build_entries(distribution, &source, entries, newest, skipped)
+        let looks = match reading {
+            Reading::Changed => self.look(distribution, &newest.index, (&found.entries, &found.source)),
+            Reading::Everything => vec![],
+        };
+        let quiet = reading == Reading::Changed && looks.iter().all(|look| *look == Look::Same);
+        if newest.stands && quiet && same_but_content(newest.index.catalog(), &found.entries) {
+            return Ok(BuildOutcome::Unchanged(newest.built));
+        }
+        let unchanged = looks.into_iter().map(|look| look == Look::Same).collect();
+        self.build_found(distribution, found, Some((newest, unchanged)))
     }
 
     /// Builds a new revision, whether or not the source has changed.
     pub(super) fn build_anew(&self, distribution: &Distribution) -> Result<BuiltRevision, Error> {
+        let found = self.find(distribution)?;
+        Ok(self.build_found(distribution, found, None)?.revision().clone())
+    }
+
+    fn find(&self, distribution: &Distribution) -> Result<Found, Error> {
+        let walked = self.now();
         let source = source_of(distribution)?;
         let (entries, skipped) = self.entries_of(distribution, &source)?;
-        Ok(self.build_entries(distribution, &source, entries, None, skipped)?.revision().clone())
+        Ok(Found { source, walked, entries, skipped })
     }
 
     fn entries_of(
@@ -122,72 +141,119 @@ impl State {
         Ok((entries, skipped))
     }
 
-    /// The newest revision and its package. One that cannot be read any more does not count, nor one that is sealed
-    /// where it should not be, or the other way round: it is built anew.
-    fn newest_package(&self, distribution: &Distribution) -> Result<Option<(BuiltRevision, PackageIndex)>, Error> {
+    /// The newest revision and its package. One that cannot be read any more does not count: it is built anew.
+    fn newest_package(&self, distribution: &Distribution) -> Result<Option<Newest>, Error> {
         let Some(newest) = self.newest(distribution)? else { return Ok(None) };
         match self.open_own(newest.package) {
-            Ok((index, _)) if index.root().is_sealed() != distribution.encrypt => Ok(None),
-            Ok((index, _)) => Ok(Some((newest, index))),
+            Ok((index, file)) => {
+                let stands = index.root().is_sealed() == distribution.encrypt;
+                Ok(Some(Newest { built: newest, index, file, stands }))
+            }
             Err(error) => {
                 tracing::warn!(distribution = %distribution.name, %error, "the newest package is built anew");
-                self.events.emit(DistributorEvent::OwnCopyDamaged {
-                    distribution: distribution.name.clone(),
-                    revision: newest.revision,
-                    detail: error.to_string(),
-                });
+                self.tell_damage(distribution, newest.revision, error.to_string());
                 Ok(None)
             }
         }
     }
 
-    fn build_entries(
+    fn tell_damage(&self, distribution: &Distribution, revision: Revision, detail: String) {
+        let distribution = distribution.name.clone();
+        self.events.emit(DistributorEvent::OwnCopyDamaged { distribution, revision, detail });
+    }
+
+    fn build_found(
         &self,
         distribution: &Distribution,
-        source: &FolderSource,
-        entries: Vec<Entry>,
-        newest: Option<(BuiltRevision, PackageIndex)>,
-        skipped: Vec<String>,
+        found: Found,
+        newest: Option<(Newest, Vec<bool>)>,
     ) -> Result<BuildOutcome, Error> {
-        let now = self.now();
-        let revision = self.sequences.next_revision(&distribution.id, now)?;
+        let Found { source, walked, entries, skipped } = found;
+        let revision = self.sequences.next_revision(&distribution.id, walked)?;
         let place = PackagePlace::at_distributor(&distribution.name, revision, PackageKind::Baseline);
         let content_bytes = entries.iter().map(|entry| entry.size).sum();
-        let options = self.build_options(distribution, revision, now)?;
-        let signer = Signer { crypto: &*self.crypto, identity: &self.own().signing };
+        let options = self.build_options(distribution, revision, walked)?;
         let mut staged = self.depot.stage(&place)?;
-        let progress = self.build_progress(distribution);
-        let mut out = BufWriter::with_capacity(WRITE_BYTES, &mut staged);
-        let built = build_baseline(source, entries, &options, &signer, &mut out, &progress)?;
-        let flushed = out.flush();
-        drop(out);
-        flushed.map_err(|error| staged.error(error))?;
-        if let Some((newest, index)) = newest
-            && index.disclosure().content == built.index.disclosure().content
-        {
-            return Ok(BuildOutcome::Unchanged(newest));
+        let made = self.write_package(distribution, (&source, entries), newest.as_ref(), &options, &mut staged)?;
+        self.remember_source(distribution, &made.index, (&source, walked));
+        if let Some((newest, _)) = newest {
+            self.doubt_what_was_read(distribution, &newest.built, &made.reused.damaged)?;
+            if newest.stands && newest.index.disclosure().content == made.index.disclosure().content {
+                return Ok(BuildOutcome::Unchanged(newest.built));
+            }
         }
         wait(self.depot.put(FinishedFile { path: staged.finish()?, place }))?;
         let built = BuiltRevision {
             revision,
-            created: now,
-            package: built.id,
-            bytes: built.bytes,
+            created: walked,
+            package: made.id,
+            bytes: made.bytes,
             content_bytes,
-            entries: built.catalog().len() as u64,
+            entries: made.catalog().len() as u64,
             skipped,
+            frames: made.root.body_frames,
+            frames_copied: made.reused.frames,
         };
-        self.records.put(&newest_key(distribution), &built)?;
+        self.publish(distribution, &built)?;
+        Ok(BuildOutcome::Built(built))
+    }
+
+    /// Writes the package of `entries`, and takes from the newest one what is unchanged, if there is anything.
+    fn write_package(
+        &self,
+        distribution: &Distribution,
+        (source, entries): (&FolderSource, Vec<Entry>),
+        newest: Option<&(Newest, Vec<bool>)>,
+        options: &BuildOptions,
+        staged: &mut StagedFile,
+    ) -> Result<BuiltPackage, Error> {
+        let signer = Signer { crypto: &*self.crypto, identity: &self.own().signing };
+        let progress = self.build_progress(distribution);
+        let mut out = BufWriter::with_capacity(WRITE_BYTES, &mut *staged);
+        let made = match newest.filter(|(_, unchanged)| unchanged.contains(&true)) {
+            Some((Newest { index, file, .. }, unchanged)) => {
+                let previous = Previous { index, package: &**file, unchanged };
+                build_next_baseline((source, &previous), entries, options, &signer, &mut out, &progress)?
+            }
+            None => build_baseline(source, entries, options, &signer, &mut out, &progress)?,
+        };
+        let flushed = out.flush();
+        drop(out);
+        flushed.map_err(|error| staged.error(error))?;
+        Ok(made)
+    }
+
+    /// Frames of the package before were damaged, and were made from the source instead.
+    fn doubt_what_was_read(
+        &self,
+        distribution: &Distribution,
+        built: &BuiltRevision,
+        damaged: &[u64],
+    ) -> Result<(), Error> {
+        let Some(first) = damaged.first() else { return Ok(()) };
+        let (name, revision, frames) = (&distribution.name, built.revision, damaged.len());
+        tracing::error!(distribution = %name, %revision, frames, first, "the package before is damaged: nothing damaged was copied");
+        self.tell_damage(distribution, revision, format!("{frames} of the frames to be copied, the first is {first}"));
+        self.doubt_own(distribution, built.package)
+    }
+
+    /// Makes a package that is in its place the newest revision.
+    fn publish(&self, distribution: &Distribution, built: &BuiltRevision) -> Result<(), Error> {
+        self.set_newest(distribution, built)?;
         keep_newest(&self.depot, &distribution.id, REVISIONS_KEPT)?;
         self.forget_grants()?;
-        tracing::info!(distribution = %distribution.name, %revision, package = %built.package, bytes = built.bytes, "built");
+        let BuiltRevision { revision, package, bytes, frames, frames_copied, .. } = *built;
+        let name = &distribution.name;
+        tracing::info!(distribution = %name, %revision, %package, bytes, frames, frames_copied, "built");
         self.events.emit(DistributorEvent::Built {
-            distribution: distribution.name.clone(),
+            distribution: name.clone(),
             revision,
-            package: built.package,
-            bytes: built.bytes,
+            package,
+            bytes,
+            frames,
+            frames_copied,
         });
-        Ok(BuildOutcome::Built(built))
+        Ok(())
     }
 
     fn build_options(
@@ -216,6 +282,7 @@ impl State {
     pub(super) fn forget_built(&self, distribution: &Distribution) -> Result<(), Error> {
         self.records.delete(&newest_key(distribution))?;
         keep_newest(&self.depot, &distribution.id, 0)?;
+        self.forget_seen(distribution);
         self.forget_grants()
     }
 
@@ -235,6 +302,23 @@ impl State {
             }
         }
     }
+}
+
+/// The newest revision, opened.
+struct Newest {
+    built: BuiltRevision,
+    index: PackageIndex,
+    file: Arc<File>,
+    /// Whether it is what the Distribution should be: not where it is sealed and should not be, or the other way round.
+    stands: bool,
+}
+
+/// A source that was walked.
+struct Found {
+    source: FolderSource,
+    walked: UnixMillis,
+    entries: Vec<Entry>,
+    skipped: Vec<String>,
 }
 
 pub(super) fn source_of(distribution: &Distribution) -> Result<FolderSource, Error> {

@@ -42,6 +42,10 @@ pub enum DistributorEvent {
         package: PackageId,
         /// The package's length in bytes.
         bytes: u64,
+        /// Frames of its body.
+        frames: u64,
+        /// How many of these were copied from the package before it.
+        frames_copied: u64,
     },
     /// An operator went back: a new revision has the content of an older one.
     RolledBack {

@@ -22,6 +22,7 @@ mod resolve;
 mod revoke;
 mod rollback;
 mod rotation;
+mod seen;
 mod send;
 mod sign;
 mod source;
@@ -53,8 +54,8 @@ pub use rekey::RekeyReport;
 pub use replace::{GRACE, ReplacementReport};
 pub use report::{
     BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus,
-    FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, RequestingNode, Resolving, ResolvingOutcome,
-    ResolvingRow, ResolvingWay, SendOptions, SendPlan, SignedNode, SubscriberStatus,
+    FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, Reading, RequestingNode, Resolving,
+    ResolvingOutcome, ResolvingRow, ResolvingWay, SendOptions, SendPlan, SignedNode, SubscriberStatus,
 };
 pub use revoke::RevokedRow;
 pub use rotation::Renew;
@@ -321,7 +322,15 @@ impl Distributor {
     /// # Errors
     /// When something cannot be read, or changes while it is read, twice.
     pub async fn build(&self, name: &Label) -> Result<BuildOutcome, Error> {
-        self.state.build(name).await
+        self.build_reading(name, Reading::Changed).await
+    }
+
+    /// Builds a Distribution's present state, if it is not built yet, and says which files to read for that.
+    ///
+    /// # Errors
+    /// As [`Distributor::build`].
+    pub async fn build_reading(&self, name: &Label, reading: Reading) -> Result<BuildOutcome, Error> {
+        self.state.build(name, reading).await
     }
 
     /// Makes a Channel.

@@ -97,6 +97,12 @@ impl State {
         Ok(self.records.put(&doubt_key(&distribution), &doubt)?)
     }
 
+    /// Damage was seen in a package of this Distribution: if it is the newest, it is checked before the next firing.
+    pub(super) fn doubt_own(&self, distribution: &Distribution, package: PackageId) -> Result<(), Error> {
+        let doubt = Doubt { package, reported_by: None, at: self.now(), damaged: false };
+        Ok(self.records.put(&doubt_key(distribution), &doubt)?)
+    }
+
     /// Whether a revision may be offered: not while its package is known to be damaged.
     pub(super) fn may_offer(&self, distribution: &Distribution, built: &BuiltRevision) -> Result<bool, Error> {
         let doubt = self.doubt(distribution)?;

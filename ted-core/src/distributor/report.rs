@@ -129,6 +129,23 @@ pub struct BuiltRevision {
     pub entries: u64,
     /// What was left out because it could not be read or is nothing to distribute: `path: reason`.
     pub skipped: Vec<String>,
+    /// Frames of the baseline's body.
+    #[serde(default)]
+    pub frames: u64,
+    /// How many of these were copied from the baseline before it.
+    #[serde(default)]
+    pub frames_copied: u64,
+}
+
+/// Which files of a source a build reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reading {
+    /// Those that are not what they were at the last build, by size, times and inode.
+    #[default]
+    Changed,
+    /// All of them: nothing is copied from the package before.
+    Everything,
 }
 
 /// What a build did.

@@ -46,6 +46,8 @@ impl State {
             content_bytes: sizes.iter().sum(),
             entries: sizes.len() as u64,
             skipped: vec![],
+            frames: index.body_frames(),
+            frames_copied: index.body_frames(),
         };
         self.records.put(&rolled_back_key(&distribution), &RolledBack { made: revision, from: newest.revision })?;
         self.set_newest(&distribution, &built)?;

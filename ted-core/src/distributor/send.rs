@@ -8,7 +8,9 @@ use tokio::time::Instant;
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
 use crate::distributor::grants::Withheld;
-use crate::distributor::report::{BuiltRevision, DeliveryRow, FiringReport, PlannedDelivery, SendOptions, SendPlan};
+use crate::distributor::report::{
+    BuiltRevision, DeliveryRow, FiringReport, PlannedDelivery, Reading, SendOptions, SendPlan,
+};
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, EnvelopeId, FiringId, KeyHash, UnixMillis};
@@ -62,7 +64,7 @@ impl State {
         }
         if options.build {
             for distribution in &distributions {
-                self.build(&distribution.name).await?;
+                self.build(&distribution.name, Reading::Changed).await?;
             }
         }
         let mut mended = vec![];

@@ -13,6 +13,7 @@ use rustix::fs::OFlags;
 
 use crate::package::{Entry, EntryKind, EntryPath, Skipped, Source, SourceError, SourceFile};
 
+use super::seen::Mark;
 use super::walk::walk;
 
 /// What to do with what cannot be read or distributed.
@@ -86,6 +87,12 @@ impl FolderSource {
     pub fn new(root: PathBuf, exclude: Exclude, unreadable: Unreadable) -> Self {
         Self { root, exclude, unreadable, stamps: RwLock::default() }
     }
+
+    /// What each of `entries` was when it was listed; `None` for what is no file.
+    pub(super) fn marks<'a>(&self, entries: impl IntoIterator<Item = &'a Entry>) -> Vec<Option<Mark>> {
+        let stamps = self.stamps.read().unwrap_or_else(PoisonError::into_inner);
+        entries.into_iter().map(|entry| stamps.get(&entry.path).map(Stamp::mark)).collect()
+    }
 }
 
 impl Source for FolderSource {
@@ -143,6 +150,10 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
+    fn mark(&self) -> Mark {
+        Mark { inode: self.inode, changed: self.ctime }
+    }
+
     pub(super) fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),

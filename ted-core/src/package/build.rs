@@ -23,6 +23,7 @@ use super::frame::FrameEncoder;
 use super::index::{BlindIndex, Opened, PackageIndex, SignedRoot, head_bytes};
 use super::judge::judge_entries;
 use super::pipeline::{self, HashedContent, Job, MadeFrame};
+use super::reuse::{Previous, Reuse, Reused};
 use super::root::{Disclosure, PackageKind, ROOT_CONTEXT, Root, Suite};
 use super::source::{Source, SourceError};
 use super::table::{TableRow, encode_rows};
@@ -132,6 +133,8 @@ pub struct BuiltPackage {
     pub bytes: u64,
     /// Everything about it but the body, as a reader would find it.
     pub index: PackageIndex,
+    /// What was taken from the package before it.
+    pub reused: Reused,
 }
 
 impl BuiltPackage {
@@ -212,9 +215,49 @@ pub fn build_baseline(
     out: &mut dyn Write,
     progress: &(dyn Fn(BuildProgress) + Sync),
 ) -> Result<BuiltPackage, BuildError> {
+    build(Input { source, entries, previous: None }, options, signer, out, progress)
+}
+
+/// The same, byte for byte, and takes from `previous` what did not change: frames that hold exactly the same are copied,
+/// and only files that are not [unchanged](Previous::unchanged) are read. Every frame of the previous package that is
+/// used is checked against its table.
+///
+/// That holds for a previous package that the same version of zstd has compressed at the same level; one of another level
+/// or frame length is not used.
+///
+/// # Errors
+/// As [`build_baseline`]. [`SourceError::Changed`] also when a frame of an unchanged large file is damaged in the previous
+/// package, and the source does not give it again: then the whole is to be built without the previous package.
+pub fn build_next_baseline(
+    (source, previous): (&dyn Source, &Previous<'_>),
+    entries: Vec<Entry>,
+    options: &BuildOptions,
+    signer: &dyn RootSigner,
+    out: &mut dyn Write,
+    progress: &(dyn Fn(BuildProgress) + Sync),
+) -> Result<BuiltPackage, BuildError> {
+    build(Input { source, entries, previous: Some(previous) }, options, signer, out, progress)
+}
+
+/// What a package is built from.
+struct Input<'a> {
+    source: &'a dyn Source,
+    entries: Vec<Entry>,
+    previous: Option<&'a Previous<'a>>,
+}
+
+fn build(
+    input: Input<'_>,
+    options: &BuildOptions,
+    signer: &dyn RootSigner,
+    out: &mut dyn Write,
+    progress: &(dyn Fn(BuildProgress) + Sync),
+) -> Result<BuiltPackage, BuildError> {
+    let Input { source, entries, previous } = input;
     judge_options(options)?;
     judge_entries(&entries, &Limits::DEFAULT).map_err(BuildError::Refused)?;
     let plan = make_plan(&entries, options.frame_bytes)?;
+    let reuse = previous.and_then(|previous| Reuse::new(previous, &entries, &plan, options));
     let sealer = options.seal.as_ref().map(|seal| seal.key.sealer(&seal.salt));
     if sealer.is_some() {
         out.write_all(&head()).map_err(BuildError::Write)?;
@@ -226,6 +269,7 @@ pub fn build_baseline(
         plan: &plan,
         level: options.level,
         sealer: sealer.as_ref(),
+        reuse: reuse.as_ref(),
         threads: options.threads,
         cancel: &options.cancel,
     };
@@ -237,7 +281,8 @@ pub fn build_baseline(
         Ok(())
     })?;
     let body = writer.finish_body();
-    finish_package(Planned { body, entries, plan, sealer }, options, signer, out)
+    let reused = reuse.map(Reuse::finish).unwrap_or_default();
+    finish_package(Planned { body, entries, plan, sealer, reused }, options, signer, out)
 }
 
 fn judge_options(options: &BuildOptions) -> Result<(), BuildError> {
@@ -335,6 +380,7 @@ struct Planned {
     entries: Vec<Entry>,
     plan: Plan,
     sealer: Option<FrameSealer>,
+    reused: Reused,
 }
 
 /// Catalog, table, root and tail behind the body.
@@ -344,7 +390,7 @@ fn finish_package(
     signer: &dyn RootSigner,
     out: &mut dyn Write,
 ) -> Result<BuiltPackage, BuildError> {
-    let Planned { body, entries, plan, sealer } = planned;
+    let Planned { body, entries, plan, sealer, reused } = planned;
     let WrittenBody { digest, mut rows, contents, bytes: body_bytes } = body;
     let count = entries.len() as u64;
     let catalog: Vec<CatalogRow> = entries
@@ -393,7 +439,7 @@ fn finish_package(
     out.flush().map_err(BuildError::Write)?;
     let signed = SignedRoot { root: root.clone(), root_bytes, signature };
     let index = PackageIndex::new(BlindIndex::new(signed, rows, tail), Opened { disclosure, catalog, sealer });
-    Ok(BuiltPackage { id: index.id(), root, bytes: index.bytes(), index })
+    Ok(BuiltPackage { id: index.id(), root, bytes: index.bytes(), index, reused })
 }
 
 fn write_catalog(

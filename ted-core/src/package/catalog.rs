@@ -80,7 +80,7 @@ pub fn same_but_content(rows: &[CatalogRow], now: &[Entry]) -> bool {
     rows.len() == now.len() && rows.iter().zip(now).all(|(row, entry)| same_attributes(&row.entry, entry))
 }
 
-fn same_attributes(old: &Entry, new: &Entry) -> bool {
+pub(super) fn same_attributes(old: &Entry, new: &Entry) -> bool {
     let Entry { path, kind, mode, uid, gid, mtime, size, link, content: _, extensions } = old;
     (path, kind, mode, uid, gid) == (&new.path, &new.kind, &new.mode, &new.uid, &new.gid)
         && (mtime, size, link, extensions) == (&new.mtime, &new.size, &new.link, &new.extensions)

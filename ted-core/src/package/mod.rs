@@ -17,6 +17,7 @@ mod judge;
 mod pipeline;
 mod remake;
 mod resign;
+mod reuse;
 mod root;
 mod source;
 mod table;
@@ -26,7 +27,9 @@ pub(crate) mod tests;
 mod verify;
 
 pub use body::{BodyReader, RawFrames, ReadAt, read_stored};
-pub use build::{BuildError, BuildOptions, BuildProgress, BuiltPackage, LEVEL, RootSigner, Seal, build_baseline};
+pub use build::{
+    BuildError, BuildOptions, BuildProgress, BuiltPackage, LEVEL, RootSigner, Seal, build_baseline, build_next_baseline,
+};
 pub use catalog::{content_id, same_but_content};
 pub use container::{FORMAT_MAJOR, FORMAT_MINOR};
 pub use content::{ContentHasher, PieceHash};
@@ -41,6 +44,7 @@ pub use index_reader::{IndexReader, Opening, Step, read_any_index, read_index};
 pub use judge::{judge_entries, judge_rows};
 pub use remake::{FrameRemaker, RemakeError, make_frame};
 pub use resign::{NewRoot, Resigned, sign_again};
+pub use reuse::{Previous, Reused};
 pub use root::{BodyDigest, Disclosure, PackageKind, ROOT_CONTEXT, Root, Suite};
 pub use source::{SkipReason, Skipped, Source, SourceError, SourceFile};
 pub use table::TableRow;

@@ -18,6 +18,7 @@ use super::content::{ContentHasher, PieceHash};
 use super::cuts::{FrameContent, Plan, PlannedFrame};
 use super::entry::{AsEntry, Entry, EntryKind};
 use super::frame::FrameEncoder;
+use super::reuse::Reuse;
 use super::source::{Source, SourceError};
 use super::table::TableRow;
 use super::tar_stream::{append_header, padding};
@@ -56,6 +57,8 @@ pub(super) struct Job<'a> {
     pub(super) plan: &'a Plan,
     pub(super) level: i32,
     pub(super) sealer: Option<&'a FrameSealer>,
+    /// What the previous package has of it.
+    pub(super) reuse: Option<&'a Reuse<'a>>,
     pub(super) threads: usize,
     pub(super) cancel: &'a AtomicBool,
 }
@@ -77,8 +80,8 @@ pub(super) fn run(
     let written = std::thread::scope(|scope| {
         let _stop = StopOnPanic(&gate);
         for _ in 0..threads + READERS_EXTRA {
-            let (gate, to_compress) = (&gate, to_compress.clone());
-            scope.spawn(move || gate.guard(|| read_frames(job, gate, &to_compress)));
+            let (gate, to_compress, to_write) = (&gate, to_compress.clone(), to_write.clone());
+            scope.spawn(move || gate.guard(|| read_frames(job, gate, &to_compress, &to_write)));
         }
         for _ in 0..threads {
             let (gate, raw_frames, to_write) = (&gate, Arc::clone(&raw_frames), to_write.clone());
@@ -97,14 +100,38 @@ pub(super) fn run(
     }
 }
 
-/// Reader thread: claims the next frame while the budget allows, reads its files, passes it on.
-fn read_frames(job: &Job<'_>, gate: &Gate, to_compress: &SyncSender<(usize, Vec<u8>)>) -> Result<(), BuildError> {
+/// Reader thread: claims the next frame while the budget allows, and copies it from the previous package for the writer,
+/// or reads its files and passes it on.
+fn read_frames(
+    job: &Job<'_>,
+    gate: &Gate,
+    to_compress: &SyncSender<(usize, Vec<u8>)>,
+    to_write: &SyncSender<(usize, MadeFrame)>,
+) -> Result<(), BuildError> {
     while let Some((number, mut raw)) = gate.claim(&job.plan.frames) {
         if job.cancel.load(Ordering::Relaxed) {
             return Err(BuildError::Cancelled);
         }
         let frame = &job.plan.frames[number];
-        read_frame(job.source, job.entries, frame, &mut raw)?;
+        if let Some(reuse) = job.reuse
+            && let Some(copied) = reuse.copy(job.source, (number, frame), job.sealer)?
+        {
+            gate.give_back(raw);
+            if to_write.send((number, copied)).is_err() {
+                break;
+            }
+            continue;
+        }
+        let mut old = job.reuse.map(Reuse::contents);
+        let read = &mut |index: usize, from: u64, room: &mut [u8]| {
+            let is_whole = room.len() as u64 == job.entries[index].size;
+            if is_whole && old.as_mut().is_some_and(|old| old.read(index, room)) {
+                return Ok(());
+            }
+            read_content(job.source, &job.entries[index], from, room)
+        };
+        read_frame(read, job.entries, frame, &mut raw)?;
+        drop(old);
         if to_compress.send((number, raw)).is_err() {
             break;
         }
@@ -112,9 +139,12 @@ fn read_frames(job: &Job<'_>, gate: &Gate, to_compress: &SyncSender<(usize, Vec<
     Ok(())
 }
 
-/// Reads a planned frame's raw bytes from the source; `entries` are those that were planned.
+/// Fills its last argument with the content of an entry, given by its number, from an offset on.
+pub(super) type ReadContent<'a> = dyn FnMut(usize, u64, &mut [u8]) -> Result<(), SourceError> + 'a;
+
+/// Puts a planned frame's raw bytes together; `entries` are those that were planned.
 pub(super) fn read_frame(
-    source: &dyn Source,
+    read: &mut ReadContent<'_>,
     entries: &[impl AsEntry],
     frame: &PlannedFrame,
     raw: &mut Vec<u8>,
@@ -125,7 +155,7 @@ pub(super) fn read_frame(
     match &frame.content {
         FrameContent::End => {}
         FrameContent::Piece { entry, from, content_bytes, .. } => {
-            read_content(source, entries[*entry].entry(), *from, room.take(u64::from(*content_bytes)))?;
+            read(*entry, *from, room.take(u64::from(*content_bytes)))?;
         }
         FrameContent::Entries { entries: held, large_header } => {
             let mut header = Vec::new();
@@ -133,7 +163,7 @@ pub(super) fn read_frame(
                 let entry = entries[index].entry();
                 room.put_header(entry, &mut header);
                 if entry.size > 0 {
-                    read_content(source, entry, 0, room.take(entry.size))?;
+                    read(index, 0, room.take(entry.size))?;
                     room.take(padding(entry.size)).fill(0);
                 }
             }
@@ -170,7 +200,8 @@ impl Room<'_> {
     }
 }
 
-fn read_content(source: &dyn Source, entry: &Entry, from: u64, room: &mut [u8]) -> Result<(), SourceError> {
+/// Fills `room` from the source with a file's content from `from` on.
+pub(super) fn read_content(source: &dyn Source, entry: &Entry, from: u64, room: &mut [u8]) -> Result<(), SourceError> {
     let mut file = source.open(entry, from)?;
     file.read_exact(room).map_err(|error| match error.kind() {
         std::io::ErrorKind::UnexpectedEof => SourceError::Changed { path: entry.path.clone() },

@@ -8,7 +8,7 @@ use super::cuts::Plan;
 use super::error::FrameError;
 use super::frame::{FrameEncoder, check_frame};
 use super::index::PackageIndex;
-use super::pipeline::read_frame;
+use super::pipeline::{read_content, read_frame};
 use super::source::{Source, SourceError};
 
 /// Why a frame was not made again.
@@ -92,7 +92,9 @@ impl<'a> FrameRemaker<'a> {
         {
             return Err(no_such_frame);
         }
-        read_frame(source, self.index.catalog(), planned, &mut self.raw)?;
+        let catalog = self.index.catalog();
+        let read = &mut |index: usize, from, room: &mut [u8]| read_content(source, &catalog[index].entry, from, room);
+        read_frame(read, catalog, planned, &mut self.raw)?;
         self.encoder.encode(frame, &self.raw, stored).map_err(RemakeError::Compress)?;
         check_frame(row, stored).map_err(|source| RemakeError::Differs { frame, source })
     }

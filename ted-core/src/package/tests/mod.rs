@@ -15,6 +15,7 @@ mod damage;
 mod every_byte;
 mod hostile;
 mod remake;
+mod reuse;
 mod round_trip;
 mod sealed;
 
