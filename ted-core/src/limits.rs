@@ -128,6 +128,10 @@ pub struct Limits {
     pub backup_work_max: u8,
     /// Characters of a backup's passphrase: fewer can be tried out, whatever the work.
     pub passphrase_chars_min: usize,
+    /// Raw bytes of a delta's catalog: it is judged when it is whole. A million added files with long paths.
+    pub delta_catalog_bytes_max: u64,
+    /// Bytes of old content that one frame of a delta is compressed against: a segment's window has 12 MiB.
+    pub delta_prefix_bytes_max: u64,
 }
 
 impl Limits {
@@ -191,6 +195,8 @@ impl Limits {
         backup_work: 18,
         backup_work_max: 22,
         passphrase_chars_min: 12,
+        delta_catalog_bytes_max: 256 * MIB,
+        delta_prefix_bytes_max: 16 * MIB,
     };
 }
 
