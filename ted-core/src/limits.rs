@@ -132,6 +132,10 @@ pub struct Limits {
     pub offered_distributions_max: usize,
     /// Bytes of what is kept of a source for the quick check: 25 for each of four million entries, and room.
     pub source_record_bytes_max: u64,
+    /// Raw bytes of a delta's catalog: it is judged when it is whole. A million added files with long paths.
+    pub delta_catalog_bytes_max: u64,
+    /// Bytes of old content that one frame of a delta is compressed against: a segment's window has 12 MiB.
+    pub delta_prefix_bytes_max: u64,
 }
 
 impl Limits {
@@ -197,6 +201,8 @@ impl Limits {
         passphrase_chars_min: 12,
         offered_distributions_max: 10_000,
         source_record_bytes_max: 128 * MIB,
+        delta_catalog_bytes_max: 256 * MIB,
+        delta_prefix_bytes_max: 16 * MIB,
     };
 }
 

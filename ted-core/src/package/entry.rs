@@ -227,7 +227,8 @@ pub struct CatalogRow {
 }
 
 /// What has an entry in it.
-pub(super) trait AsEntry {
+pub trait AsEntry: Sync {
+    /// The entry.
     fn entry(&self) -> &Entry;
 }
 

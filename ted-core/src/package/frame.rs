@@ -1,4 +1,5 @@
-//! One frame: compressing and sealing, checking, opening and decompressing. The one place that knows zstd.
+//! One frame: compressing and sealing, checking, opening and decompressing. The one place that knows zstd, but for
+//! frames that are compressed against old content (`delta/prefix.rs`).
 
 use std::io;
 
@@ -57,15 +58,8 @@ impl FrameDecoder {
     /// # Errors
     /// [`FrameError::Decompress`] when the bytes are anything but one zstd frame of exactly the stated raw length.
     pub fn decode(&mut self, row: &TableRow, stored: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+        judge_frame(row, stored)?;
         let refuse = |reason: &str| FrameError::Decompress { reason: reason.to_owned() };
-        match zstd_safe::find_frame_compressed_size(stored) {
-            Ok(length) if length == stored.len() => {}
-            _ => return Err(refuse("the bytes are not one zstd frame")),
-        }
-        match zstd_safe::get_frame_content_size(stored) {
-            Ok(Some(length)) if length == u64::from(row.raw_bytes) => {}
-            _ => return Err(refuse("the frame does not state the raw length that the table states")),
-        }
         out.clear();
         out.reserve_exact(row.raw_bytes as usize);
         self.context.decompress_to_buffer(stored, out).map_err(|error| refuse(&error.to_string()))?;
@@ -73,6 +67,19 @@ impl FrameDecoder {
             return Err(refuse("the frame has another raw length than the table states"));
         }
         Ok(())
+    }
+}
+
+/// Whether `stored` is one zstd frame that states the raw length of its row.
+pub(super) fn judge_frame(row: &TableRow, stored: &[u8]) -> Result<(), FrameError> {
+    let refuse = |reason: &str| Err(FrameError::Decompress { reason: reason.to_owned() });
+    match zstd_safe::find_frame_compressed_size(stored) {
+        Ok(length) if length == stored.len() => {}
+        _ => return refuse("the bytes are not one zstd frame"),
+    }
+    match zstd_safe::get_frame_content_size(stored) {
+        Ok(Some(length)) if length == u64::from(row.raw_bytes) => Ok(()),
+        _ => refuse("the frame does not state the raw length that the table states"),
     }
 }
 

@@ -274,14 +274,30 @@ impl Layout {
     }
 }
 
-/// Whether this version reads such packages, and the root agrees with the tail. The signature is not looked at.
-pub(super) fn judge_root(root: &Root, tail: &Tail, limits: &Limits) -> Result<(), PackageError> {
+/// Which kind of package a reader reads: what it finds in a delta is no revision by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expected {
+    Baseline,
+    Delta,
+}
+
+/// Whether this is a package of the kind that is expected, and the root agrees with the tail. The signature is not
+/// looked at.
+pub(super) fn judge_root(root: &Root, tail: &Tail, expected: Expected, limits: &Limits) -> Result<(), PackageError> {
     let refuse = |what| Err(PackageError::Structure { what });
     if root.context != ROOT_CONTEXT {
         return refuse("the root has another context");
     }
-    if root.kind != PackageKind::Baseline {
-        return Err(PackageError::Unsupported { what: "deltas" });
+    match (root.kind, expected) {
+        (PackageKind::Baseline, Expected::Baseline) => {}
+        (PackageKind::Delta { base }, Expected::Delta) if base < root.revision => {}
+        (PackageKind::Delta { .. }, Expected::Delta) => return refuse("a delta does not lead to a later revision"),
+        (PackageKind::Delta { .. }, Expected::Baseline) => {
+            return Err(PackageError::Unsupported { what: "a delta where a baseline is needed" });
+        }
+        (PackageKind::Baseline, Expected::Delta) => {
+            return Err(PackageError::Unsupported { what: "a baseline where a delta is needed" });
+        }
     }
     if !root.frame_bytes.is_power_of_two() || !(FRAME_BYTES_MIN..=FRAME_BYTES).contains(&root.frame_bytes) {
         return refuse("the frame length is not one that the format allows");
@@ -290,7 +306,8 @@ pub(super) fn judge_root(root: &Root, tail: &Tail, limits: &Limits) -> Result<()
     let Some(frames) = frames.filter(|&frames| frames <= limits.table_rows_max) else {
         return refuse("there are more frames than allowed");
     };
-    if root.body_frames == 0 || root.catalog_frames == 0 {
+    // A delta that only removes and moves has no body.
+    if root.body_frames == 0 && root.kind == PackageKind::Baseline || root.catalog_frames == 0 {
         return refuse("body or catalog is missing");
     }
     let table_bytes = SKIPPABLE_HEADER_BYTES + frames * ROW_BYTES as u64;

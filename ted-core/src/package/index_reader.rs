@@ -10,10 +10,12 @@ use super::catalog::{content_id, decode_catalog_frame, decode_first_sealed_catal
 use super::container::{
     HEAD_BYTES, Part, SKIPPABLE_HEADER_BYTES, TAIL_BYTES, Tail, judge_head, skippable_payload, split_root_block,
 };
+use super::delta::{DeltaCatalog, DeltaIndex, OpenedDelta, judge_bytes};
 use super::error::PackageError;
 use super::frame::{FrameDecoder, check_frame, open_frame};
 use super::index::{
-    AnyIndex, BlindIndex, Layout, Opened, PackageIndex, SignedRoot, head_bytes, judge_root, judge_table, unseal,
+    AnyIndex, BlindIndex, Expected, Layout, Opened, PackageIndex, SignedRoot, head_bytes, judge_root, judge_table,
+    unseal,
 };
 use super::judge::{BodyShape, CatalogJudge};
 use super::root::{Disclosure, Root};
@@ -75,6 +77,7 @@ impl From<ContentKey> for Opening {
 #[derive(Debug)]
 pub struct IndexReader {
     limits: Limits,
+    expected: Expected,
     package_bytes: u64,
     state: State,
     /// What came of the part that is being read.
@@ -89,6 +92,8 @@ pub struct IndexReader {
     rows: Vec<TableRow>,
     layout: Layout,
     catalog: CatalogJudge,
+    /// What came of a delta's catalog.
+    delta: Option<DeltaCatalog>,
     /// Catalog frames that were judged, and their bytes.
     catalog_frames: usize,
     catalog_read: u64,
@@ -115,16 +120,29 @@ enum Access {
 }
 
 impl IndexReader {
-    /// A reader for a package of this length.
+    /// A reader for a baseline of this length.
     ///
     /// # Errors
     /// [`PackageError::NotAPackage`] when that is too short for any package.
     pub fn new(package_bytes: u64, limits: Limits) -> Result<Self, PackageError> {
+        Self::expecting(Expected::Baseline, package_bytes, limits)
+    }
+
+    /// A reader for a delta of this length, to be ended with [`finish_delta`](Self::finish_delta).
+    ///
+    /// # Errors
+    /// [`PackageError::NotAPackage`] when that is too short for any package.
+    pub fn for_delta(package_bytes: u64, limits: Limits) -> Result<Self, PackageError> {
+        Self::expecting(Expected::Delta, package_bytes, limits)
+    }
+
+    fn expecting(expected: Expected, package_bytes: u64, limits: Limits) -> Result<Self, PackageError> {
         if package_bytes < TAIL_BYTES {
             return Err(PackageError::NotAPackage);
         }
         Ok(Self {
             limits,
+            expected,
             package_bytes,
             state: State::End,
             part: Vec::new(),
@@ -137,6 +155,7 @@ impl IndexReader {
             rows: Vec::new(),
             layout: Layout::default(),
             catalog: CatalogJudge::default(),
+            delta: None,
             catalog_frames: 0,
             catalog_read: 0,
         })
@@ -207,7 +226,7 @@ impl IndexReader {
             return Err(PackageError::Structure { what: "there is no root to accept yet" });
         };
         let root = &signed.root;
-        judge_root(root, tail, &self.limits)?;
+        judge_root(root, tail, self.expected, &self.limits)?;
         self.access = match opening {
             _ if !root.is_sealed() => Access::Open(None),
             Opening::Unsealed => return Err(PackageError::Sealed),
@@ -240,11 +259,28 @@ impl IndexReader {
         let blind = BlindIndex::new(signed, self.rows, tail);
         match (self.access, self.disclosure) {
             (Access::Blind, _) => Ok(AnyIndex::Blind(blind)),
-            (Access::Open(sealer), Some(disclosure)) => {
+            (Access::Open(sealer), Some(disclosure)) if self.expected == Expected::Baseline => {
                 let opened = Opened { disclosure, catalog: self.catalog.finish(), sealer };
                 Ok(AnyIndex::Opened(PackageIndex::new(blind, opened)))
             }
-            (Access::Open(_), None) => Err(early),
+            (Access::Open(_), _) => Err(early),
+        }
+    }
+
+    /// The index of a delta, when [`next`](Self::next) says [`Step::Done`].
+    ///
+    /// # Errors
+    /// [`PackageError::Structure`] when it does not yet; [`PackageError::Sealed`] when the root was accepted blind.
+    pub fn finish_delta(self) -> Result<DeltaIndex, PackageError> {
+        let early = PackageError::Structure { what: "the package was not read to its end" };
+        let (State::Done, Some(signed), Some(tail)) = (self.state, self.signed, self.tail) else { return Err(early) };
+        match (self.access, self.disclosure, self.delta) {
+            (Access::Blind, ..) => Err(PackageError::Sealed),
+            (Access::Open(sealer), Some(disclosure), Some(catalog)) => {
+                let opened = OpenedDelta { disclosure, catalog, sealer };
+                Ok(DeltaIndex::new(BlindIndex::new(signed, self.rows, tail), opened))
+            }
+            _ => Err(early),
         }
     }
 
@@ -324,6 +360,11 @@ impl IndexReader {
         }
         self.rows = decode_rows(bytes, &self.limits)?;
         judge_table(&signed.root, &self.rows)?;
+        if self.expected == Expected::Delta {
+            // Judged when it is whole, so it must not be more than may be held.
+            let catalog = self.rows.iter().skip(signed.root.body_frames as usize);
+            judge_bytes(catalog.map(|row| u64::from(row.raw_bytes)).sum(), &self.limits)?;
+        }
         self.layout = Layout::of(&signed.root, &self.rows);
         self.state = State::Catalog;
         Ok(())
@@ -368,6 +409,9 @@ impl IndexReader {
             Some(sealer) => open_frame(decoder, Some(sealer), (frame, row), &mut stored.to_vec(), &mut raw),
         }
         .map_err(|source| PackageError::Frame { frame, source })?;
+        if self.expected == Expected::Delta {
+            return self.take_delta_frame(&raw, sealer.is_some());
+        }
         let rows = if sealer.is_some() && self.catalog_frames == 0 {
             let (disclosure, rows) = decode_first_sealed_catalog_frame(&raw)?;
             self.disclosure = Some(disclosure);
@@ -380,8 +424,22 @@ impl IndexReader {
         self.catalog.add(rows, shape, disclosure.entries, &self.limits)
     }
 
+    /// Keeps what one catalog frame of a delta says: it can be judged only beside the old revision.
+    fn take_delta_frame(&mut self, raw: &[u8], sealed: bool) -> Result<(), PackageError> {
+        match &mut self.delta {
+            Some(delta) => delta.add(raw)?,
+            None if sealed => {
+                let (disclosure, delta) = DeltaCatalog::first_sealed(raw)?;
+                (self.disclosure, self.delta) = (Some(disclosure), Some(delta));
+            }
+            None => self.delta = Some(DeltaCatalog::first(raw)?),
+        }
+        Ok(())
+    }
+
     fn take_catalog_end(&mut self) -> Result<(), PackageError> {
-        if let (Access::Open(_), Some(disclosure)) = (&self.access, &self.disclosure) {
+        let judged_later = self.expected == Expected::Delta;
+        if let (Access::Open(_), Some(disclosure), false) = (&self.access, &self.disclosure, judged_later) {
             let rows = self.catalog.rows();
             if rows.is_empty() || rows.len() as u64 != disclosure.entries {
                 return Err(PackageError::Structure { what: "the catalog has another number of entries than stated" });
@@ -409,7 +467,7 @@ pub fn read_index<E: From<PackageError>, O: Into<Opening>>(
     limits: &Limits,
     judge: impl FnMut(&Root, &[u8], &Signature) -> Result<O, E>,
 ) -> Result<PackageIndex, E> {
-    Ok(read(source, limits, judge)?.finish()?)
+    Ok(read(source, Expected::Baseline, limits, judge)?.finish()?)
 }
 
 /// [`read_index`] that goes on without the key where `judge` says [`Opening::Blind`].
@@ -421,16 +479,29 @@ pub fn read_any_index<E: From<PackageError>, O: Into<Opening>>(
     limits: &Limits,
     judge: impl FnMut(&Root, &[u8], &Signature) -> Result<O, E>,
 ) -> Result<AnyIndex, E> {
-    Ok(read(source, limits, judge)?.finish_any()?)
+    Ok(read(source, Expected::Baseline, limits, judge)?.finish_any()?)
+}
+
+/// [`read_index`] for a delta. What its catalog says is judged by [`DeltaIndex::resolve`].
+///
+/// # Errors
+/// As [`read_index`].
+pub fn read_delta_index<E: From<PackageError>, O: Into<Opening>>(
+    source: &dyn ReadAt,
+    limits: &Limits,
+    judge: impl FnMut(&Root, &[u8], &Signature) -> Result<O, E>,
+) -> Result<DeltaIndex, E> {
+    Ok(read(source, Expected::Delta, limits, judge)?.finish_delta()?)
 }
 
 fn read<E: From<PackageError>, O: Into<Opening>>(
     source: &dyn ReadAt,
+    expected: Expected,
     limits: &Limits,
     mut judge: impl FnMut(&Root, &[u8], &Signature) -> Result<O, E>,
 ) -> Result<IndexReader, E> {
     let failed = |source| PackageError::Io { place: "package", source };
-    let mut reader = IndexReader::new(source.size().map_err(failed)?, limits.clone())?;
+    let mut reader = IndexReader::expecting(expected, source.size().map_err(failed)?, limits.clone())?;
     let mut buffer = Vec::new();
     loop {
         match reader.next() {

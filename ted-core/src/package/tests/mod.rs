@@ -12,6 +12,7 @@ use super::*;
 mod build;
 mod cut_rule;
 mod damage;
+mod deltas;
 mod every_byte;
 mod hostile;
 mod remake;

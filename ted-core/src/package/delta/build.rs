@@ -1,0 +1,287 @@
+//! Building a delta.
+
+use std::io::{self, Write};
+
+use crate::codec;
+use crate::id::{ContentId, Hash, Revision};
+use crate::limits::Limits;
+use crate::security::FrameSealer;
+
+use super::super::build::{BuildError, BuildOptions, BuildProgress, RootSigner};
+use super::super::catalog::content_id;
+use super::super::container::{Part, SKIPPABLE_HEADER_BYTES, Tail, head, root_block, skippable_header};
+use super::super::cuts::{FRAME_BYTES, FRAME_BYTES_MIN};
+use super::super::digest::BodyHasher;
+use super::super::entry::{AsEntry, EntryPath};
+use super::super::error::PackageError;
+use super::super::frame::FrameEncoder;
+use super::super::index::{BlindIndex, SignedRoot, head_bytes};
+use super::super::root::{Disclosure, PackageKind, ROOT_CONTEXT, Root, Suite};
+use super::super::source::SourceError;
+use super::super::table::{TableRow, encode_rows};
+use super::columns::BaseList;
+use super::diff::Diff;
+use super::files::Files;
+use super::index::{DeltaCatalog, DeltaIndex, OpenedDelta};
+use super::parallel;
+use super::plan::{DeltaPlan, Piece, PlannedFrame, Planner};
+use super::prefix;
+use super::rows::encode_rows_of;
+
+/// Threads that build at most: each has a segment, its prefix and what zstd needs for them, together about 30 MiB.
+const THREADS_MAX: usize = 2;
+
+/// A revision that a delta goes from or leads to: its entries in path order, with content hashes, and their contents.
+pub struct RevisionContent<'a, E> {
+    /// Its number.
+    pub number: Revision,
+    /// Its entries.
+    pub entries: &'a [E],
+    /// What its files hold.
+    pub files: &'a dyn Files,
+}
+
+/// A delta that was written.
+#[derive(Debug, Clone)]
+pub struct BuiltDelta {
+    /// Everything about it but the body, as a reader would find it.
+    pub index: DeltaIndex,
+}
+
+/// Writes the delta that leads from `old` to `new` to `out`. `options.revision` counts for nothing: the revisions say
+/// which they are.
+///
+/// The same revisions, options (with the same seal) and zstd version give the same body, catalog and table, whatever
+/// the threads. Memory does not depend on the files' lengths, but for 16 bytes in every 64 KiB of one large file at a
+/// time, and 16 MiB at most.
+///
+/// # Errors
+/// [`BuildError`]; what was written to `out` is then to be thrown away.
+pub fn build_delta<O: AsEntry, N: AsEntry>(
+    old: &RevisionContent<'_, O>,
+    new: &RevisionContent<'_, N>,
+    options: &BuildOptions,
+    signer: &dyn RootSigner,
+    out: &mut dyn Write,
+    progress: &(dyn Fn(BuildProgress) + Sync),
+) -> Result<BuiltDelta, BuildError> {
+    judge_options(options)?;
+    if old.number >= new.number {
+        return Err(BuildError::Options { what: "a delta leads to a later revision" });
+    }
+    let diff = Diff::of(old.entries, new.entries);
+    let planner = Planner {
+        old,
+        new,
+        segment_bytes: u64::from(options.frame_bytes),
+        threads: options.threads.clamp(1, THREADS_MAX),
+        cancel: &options.cancel,
+    };
+    let plan = planner.plan(&diff)?;
+    let sealer = options.seal.as_ref().map(|seal| seal.key.sealer(&seal.salt));
+    out.write_all(&head()).map_err(BuildError::Write)?;
+    let maker = FrameMaker { old, new, level: options.level, sealer: sealer.as_ref() };
+    let body = write_body(&maker, &plan, (planner.threads, options), out, progress)?;
+    let columns = encode_rows_of(&diff, &plan, old.entries, new.entries)?;
+    let base = BaseList { content: list_id(old.entries)?, entries: old.entries.len() as u64 };
+    let catalog = DeltaCatalog { base, columns };
+    let disclosure = Disclosure {
+        distribution_name: options.distribution_name.clone(),
+        content: list_id(new.entries)?,
+        entries: new.entries.len() as u64,
+    };
+    let opened = OpenedDelta { disclosure, catalog, sealer };
+    finish(Written { body, opened, kind: PackageKind::Delta { base: old.number } }, new.number, options, signer, out)
+}
+
+fn judge_options(options: &BuildOptions) -> Result<(), BuildError> {
+    let frame_bytes = options.frame_bytes;
+    if !frame_bytes.is_power_of_two() || !(FRAME_BYTES_MIN..=FRAME_BYTES).contains(&frame_bytes) {
+        return Err(BuildError::Options { what: "the frame length is a power of two from 64 KiB to 4 MiB" });
+    }
+    if !(1..=19).contains(&options.level) {
+        return Err(BuildError::Options { what: "the compression level is 1 to 19" });
+    }
+    Ok(())
+}
+
+fn list_id(entries: &[impl AsEntry]) -> Result<ContentId, BuildError> {
+    content_id(entries.iter().map(AsEntry::entry)).map_err(BuildError::Refused)
+}
+
+/// The error for content that cannot be read, which may have come through [`Files`] from a source.
+pub(super) fn unreadable(path: &EntryPath, error: io::Error) -> BuildError {
+    match error.downcast::<SourceError>() {
+        Ok(error) => error.into(),
+        Err(source) => SourceError::Read { path: path.clone(), source }.into(),
+    }
+}
+
+/// Makes the frames of the body.
+struct FrameMaker<'a, O, N> {
+    old: &'a RevisionContent<'a, O>,
+    new: &'a RevisionContent<'a, N>,
+    level: i32,
+    sealer: Option<&'a FrameSealer>,
+}
+
+impl<O: AsEntry, N: AsEntry> FrameMaker<'_, O, N> {
+    /// Frame number `number`, as stored, and its row.
+    fn make(&self, number: u64, frame: &PlannedFrame) -> Result<(Vec<u8>, TableRow), BuildError> {
+        let mut raw = vec![0; frame.raw_bytes as usize];
+        let mut rest = raw.as_mut_slice();
+        for piece in &frame.pieces {
+            let (room, next) = rest.split_at_mut(piece.bytes as usize);
+            self.read_new(piece, room)?;
+            rest = next;
+        }
+        let mut before = vec![0; frame.prefix_bytes as usize];
+        let mut rest = before.as_mut_slice();
+        for range in &frame.prefix {
+            let (room, next) = rest.split_at_mut(range.bytes as usize);
+            let read = self.old.files.read_at(range.file, range.offset, room);
+            read.map_err(|error| unreadable(&self.old.entries[range.file].entry().path, error))?;
+            rest = next;
+        }
+        let mut room = Vec::new();
+        prefix::compress(self.level, &before, &raw, &mut room).map_err(BuildError::Compress)?;
+        drop(before);
+        if let Some(sealer) = self.sealer {
+            sealer.seal(number, &mut room);
+        }
+        // What waits to be written takes no more room than it has bytes.
+        let stored = room.as_slice().to_vec();
+        let too_long = |_| BuildError::Compress(io::ErrorKind::InvalidInput.into());
+        let row = TableRow {
+            stored_bytes: u32::try_from(stored.len()).map_err(too_long)?,
+            raw_bytes: u32::try_from(raw.len()).map_err(too_long)?,
+            hash: Hash::of(&stored),
+        };
+        Ok((stored, row))
+    }
+
+    fn read_new(&self, piece: &Piece, room: &mut [u8]) -> Result<(), BuildError> {
+        let entry = self.new.entries[piece.file].entry();
+        self.new.files.read_at(piece.file, piece.offset, room).map_err(|error| unreadable(&entry.path, error))?;
+        // Pieces of larger files were checked when these were planned.
+        if piece.bytes == entry.size && Hash::of(room) != entry.content {
+            return Err(SourceError::Changed { path: entry.path.clone() }.into());
+        }
+        Ok(())
+    }
+}
+
+/// What is known once the body is written.
+struct WrittenBody {
+    digest: BodyHasher,
+    rows: Vec<TableRow>,
+    stored_bytes: u64,
+    raw_bytes: u64,
+}
+
+fn write_body<O: AsEntry, N: AsEntry>(
+    maker: &FrameMaker<'_, O, N>,
+    plan: &DeltaPlan,
+    (threads, options): (usize, &BuildOptions),
+    out: &mut dyn Write,
+    progress: &(dyn Fn(BuildProgress) + Sync),
+) -> Result<WrittenBody, BuildError> {
+    let raw_bytes_total = plan.frames.iter().map(|frame| frame.raw_bytes).sum();
+    let digest = BodyHasher::new(options.digest);
+    let mut body = WrittenBody { digest, rows: Vec::new(), stored_bytes: 0, raw_bytes: 0 };
+    if plan.frames.len() as u64 > Limits::DEFAULT.table_rows_max / 2 {
+        return Err(BuildError::Refused(PackageError::Structure { what: "the delta has more frames than allowed" }));
+    }
+    for frames in plan.frames.chunks(threads) {
+        let first = body.rows.len();
+        let made = parallel::map(threads, frames.len(), &options.cancel, |index| {
+            maker.make((first + index) as u64, &frames[index])
+        })?;
+        for (stored, row) in made {
+            out.write_all(&stored).map_err(BuildError::Write)?;
+            body.digest.update(&stored);
+            body.stored_bytes += u64::from(row.stored_bytes);
+            body.raw_bytes += u64::from(row.raw_bytes);
+            body.rows.push(row);
+            progress(BuildProgress { raw_bytes: body.raw_bytes, raw_bytes_total, stored_bytes: body.stored_bytes });
+        }
+    }
+    Ok(body)
+}
+
+/// What the parts behind the body are made of.
+struct Written {
+    body: WrittenBody,
+    opened: OpenedDelta,
+    kind: PackageKind,
+}
+
+/// Catalog, table, root and tail behind the body.
+fn finish(
+    written: Written,
+    revision: Revision,
+    options: &BuildOptions,
+    signer: &dyn RootSigner,
+    out: &mut dyn Write,
+) -> Result<BuiltDelta, BuildError> {
+    let Written { body: WrittenBody { digest, mut rows, stored_bytes, raw_bytes }, opened, kind } = written;
+    let body_frames = rows.len() as u64;
+    let catalog_bytes = write_catalog(&opened, options.level, &mut rows, out)?;
+    let table = encode_rows(&rows);
+    let suite = options
+        .seal
+        .as_ref()
+        .map_or(Suite::None, |seal| Suite::Aes256Gcm { salt: seal.salt, commitment: seal.key.commitment() });
+    let root = Root {
+        context: ROOT_CONTEXT.to_owned(),
+        distribution: options.distribution,
+        distributor: options.distributor,
+        revision,
+        created: options.created,
+        kind,
+        suite,
+        frame_bytes: options.frame_bytes,
+        level: options.level,
+        body_frames,
+        catalog_frames: rows.len() as u64 - body_frames,
+        body_bytes: stored_bytes,
+        body_raw_bytes: raw_bytes,
+        catalog_bytes,
+        table: Hash::of(&table),
+        digest: digest.finish(),
+        disclosure: options.seal.is_none().then(|| opened.disclosure.clone()),
+    };
+    let root_bytes = codec::encode("root", &root, Limits::DEFAULT.root_bytes_max)?;
+    let signature = signer.sign_root(&root_bytes).map_err(BuildError::Sign)?;
+    let block = root_block(&root_bytes, &signature).map_err(BuildError::Refused)?;
+    let table_bytes = SKIPPABLE_HEADER_BYTES + table.len() as u64;
+    let tail = Tail::of(head_bytes(&root) + stored_bytes, catalog_bytes, table_bytes, block.len() as u64);
+    let table_header = skippable_header(Part::Table, table.len() as u32);
+    for part in [table_header.as_slice(), &table, &block, &tail.encode()] {
+        out.write_all(part).map_err(BuildError::Write)?;
+    }
+    out.flush().map_err(BuildError::Write)?;
+    let signed = SignedRoot { root, root_bytes, signature };
+    Ok(BuiltDelta { index: DeltaIndex::new(BlindIndex::new(signed, rows, tail), opened) })
+}
+
+fn write_catalog(
+    opened: &OpenedDelta,
+    level: i32,
+    rows: &mut Vec<TableRow>,
+    out: &mut dyn Write,
+) -> Result<u64, BuildError> {
+    let mut encoder = FrameEncoder::new(level, opened.sealer.as_ref()).map_err(BuildError::Compress)?;
+    let mut stored = Vec::new();
+    let (mut bytes, mut raw_bytes) = (0, 0);
+    for raw in opened.catalog.frames(opened.sealer.is_some().then_some(&opened.disclosure))? {
+        let row = encoder.encode(rows.len() as u64, &raw, &mut stored).map_err(BuildError::Compress)?;
+        out.write_all(&skippable_header(Part::Catalog, row.stored_bytes)).map_err(BuildError::Write)?;
+        out.write_all(&stored).map_err(BuildError::Write)?;
+        bytes += SKIPPABLE_HEADER_BYTES + u64::from(row.stored_bytes);
+        raw_bytes += u64::from(row.raw_bytes);
+        rows.push(row);
+    }
+    super::columns::judge_bytes(raw_bytes, &Limits::DEFAULT).map_err(BuildError::Refused)?;
+    Ok(bytes)
+}
