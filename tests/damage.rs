@@ -177,7 +177,7 @@ async fn a_damaged_copy_whose_source_has_changed_is_replaced_by_a_new_revision()
     flip(&stage.copy_at_subscriber(), stage.frame(3).start + 1000);
     let range = stage.frame(3);
     flip(&stage.own_copy(), range.start + 5);
-    // Other content of the same length under the same time: a build would not notice.
+    // Other content of the same length under the same time. A build would notice, so none comes before the firing.
     let holds = stage.package.index.raw_range(stage.long(3)).start;
     let rows = stage.package.index.catalog().iter().filter(|row| row.entry.size > 0 && row.offset <= holds);
     let row = rows.max_by_key(|row| row.offset).expect("a file lies there");
@@ -192,7 +192,8 @@ async fn a_damaged_copy_whose_source_has_changed_is_replaced_by_a_new_revision()
     let subscriber = stage.world.reopen(ONE).await;
     assert!(verify(&subscriber).await.set_aside);
     corrupt(&mut events).await;
-    let report = send_and_wait(&stage.world).await;
+    let firing = stage.world.distributor.send(&label(CHANNEL), SendOptions { build: false }).await.expect("a firing");
+    let report = stage.world.wait(firing).await;
     assert!(report.is_complete(), "{report}");
     assert!(report.rows[0].revision > stage.package.index.root().revision);
     let note = report.rows[0].note.as_deref().unwrap_or_default();

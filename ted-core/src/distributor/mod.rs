@@ -299,7 +299,7 @@ impl Distributor {
         self.blocking(move |state| state.distribution(&name)).await
     }
 
-    /// Whether a build would make a new revision, judged by names, kinds, sizes, modes and times as a build does.
+    /// Whether a build would find something to read, judged by names, kinds, sizes, modes, times and inodes as a build does.
     ///
     /// # Errors
     /// As [`Distributor::build`], but for what only reading files shows.

@@ -99,6 +99,9 @@ impl State {
 
     /// Damage was seen in a package of this Distribution: if it is the newest, it is checked before the next firing.
     pub(super) fn doubt_own(&self, distribution: &Distribution, package: PackageId) -> Result<(), Error> {
+        if self.doubt(distribution)?.is_some_and(|known| known.package == package) {
+            return Ok(());
+        }
         let doubt = Doubt { package, reported_by: None, at: self.now(), damaged: false };
         Ok(self.records.put(&doubt_key(distribution), &doubt)?)
     }
