@@ -99,8 +99,9 @@ async fn a_restored_distributor_cannot_take_anyone_back_and_is_not_locked_out() 
     drop(distributor);
     fs::remove_dir_all(&data).expect("removed");
     copy(&backup, &data);
-    let world = World { distributor: open().await, folder, source, address };
+    // A firing that was open when the backup was made is offered with the connection.
     let mut events = subscriber.events();
+    let world = World { distributor: open().await, folder, source, address };
     let firing = world.distributor.send(&label(crate::support::CHANNEL), ted_core::SendOptions { build: false }).await;
     firing.expect("a firing");
     event("the old revision to be refused", &mut events, |event| match event {
