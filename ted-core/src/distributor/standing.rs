@@ -76,10 +76,13 @@ mod tests {
                 distributor.delete_subscriber(&name).await.unwrap();
             }
             let closed = tokio::time::timeout(PATIENCE, connection.closed()).await.unwrap();
-            assert!(
-                matches!(closed, ConnectionError::ClosedByPeer { code, .. } if closed_with.contains(&code)),
-                "{closed:?}"
-            );
+            // On a busy machine the close can be over, and be answered by a reset, before it was looked at.
+            let as_said = match &closed {
+                ConnectionError::ClosedByPeer { code, .. } => closed_with.contains(code),
+                ConnectionError::Broken { reason } => reason == "reset by peer",
+                _ => false,
+            };
+            assert!(as_said, "{closed:?}");
             tokio::time::timeout(PATIENCE, state.links.gone(&key)).await.unwrap();
 
             // The Distributor judges after the handshake; its answer comes with the first stream at the latest.

@@ -8,7 +8,6 @@ use crate::distributor::state::State;
 use crate::error::Error;
 use crate::model::CertificateWay;
 use crate::name::{Label, NodeName};
-use crate::security::ImportedBundle;
 use crate::store::KeystoreEntry;
 
 impl Distributor {
@@ -93,10 +92,9 @@ impl Distributor {
         name: Option<String>,
     ) -> Result<KeystoreEntry, Error> {
         self.blocking(move |state| {
-            let files: Vec<&[u8]> = files.iter().map(|file| file.as_slice()).collect();
-            let bundle = ImportedBundle::from_files(&files, password.as_ref().map(|password| password.as_str()))?;
             let name = name.unwrap_or_else(|| state.name().to_string());
-            Ok(state.security.keep_https(&bundle.judge(&name, state.clock.now())?)?)
+            let password = password.as_ref().map(|password| password.as_str());
+            state.security.import_https(&files, password, &name, state.clock.now())
         })
         .await
     }

@@ -1,16 +1,13 @@
 //! Every kind of certificate says everything that can be said; what counts is what is its own to say, and nothing else.
 
-use std::io::{self, Read};
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash, PackageId, Revision};
 use crate::model::Settings;
 use crate::node::judge_signature;
-use crate::package::{
-    BuildOptions, Entry, EntryKind, EntryPath, Mtime, ROOT_CONTEXT, Root, RootSigner, Skipped, Source, SourceError,
-    SourceFile, build_baseline, read_index,
-};
+use crate::package::tests::Tree;
+use crate::package::{BuildOptions, ROOT_CONTEXT, Root, RootSigner, Source as _, build_baseline, read_index};
 use crate::security::fixtures::{FleetFixture, NOW, PolicyFixture, name};
 use crate::security::{
     Alpn, AwsLc, Carried, CertificateRequest, CheckedEnrolment, Configuration, Configured, Crypto, EnrolRequest,
@@ -219,20 +216,10 @@ fn package(of: &FleetFixture, by: &Identity) -> Result<(), Error> {
     let distribution = DistributionId::from_bytes([1; 16]);
     let mut options = BuildOptions::new(distribution, "site".parse().unwrap(), of.key(), 1);
     (options.revision, options.created) = (Revision::from_number(1), NOW);
-    let root = Entry {
-        path: EntryPath::root(),
-        kind: EntryKind::Directory,
-        mode: 0o755,
-        uid: 0,
-        gid: 0,
-        mtime: Mtime { seconds: 0, nanoseconds: 0 },
-        size: 0,
-        link: Vec::new(),
-        content: Entry::NO_CONTENT,
-        extensions: Vec::new(),
-    };
+    let tree = Tree::new();
+    let entries = tree.entries(&mut |_| {}).unwrap();
     let mut bytes = Vec::new();
-    build_baseline(&EmptyTree, vec![root], &options, &SignedBy(by), &mut bytes, &|_| {})?;
+    build_baseline(&tree, entries, &options, &SignedBy(by), &mut bytes, &|_| {})?;
     read_index(&bytes, &crate::limits::Limits::DEFAULT, &mut |found: &Root, bytes: &[u8], signature: &Signature| {
         judge_signature(of.root(), found, bytes, signature)
     })?;
@@ -244,31 +231,5 @@ struct SignedBy<'a>(&'a Identity);
 impl RootSigner for SignedBy<'_> {
     fn sign_root(&self, root_bytes: &[u8]) -> Result<Signature, Box<dyn std::error::Error + Send + Sync>> {
         Ok(sign(&AwsLc, self.0, ROOT_CONTEXT, root_bytes)?)
-    }
-}
-
-struct EmptyTree;
-
-impl Source for EmptyTree {
-    fn entries(&self, _: &mut dyn FnMut(Skipped)) -> Result<Vec<Entry>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    fn open(&self, _: &Entry, _: u64) -> Result<Box<dyn SourceFile>, SourceError> {
-        Ok(Box::new(EmptyFile))
-    }
-}
-
-struct EmptyFile;
-
-impl Read for EmptyFile {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Ok(0)
-    }
-}
-
-impl SourceFile for EmptyFile {
-    fn finish(self: Box<Self>) -> Result<(), SourceError> {
-        Ok(())
     }
 }

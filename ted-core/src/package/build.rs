@@ -97,7 +97,7 @@ impl Seal {
         Self { key: secret.content_key(&salt), salt }
     }
 
-    fn suite(&self) -> Suite {
+    pub(super) fn suite(&self) -> Suite {
         Suite::Aes256Gcm { salt: self.salt, commitment: self.key.commitment() }
     }
 }
@@ -285,7 +285,8 @@ fn build(
     finish_package(Planned { body, entries, plan, sealer, reused }, options, signer, out)
 }
 
-fn judge_options(options: &BuildOptions) -> Result<(), BuildError> {
+/// Whether the format has what the options ask for.
+pub(super) fn judge_options(options: &BuildOptions) -> Result<(), BuildError> {
     let frame_bytes = options.frame_bytes;
     if !frame_bytes.is_power_of_two() || !(super::cuts::FRAME_BYTES_MIN..=FRAME_BYTES).contains(&frame_bytes) {
         return Err(BuildError::Options { what: "the frame length is a power of two from 64 KiB to 4 MiB" });
@@ -427,22 +428,34 @@ fn finish_package(
         digest: digest.finish(),
         disclosure: options.seal.is_none().then(|| disclosure.clone()),
     };
-    let root_bytes = codec::encode("root", &root, Limits::DEFAULT.root_bytes_max)?;
-    let signature = signer.sign_root(&root_bytes).map_err(BuildError::Sign)?;
-    let block = root_block(&root_bytes, &signature).map_err(BuildError::Refused)?;
-    let table_bytes = SKIPPABLE_HEADER_BYTES + table.len() as u64;
-    let tail = Tail::of(head_bytes(&root) + body_bytes, catalog_bytes, table_bytes, block.len() as u64);
-    let table_header = skippable_header(Part::Table, table.len() as u32);
-    for part in [table_header.as_slice(), &table, &block, &tail.encode()] {
-        out.write_all(part).map_err(BuildError::Write)?;
-    }
-    out.flush().map_err(BuildError::Write)?;
-    let signed = SignedRoot { root: root.clone(), root_bytes, signature };
+    let (signed, tail) = write_end(root.clone(), &table, signer, out)?;
     let index = PackageIndex::new(BlindIndex::new(signed, rows, tail), Opened { disclosure, catalog, sealer });
     Ok(BuiltPackage { id: index.id(), root, bytes: index.bytes(), index, reused })
 }
 
-fn write_catalog(
+/// Table, signed root and tail: what follows the catalog of every package.
+pub(super) fn write_end(
+    root: Root,
+    table: &[u8],
+    signer: &dyn RootSigner,
+    out: &mut dyn Write,
+) -> Result<(SignedRoot, Tail), BuildError> {
+    let root_bytes = codec::encode("root", &root, Limits::DEFAULT.root_bytes_max)?;
+    let signature = signer.sign_root(&root_bytes).map_err(BuildError::Sign)?;
+    let block = root_block(&root_bytes, &signature).map_err(BuildError::Refused)?;
+    let table_bytes = SKIPPABLE_HEADER_BYTES + table.len() as u64;
+    let body_end = head_bytes(&root) + root.body_bytes;
+    let tail = Tail::of(body_end, root.catalog_bytes, table_bytes, block.len() as u64);
+    let table_header = skippable_header(Part::Table, table.len() as u32);
+    for part in [table_header.as_slice(), table, &block, &tail.encode()] {
+        out.write_all(part).map_err(BuildError::Write)?;
+    }
+    out.flush().map_err(BuildError::Write)?;
+    Ok((SignedRoot { root, root_bytes, signature }, tail))
+}
+
+/// The catalog's frames, each in a skippable one; their rows go behind the body's. Answers the bytes that they take.
+pub(super) fn write_catalog(
     frames: &[Vec<u8>],
     mut encoder: FrameEncoder<'_>,
     rows: &mut Vec<TableRow>,

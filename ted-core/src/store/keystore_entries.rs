@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
+use crate::id::UnixMillis;
 use crate::name::NodeName;
-use crate::security::{CertificateSummary, KeystoreError, TlsIdentity, Usage};
+use crate::security::{CertificateSummary, ImportError, ImportedBundle, KeystoreError, TlsIdentity, Usage};
 use crate::store::security_dir::{SecurityDir, SecurityDirError, Trust, TrustedIn};
 
 /// What an entry of the keystore is for.
@@ -128,6 +130,22 @@ impl SecurityDir {
     /// [`SecurityDirError`] when it cannot be read.
     pub fn entries(&self) -> Result<Vec<KeystoreEntry>, SecurityDirError> {
         self.trust()?.entries().map_err(|source| self.unreadable(source))
+    }
+
+    /// Judges a key and certificate that were made elsewhere for serving `name` over HTTPS, and keeps them.
+    ///
+    /// # Errors
+    /// [`ImportError`] says why they do not do; else as [`SecurityDir::keep_https`].
+    pub fn import_https<E: From<ImportError> + From<SecurityDirError>>(
+        &self,
+        files: &[Zeroizing<Vec<u8>>],
+        password: Option<&str>,
+        name: &str,
+        now: UnixMillis,
+    ) -> Result<KeystoreEntry, E> {
+        let files: Vec<&[u8]> = files.iter().map(|file| file.as_slice()).collect();
+        let bundle = ImportedBundle::from_files(&files, password)?;
+        Ok(self.keep_https(&bundle.judge(name, now)?)?)
     }
 
     /// Keeps a key and certificate for HTTPS, durably, in the place of what was imported before.

@@ -3,7 +3,6 @@
 use zeroize::Zeroizing;
 
 use crate::error::Error;
-use crate::security::ImportedBundle;
 use crate::store::KeystoreEntry;
 use crate::subscriber::Subscriber;
 
@@ -28,10 +27,9 @@ impl Subscriber {
         name: Option<String>,
     ) -> Result<KeystoreEntry, Error> {
         self.blocking(move |state| {
-            let files: Vec<&[u8]> = files.iter().map(|file| file.as_slice()).collect();
-            let bundle = ImportedBundle::from_files(&files, password.as_ref().map(|password| password.as_str()))?;
             let name = name.unwrap_or_else(|| state.name().to_string());
-            Ok(state.security.keep_https(&bundle.judge(&name, state.clock.now())?)?)
+            let password = password.as_ref().map(|password| password.as_str());
+            state.security.import_https(&files, password, &name, state.clock.now())
         })
         .await
     }

@@ -2,20 +2,20 @@
 
 use std::io::{self, Write};
 
-use crate::codec;
 use crate::id::{ContentId, Hash, Revision};
 use crate::limits::Limits;
 use crate::security::FrameSealer;
 
-use super::super::build::{BuildError, BuildOptions, BuildProgress, RootSigner};
+use super::super::build::{
+    BuildError, BuildOptions, BuildProgress, RootSigner, Seal, judge_options, write_catalog, write_end,
+};
 use super::super::catalog::content_id;
-use super::super::container::{Part, SKIPPABLE_HEADER_BYTES, Tail, head, root_block, skippable_header};
-use super::super::cuts::{FRAME_BYTES, FRAME_BYTES_MIN};
+use super::super::container::head;
 use super::super::digest::BodyHasher;
 use super::super::entry::{AsEntry, EntryPath};
 use super::super::error::PackageError;
 use super::super::frame::FrameEncoder;
-use super::super::index::{BlindIndex, SignedRoot, head_bytes};
+use super::super::index::BlindIndex;
 use super::super::root::{Disclosure, PackageKind, ROOT_CONTEXT, Root, Suite};
 use super::super::source::SourceError;
 use super::super::table::{TableRow, encode_rows};
@@ -92,17 +92,6 @@ pub fn build_delta<O: AsEntry, N: AsEntry>(
     };
     let opened = OpenedDelta { disclosure, catalog, sealer };
     finish(Written { body, opened, kind: PackageKind::Delta { base: old.number } }, new.number, options, signer, out)
-}
-
-fn judge_options(options: &BuildOptions) -> Result<(), BuildError> {
-    let frame_bytes = options.frame_bytes;
-    if !frame_bytes.is_power_of_two() || !(FRAME_BYTES_MIN..=FRAME_BYTES).contains(&frame_bytes) {
-        return Err(BuildError::Options { what: "the frame length is a power of two from 64 KiB to 4 MiB" });
-    }
-    if !(1..=19).contains(&options.level) {
-        return Err(BuildError::Options { what: "the compression level is 1 to 19" });
-    }
-    Ok(())
 }
 
 fn list_id(entries: &[impl AsEntry]) -> Result<ContentId, BuildError> {
@@ -226,12 +215,12 @@ fn finish(
 ) -> Result<BuiltDelta, BuildError> {
     let Written { body: WrittenBody { digest, mut rows, stored_bytes, raw_bytes }, opened, kind } = written;
     let body_frames = rows.len() as u64;
-    let catalog_bytes = write_catalog(&opened, options.level, &mut rows, out)?;
+    let frames = opened.catalog.frames(opened.sealer.is_some().then_some(&opened.disclosure))?;
+    let catalog_raw_bytes = frames.iter().map(|raw| raw.len() as u64).sum();
+    super::columns::judge_bytes(catalog_raw_bytes, &Limits::DEFAULT).map_err(BuildError::Refused)?;
+    let encoder = FrameEncoder::new(options.level, opened.sealer.as_ref()).map_err(BuildError::Compress)?;
+    let catalog_bytes = write_catalog(&frames, encoder, &mut rows, out)?;
     let table = encode_rows(&rows);
-    let suite = options
-        .seal
-        .as_ref()
-        .map_or(Suite::None, |seal| Suite::Aes256Gcm { salt: seal.salt, commitment: seal.key.commitment() });
     let root = Root {
         context: ROOT_CONTEXT.to_owned(),
         distribution: options.distribution,
@@ -239,7 +228,7 @@ fn finish(
         revision,
         created: options.created,
         kind,
-        suite,
+        suite: options.seal.as_ref().map_or(Suite::None, Seal::suite),
         frame_bytes: options.frame_bytes,
         level: options.level,
         body_frames,
@@ -251,37 +240,6 @@ fn finish(
         digest: digest.finish(),
         disclosure: options.seal.is_none().then(|| opened.disclosure.clone()),
     };
-    let root_bytes = codec::encode("root", &root, Limits::DEFAULT.root_bytes_max)?;
-    let signature = signer.sign_root(&root_bytes).map_err(BuildError::Sign)?;
-    let block = root_block(&root_bytes, &signature).map_err(BuildError::Refused)?;
-    let table_bytes = SKIPPABLE_HEADER_BYTES + table.len() as u64;
-    let tail = Tail::of(head_bytes(&root) + stored_bytes, catalog_bytes, table_bytes, block.len() as u64);
-    let table_header = skippable_header(Part::Table, table.len() as u32);
-    for part in [table_header.as_slice(), &table, &block, &tail.encode()] {
-        out.write_all(part).map_err(BuildError::Write)?;
-    }
-    out.flush().map_err(BuildError::Write)?;
-    let signed = SignedRoot { root, root_bytes, signature };
+    let (signed, tail) = write_end(root, &table, signer, out)?;
     Ok(BuiltDelta { index: DeltaIndex::new(BlindIndex::new(signed, rows, tail), opened) })
-}
-
-fn write_catalog(
-    opened: &OpenedDelta,
-    level: i32,
-    rows: &mut Vec<TableRow>,
-    out: &mut dyn Write,
-) -> Result<u64, BuildError> {
-    let mut encoder = FrameEncoder::new(level, opened.sealer.as_ref()).map_err(BuildError::Compress)?;
-    let mut stored = Vec::new();
-    let (mut bytes, mut raw_bytes) = (0, 0);
-    for raw in opened.catalog.frames(opened.sealer.is_some().then_some(&opened.disclosure))? {
-        let row = encoder.encode(rows.len() as u64, &raw, &mut stored).map_err(BuildError::Compress)?;
-        out.write_all(&skippable_header(Part::Catalog, row.stored_bytes)).map_err(BuildError::Write)?;
-        out.write_all(&stored).map_err(BuildError::Write)?;
-        bytes += SKIPPABLE_HEADER_BYTES + u64::from(row.stored_bytes);
-        raw_bytes += u64::from(row.raw_bytes);
-        rows.push(row);
-    }
-    super::columns::judge_bytes(raw_bytes, &Limits::DEFAULT).map_err(BuildError::Refused)?;
-    Ok(bytes)
 }
