@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::codec::CodecError;
 use crate::error::Coded;
+use crate::package::delta::DeltaError;
 use crate::package::{CatalogFault, EntryPath, PackageError};
 
 /// What is wrong with an entry, whatever the target holds.
@@ -107,6 +108,14 @@ pub enum ExtractError {
     /// The package could not be read.
     #[error("the package cannot be read")]
     Package(#[source] PackageError),
+    /// A file could not be made from what is here.
+    #[error("`{path}` cannot be made from what is here")]
+    Made {
+        /// The file.
+        path: EntryPath,
+        /// Why not.
+        source: DeltaError,
+    },
     /// The target's file system became full.
     #[error("the disk is full: {doing} `{place}`")]
     DiskFull {
@@ -207,6 +216,7 @@ impl Coded for ExtractError {
             Self::NoInodes { .. } => "TED-1408",
             Self::Content { .. } => "TED-1409",
             Self::Package(error) => error.code(),
+            Self::Made { source, .. } => source.code(),
             Self::DiskFull { .. } => "TED-1410",
             Self::Denied { .. } => "TED-1411",
             Self::Io { .. } => "TED-1412",
@@ -223,6 +233,7 @@ impl Coded for ExtractError {
         match self {
             Self::Busy { .. } | Self::Changed { .. } | Self::Cancelled => true,
             Self::Package(error) => error.is_retryable(),
+            Self::Made { source, .. } => source.is_retryable(),
             _ => false,
         }
     }

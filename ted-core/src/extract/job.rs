@@ -1,8 +1,9 @@
 //! What an extraction is asked to do, how far it is, and what it did.
 
+use crate::extract::contents::Contents;
 use crate::id::{DistributionId, Revision};
 use crate::limits::Limits;
-use crate::package::{CatalogRow, Entry, EntryPath, RawFrames};
+use crate::package::{CatalogRow, Entry, EntryPath};
 
 /// Which symbolic links are written. None is ever followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,10 +51,10 @@ pub struct ExtractOptions {
 /// One revision to extract.
 #[derive(Clone, Copy)]
 pub struct ExtractJob<'a> {
-    /// The revision's entries, in path order, and where their content lies in the body.
+    /// The revision's entries, in path order, and where their content lies where a body has it.
     pub rows: &'a [CatalogRow],
-    /// The body.
-    pub frames: &'a dyn RawFrames,
+    /// Where their contents come from.
+    pub contents: Contents<'a>,
     /// The entries, in path order, of the revision that was extracted to this target last.
     pub previous: Option<&'a [Entry]>,
     /// Whose revision it is.

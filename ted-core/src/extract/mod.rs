@@ -16,6 +16,7 @@
 
 mod apply;
 mod compare;
+mod contents;
 mod disk;
 mod error;
 mod fold;
@@ -24,6 +25,7 @@ mod job;
 mod journal;
 mod judge;
 mod made;
+mod making;
 mod names;
 mod plan;
 mod run;
@@ -37,6 +39,7 @@ mod target;
 mod tests;
 
 pub use compare::{Difference, compare};
+pub use contents::{ContentMaker, Contents, MakeContent, MakeError};
 pub use error::{ExtractError, Refusal};
 pub use job::{ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, ExtractSummary, Links, Privilege, Recovery};
 pub use judge::judge_entries;

@@ -101,7 +101,7 @@ impl Run<'_> {
     fn run(&self) -> Result<ExtractSummary, ExtractError> {
         let (job, limits) = (self.job, &self.job.options.limits);
         judge_entries(job.rows, job.options, false)?;
-        judge_body(job.rows, job.frames)?;
+        judge_body(job.rows, job.contents)?;
         let recovered = recover_on(self.disk, self.target, &job.distribution, limits)?;
         let trust = match recovered {
             Recovery::RolledForward(_) => Trust::Nothing,

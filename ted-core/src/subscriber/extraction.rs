@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::extract::{Create, ExtractJob, ExtractOptions, Target, extract, recover};
+use crate::extract::{Contents, Create, ExtractJob, ExtractOptions, Target, extract, recover};
 use crate::id::{DistributionId, FiringId, KeyHash, Revision};
 use crate::name::{Label, NodeName};
 use crate::node::wait;
@@ -162,7 +162,7 @@ impl State {
         let frames = BodyReader::new(index.clone(), &*file);
         let job = ExtractJob {
             rows: index.catalog(),
-            frames: &frames,
+            contents: Contents::Frames(&frames),
             previous: previous.as_deref(),
             distribution,
             revision: held.revision,
