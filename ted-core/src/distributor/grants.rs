@@ -75,8 +75,9 @@ impl Withheld {
 
 /// What came of granting.
 pub(super) struct Granted {
-    /// The envelope to offer with; `None` if nobody was ever granted anything.
-    pub(super) envelope: Option<EnvelopeId>,
+    /// For each sealed package the envelope to offer with; those of which nobody was ever granted anything lack.
+    pub(super) envelopes: Vec<(PackageId, EnvelopeId)>,
+    /// Who cannot be granted all of them, each once.
     pub(super) withheld: Vec<Withheld>,
 }
 
@@ -120,20 +121,38 @@ impl State {
         Ok(info.map(|info| info.root).filter(|root| root.is_sealed()))
     }
 
-    /// Makes sure that the Subscribers `to` are granted a sealed revision, as far as they can be. Grants that are there
-    /// stay as they are. Of an unsealed revision there is nothing to grant.
+    /// Makes sure that the Subscribers `to` are granted every sealed package that a revision is offered with, as far as
+    /// they can be. Grants that are there stay as they are. Of unsealed packages there is nothing to grant.
     pub(super) fn grant(
         &self,
         distribution: &Distribution,
         built: &BuiltRevision,
         to: &[KeyHash],
     ) -> Result<Granted, Error> {
-        let Some(root) = self.sealed_root(built.package)? else {
-            return Ok(Granted { envelope: None, withheld: vec![] });
-        };
         let _one_at_a_time = lock(&self.granting);
+        let mut granted = Granted { envelopes: vec![], withheld: vec![] };
+        for package in self.packages_to_state(built) {
+            let Some(root) = self.sealed_root(package.id)? else { continue };
+            let (envelope, withheld) = self.grant_package(distribution, (package.id, &root), to)?;
+            granted.envelopes.extend(envelope.map(|envelope| (package.id, envelope)));
+            for why in withheld {
+                if granted.withheld.iter().all(|known| known.subscriber != why.subscriber) {
+                    granted.withheld.push(why);
+                }
+            }
+        }
+        Ok(granted)
+    }
+
+    /// As [`State::grant`], one package, with the lock on granting held.
+    fn grant_package(
+        &self,
+        distribution: &Distribution,
+        (package, root): (PackageId, &Root),
+        to: &[KeyHash],
+    ) -> Result<(Option<EnvelopeId>, Vec<Withheld>), Error> {
         let now = self.now();
-        let signed: Option<Signed> = self.records.get(&signed_key(&built.package))?;
+        let signed: Option<Signed> = self.records.get(&signed_key(&package))?;
         let set = match &signed {
             Some(signed) => self.grant_set(&signed.envelope.parse()?)?,
             None => None,
@@ -154,18 +173,17 @@ impl State {
         }
         if lacking.is_empty() && (holds || set.is_none()) {
             let envelope = signed.map(|signed| signed.envelope.parse()).transpose()?;
-            return Ok(Granted { envelope, withheld });
+            return Ok((envelope, withheld));
         }
-        let grants = match self.content_key(&root)? {
-            Some(key) => self.wrap(&key, built.package, &lacking, &mut withheld),
+        let grants = match self.content_key(root)? {
+            Some(key) => self.wrap(&key, package, &lacking, &mut withheld),
             None => vec![],
         };
         let before = signed.zip(set);
         if grants.is_empty() && before.is_none() {
-            return Ok(Granted { envelope: None, withheld });
+            return Ok((None, withheld));
         }
-        let envelope = self.sign_grants(distribution, built.package, before, grants, now)?;
-        Ok(Granted { envelope: Some(envelope), withheld })
+        Ok((Some(self.sign_grants(distribution, package, before, grants, now)?), withheld))
     }
 
     fn wrap(&self, key: &ContentKey, package: PackageId, to: &[Recipient], withheld: &mut Vec<Withheld>) -> Vec<Grant> {

@@ -114,21 +114,22 @@ impl State {
         Ok(self.records.list::<Stated>("stated/")?.into_iter().map(|(_, stated)| stated.issued).max())
     }
 
+    /// The packages that carry a revision: what its statement names, and whoever may have it is granted.
+    pub(super) fn packages_to_state(&self, built: &BuiltRevision) -> Vec<PackageRef> {
+        let carried = Carried::Baseline { revision: built.revision };
+        vec![PackageRef { id: built.package, carried, bytes: built.bytes }]
+    }
+
     fn state_release(
         &self,
         distribution: &Distribution,
         built: &BuiltRevision,
         now: UnixMillis,
     ) -> Result<Envelope, Error> {
-        let package = PackageRef {
-            id: built.package,
-            carried: Carried::Baseline { revision: built.revision },
-            bytes: built.bytes,
-        };
         let release = ReleaseStatement {
             distribution: distribution.id,
             revision: built.revision,
-            packages: vec![package],
+            packages: self.packages_to_state(built),
             extensions: vec![],
         }
         .with_target(distribution.target.as_deref())

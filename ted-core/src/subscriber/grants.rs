@@ -60,7 +60,7 @@ impl State {
         if here {
             return Ok(None);
         }
-        let kept = self.fetch_grant(connection, root, offer).await?;
+        let kept = self.fetch_grant(connection, root, offer, &package).await?;
         let recipient = self.identity(&root.key_hash())?.certificate.key_hash();
         let signer = kept.judge(root, &package, &recipient, self.now(&root.key_hash()))?;
         self.refuse_revoked(&root.key_hash(), &signer)?;
@@ -73,10 +73,11 @@ impl State {
         connection: &QuicConnection,
         root: &DistributorRoot,
         offer: &Offer,
+        package: &PackageId,
     ) -> Result<KeptGrant, Error> {
         let limits = Limits::DEFAULT;
         let none = |reason: String| Error::from(SubscriberError::NoGrant(reason));
-        let grants = offer.grants.ok_or_else(|| none("none was offered".to_owned()))?;
+        let grants = offer.grants_of(package).ok_or_else(|| none("none was offered".to_owned()))?;
         let recipient = self.identity(&root.key_hash())?.certificate.key_hash();
         let get = async |target, bytes_max| {
             let wanted = Fetch { target, from: 0, to: bytes_max };

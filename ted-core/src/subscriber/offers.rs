@@ -278,7 +278,7 @@ mod tests {
             distribution: ID,
             priority: crate::model::Priority::Medium,
             statement: crate::id::EnvelopeId::from_bytes([8; 32]),
-            grants: None,
+            grants: vec![],
         };
         (offer, Statement { release, issued, expires })
     }
