@@ -136,6 +136,16 @@ pub struct Limits {
     pub delta_catalog_bytes_max: u64,
     /// Bytes of old content that one frame of a delta is compressed against: a segment's window has 12 MiB.
     pub delta_prefix_bytes_max: u64,
+    /// Seconds that a hook may run where its operator says nothing: a service stops or starts well within them.
+    pub hook_seconds: u64,
+    /// The longest time that an operator may give a hook, in seconds: a day, so that a forgotten prompt ends.
+    pub hook_seconds_max: u64,
+    /// Seconds that a hook which is ended has for putting things in order, before it is killed.
+    pub hook_grace_seconds: u64,
+    /// Bytes that are kept of what a hook prints, from its end: some forty lines.
+    pub hook_output_bytes_max: usize,
+    /// Bytes of that in a receipt, whose detail has 1 KiB for both hooks and what else there is to say.
+    pub hook_receipt_bytes_max: usize,
 }
 
 impl Limits {
@@ -203,6 +213,11 @@ impl Limits {
         source_record_bytes_max: 128 * MIB,
         delta_catalog_bytes_max: 256 * MIB,
         delta_prefix_bytes_max: 16 * MIB,
+        hook_seconds: 60,
+        hook_seconds_max: 24 * 3600,
+        hook_grace_seconds: 5,
+        hook_output_bytes_max: 4 * KIB as usize,
+        hook_receipt_bytes_max: 300,
     };
 }
 

@@ -8,6 +8,7 @@ use ted_cli::output::{Column, Render, Text, count, or_dash};
 use ted_cli::units::{self, Time};
 use ted_core::name::{Label, NodeName};
 use ted_core::security::Stage;
+use ted_core::subscriber::{HookReport, HookScope};
 
 use ted_core::DistributionRef;
 
@@ -16,6 +17,9 @@ use ted_core::DistributionRef;
 #[serde(deny_unknown_fields)]
 pub(crate) struct DistributionExtract {
     pub(crate) distribution: Option<DistributionRef>,
+    /// Without what the configuration has run before and after.
+    #[serde(default)]
+    pub(crate) no_hooks: bool,
 }
 
 /// Checks packages and extracted files of one Distribution, or of all; damaged packages are set aside.
@@ -89,6 +93,9 @@ pub(crate) struct DistributionView {
     pub(crate) trouble: Option<String>,
     /// When something last happened to it.
     pub(crate) at: Option<Time>,
+    /// Whose hooks are run when it is extracted.
+    #[serde(default)]
+    pub(crate) hooks: Option<HookScope>,
     /// When its package was last found whole.
     #[serde(default)]
     pub(crate) checked: Option<Time>,
@@ -152,6 +159,9 @@ pub(crate) struct ExtractedView {
     pub(crate) unchanged: u64,
     /// Paths that somebody had changed and that are the revision's again.
     pub(crate) local_changes: Vec<String>,
+    /// The hooks that were run.
+    #[serde(default)]
+    pub(crate) hooks: Vec<HookReport>,
 }
 
 impl Render for Extracted {
@@ -175,6 +185,14 @@ impl Render for Extracted {
                 count(done.folders_made, "folder", "folders"),
                 done.unchanged
             ));
+            for ran in &done.hooks {
+                let said = ran.output.replace('\n', "; ");
+                let said = if said.is_empty() { said } else { format!(": {said}") };
+                match &ran.code {
+                    None => out.line(format_args!("hook `{}`: {}{said}", ran.hook, ran.end)),
+                    Some(code) => out.line(format_args!("hook `{}` failed ({code}): {}{said}", ran.hook, ran.end)),
+                }
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use ted_cli::api::Done;
 use ted_cli::error::ApiError;
 use ted_cli::units::Time;
-use ted_core::subscriber::{DistributionRow, ExtractionRow, TargetRow, TargetRule, VerifyRow};
+use ted_core::subscriber::{DistributionRow, ExtractionRow, HookRule, TargetRow, TargetRule, VerifyRow};
 
 use super::Service;
 use crate::api::{
@@ -13,7 +13,8 @@ use crate::api::{
 
 impl Service {
     pub(super) async fn extract(&self, request: DistributionExtract) -> Result<Extracted, ApiError> {
-        let rows = self.subscriber().extract(request.distribution.as_ref()).await?;
+        let hooks = if request.no_hooks { HookRule::Skip } else { HookRule::Run };
+        let rows = self.subscriber().extract_with(request.distribution.as_ref(), hooks).await?;
         Ok(Extracted { extracted: rows.into_iter().map(Into::into).collect() })
     }
 
@@ -66,6 +67,7 @@ impl From<DistributionRow> for DistributionView {
             trouble: row.trouble,
             at: row.at.map(Time),
             checked: row.checked.map(Time),
+            hooks: row.hooks,
         }
     }
 }
@@ -84,6 +86,7 @@ impl From<ExtractionRow> for ExtractedView {
             folders_made: summary.folders_made,
             unchanged: summary.unchanged,
             local_changes: summary.local_changes.iter().map(ToString::to_string).collect(),
+            hooks: row.hooks,
         }
     }
 }

@@ -41,7 +41,9 @@ mod tests;
 pub use compare::{Difference, compare};
 pub use contents::{ContentMaker, Contents, MakeContent, MakeError};
 pub use error::{ExtractError, Refusal};
-pub use job::{ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, ExtractSummary, Links, Privilege, Recovery};
+pub use job::{
+    ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, ExtractSummary, Gate, Links, Privilege, Recovery,
+};
 pub use judge::judge_entries;
 pub use run::{extract, recover};
 pub use target::{Create, Target};

@@ -158,6 +158,9 @@ impl Run<'_> {
         Stage { disk, job, plan, staging: &staging.folder, report, cancel }.run(root)?;
         disk.sync_file_system(root)
             .map_err(|error| ExtractError::io("syncing", self.target.path().display(), error))?;
+        if !job.options.gate.is_open() {
+            return Err(ExtractError::Cancelled);
+        }
         let journal = Journal::new(job, plan);
         journal.commit(disk, staging, &job.options.limits)?;
         Ok(journal)

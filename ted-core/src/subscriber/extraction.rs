@@ -14,6 +14,7 @@ use crate::store::PackagePlace;
 use crate::subscriber::deliveries::{Extracted, Held, extracted_key, held_key};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::hooks::HookRule;
 use crate::subscriber::report::ExtractionRow;
 use crate::subscriber::state::{Key, State, lock};
 use crate::subscriber::targets::{TargetRule, Variables};
@@ -56,9 +57,11 @@ impl State {
             Ok(done) => {
                 self.note((fleet, distribution), |standing| {
                     standing.stage = Some(Stage::Extracted);
-                    standing.trouble = None;
+                    standing.trouble = done.hook_trouble();
                 });
-                self.say(fleet, self.extracted_receipt(distribution, firing, revision, &done.to_string())).await;
+                let code = done.failed_hook().and_then(|failed| failed.code.clone());
+                let receipt = self.extracted_receipt(distribution, firing, revision, &done.to_string());
+                self.say(fleet, Receipt { code, ..receipt }).await;
             }
             Err(_) if self.run().is_over() => {}
             // The receipt and everything else about it is done.
@@ -108,10 +111,11 @@ impl State {
 
     /// Extracts the newest verified revision. Blocks; says what it did.
     /// A package that turns out to be damaged is set aside, and the error says so.
-    pub(super) fn extract_held(
+    pub(super) fn extract_held_with(
         self: &Arc<Self>,
         fleet: KeyHash,
         distribution: DistributionId,
+        hooks: HookRule,
     ) -> Result<ExtractionRow, Error> {
         let key = (fleet, distribution);
         let Some(held) = self.held(&fleet, &distribution)? else {
@@ -120,7 +124,7 @@ impl State {
                 None => SubscriberError::NothingToExtract(distribution.to_string()).into(),
             });
         };
-        let error = match self.extract_package(fleet, distribution, &held) {
+        let error = match self.extract_package(fleet, distribution, &held, hooks) {
             Ok(row) => return Ok(row),
             Err(error) => error,
         };
@@ -137,14 +141,16 @@ impl State {
     }
 
     fn extract_package(
-        &self,
+        self: &Arc<Self>,
         fleet: KeyHash,
         distribution: DistributionId,
         held: &Held,
+        hooks: HookRule,
     ) -> Result<ExtractionRow, Error> {
         let (path, _) = self.target_of(&fleet, held)?;
         let root = self.trusted_root(&fleet)?;
         let _one_at_a_time = lock(&self.extracting);
+        let hooks = self.hooks((fleet, distribution), held, &path, hooks)?;
         let previous = self.extracted(&fleet, &distribution)?.filter(|previous| previous.target == path);
         // The package before this one may be gone; then nothing counts as made by it.
         let opened = |id| self.open_held(id, &self.package_root(&fleet, id)?);
@@ -158,7 +164,8 @@ impl State {
         let target = Target::open(&path, Create::Missing)?;
         recover(&target, &distribution)?;
         let threads = self.settings.threads.map_or(0, usize::from);
-        let options = ExtractOptions { links: self.settings.links, threads, ..ExtractOptions::default() };
+        let options =
+            ExtractOptions { links: self.settings.links, threads, gate: hooks.gate(), ..ExtractOptions::default() };
         let frames = BodyReader::new(index.clone(), &*file);
         let job = ExtractJob {
             rows: index.catalog(),
@@ -176,10 +183,12 @@ impl State {
                 bytes_total: progress.bytes_total,
             });
         };
-        let summary = extract(&target, &job, &progress, &self.run().stopping)?;
+        let done = extract(&target, &job, &progress, &self.run().stopping);
+        let summary = done.map_err(|error| hooks.failed(error.into()))?;
         let extracted =
             Extracted { revision: held.revision, package: held.package, target: path.clone(), at: self.clock.now() };
         self.records.put(&extracted_key(&fleet, &distribution), &extracted)?;
+        let hooks = hooks.done()?;
         self.keep_what_is_needed(&(fleet, distribution), held)?;
         self.clear_superseded(index.root(), root.name());
         let (name, revision) = (&held.name, held.revision);
@@ -197,6 +206,7 @@ impl State {
             revision: held.revision,
             target: path,
             summary,
+            hooks,
         })
     }
 

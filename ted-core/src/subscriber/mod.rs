@@ -10,6 +10,7 @@ mod error;
 mod events;
 mod extraction;
 mod grants;
+mod hooks;
 mod keys;
 mod offers;
 mod outbox;
@@ -47,6 +48,7 @@ pub use configuration::{ConfigurationRow, NodeSettings, SettingRow, SettingSourc
 pub use error::SubscriberError;
 pub use events::SubscriberEvent;
 pub use grants::granted_key;
+pub use hooks::{AfterFailure, HookCommand, HookError, HookKind, HookReport, HookRule, HookScope, HookTimeout, Hooks};
 pub use reference::DistributionRef;
 pub use report::{
     CarriedRequest, DistributionRow, DistributorRow, Enrolment, ExtractionRow, SubscriberStatus, TargetRow, VerifyRow,
@@ -54,6 +56,7 @@ pub use report::{
 pub use scrub::ScrubInterval;
 pub use targets::{TargetRule, Targets};
 
+use hooks::HookTable;
 use scrub::ScrubSettings;
 use state::State;
 use verify::Mend;
@@ -70,6 +73,7 @@ pub(crate) struct Settings {
     pub(crate) silence: Silence,
     pub(crate) own: crate::model::Settings,
     pub(crate) scrub: ScrubSettings,
+    pub(crate) hooks: HookTable,
     /// Asked before each step of a change, so that tests can stop it there.
     #[cfg(test)]
     pub(crate) steps: Option<Arc<dyn crate::store::Steps>>,
@@ -160,6 +164,13 @@ impl SubscriberBuilder {
         self
     }
 
+    /// Runs programs around the extractions of a Distribution, or of every one that has no hooks of its own.
+    #[must_use]
+    pub fn hooks(mut self, scope: HookScope, hooks: Hooks) -> Self {
+        self.settings.hooks.0.insert(scope, hooks);
+        self
+    }
+
     /// Where the time comes from; the system's clock by default.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -217,6 +228,7 @@ impl Subscriber {
             silence: Silence::default(),
             own: crate::model::Settings::default(),
             scrub: ScrubSettings::default(),
+            hooks: HookTable::default(),
             #[cfg(test)]
             steps: None,
         };
@@ -327,8 +339,20 @@ impl Subscriber {
     /// # Errors
     /// When there is none, or the extraction fails.
     pub async fn extract(&self, distribution: Option<&DistributionRef>) -> Result<Vec<ExtractionRow>, Error> {
+        self.extract_with(distribution, HookRule::Run).await
+    }
+
+    /// As [`Subscriber::extract`], and with `hooks` saying whether hooks are run.
+    ///
+    /// # Errors
+    /// As [`Subscriber::extract`].
+    pub async fn extract_with(
+        &self,
+        distribution: Option<&DistributionRef>,
+        hooks: HookRule,
+    ) -> Result<Vec<ExtractionRow>, Error> {
         let distribution = distribution.cloned();
-        self.blocking(move |state| state.extract_named(distribution.as_ref())).await
+        self.blocking(move |state| state.extract_named(distribution.as_ref(), hooks)).await
     }
 
     /// Goes back to the revision before the newest one: extracts it again, lowers the floor to it, and takes nothing

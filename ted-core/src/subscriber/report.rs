@@ -11,6 +11,7 @@ use crate::model::Endpoint;
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
 use crate::security::Stage;
+use crate::subscriber::hooks::{HookReport, HookScope};
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::targets::TargetRule;
 
@@ -101,6 +102,8 @@ pub struct DistributionRow {
     pub bytes_total: u64,
     /// Where it goes; none where no place is allowed, or its name is not known yet.
     pub target: Option<PathBuf>,
+    /// Whose hooks are run when it is extracted: those for this Distribution, or for every one.
+    pub hooks: Option<HookScope>,
     /// The revision at which its operator's rollback holds it.
     pub rolled_back_to: Option<Revision>,
     /// What is wrong, with its code; none while all is well.
@@ -124,11 +127,29 @@ pub struct ExtractionRow {
     pub target: PathBuf,
     /// What was done for it.
     pub summary: ExtractSummary,
+    /// The hooks that were run for it.
+    pub hooks: Vec<HookReport>,
+}
+
+impl ExtractionRow {
+    /// The hook that failed although the revision was extracted.
+    #[must_use]
+    pub fn failed_hook(&self) -> Option<&HookReport> {
+        self.hooks.iter().find(|report| report.code.is_some())
+    }
+
+    /// What stands in the status of it.
+    pub(super) fn hook_trouble(&self) -> Option<String> {
+        let failed = self.failed_hook()?;
+        let code = failed.code.as_deref().unwrap_or_default();
+        Some(format!("{code}: the hook `{}` failed: {failed}", failed.hook))
+    }
 }
 
 impl fmt::Display for ExtractionRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} files written, {} unchanged", self.summary.files_written, self.summary.unchanged)
+        write!(f, "{} files written, {} unchanged", self.summary.files_written, self.summary.unchanged)?;
+        self.hooks.iter().try_for_each(|report| write!(f, "; hook `{}`: {report}", report.hook))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod compare;
 mod crash;
+mod gate;
 mod hostile;
 mod making;
 mod planted;
