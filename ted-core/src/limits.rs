@@ -136,6 +136,9 @@ pub struct Limits {
     pub delta_catalog_bytes_max: u64,
     /// Bytes of old content that one frame of a delta is compressed against: a segment's window has 12 MiB.
     pub delta_prefix_bytes_max: u64,
+    /// Raw bytes of a baseline's catalog, and encoded bytes of the entries that a delta leads to: a receiver holds them.
+    /// Four million entries with paths of 160 bytes; without this bound long paths would need sixteen times that.
+    pub catalog_bytes_max: u64,
 }
 
 impl Limits {
@@ -203,6 +206,7 @@ impl Limits {
         source_record_bytes_max: 128 * MIB,
         delta_catalog_bytes_max: 256 * MIB,
         delta_prefix_bytes_max: 16 * MIB,
+        catalog_bytes_max: 1024 * MIB,
     };
 }
 
