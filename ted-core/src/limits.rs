@@ -146,6 +146,9 @@ pub struct Limits {
     pub hook_output_bytes_max: usize,
     /// Bytes of that in a receipt, whose detail has 1 KiB for both hooks and what else there is to say.
     pub hook_receipt_bytes_max: usize,
+    /// Raw bytes of a baseline's catalog, and encoded bytes of the entries that a delta leads to: a receiver holds them.
+    /// Four million entries with paths of 160 bytes; without this bound long paths would need sixteen times that.
+    pub catalog_bytes_max: u64,
 }
 
 impl Limits {
@@ -218,6 +221,7 @@ impl Limits {
         hook_grace_seconds: 5,
         hook_output_bytes_max: 4 * KIB as usize,
         hook_receipt_bytes_max: 300,
+        catalog_bytes_max: 1024 * MIB,
     };
 }
 

@@ -22,6 +22,7 @@ mod reuse;
 mod root;
 mod source;
 mod table;
+mod tar_layout;
 mod tar_stream;
 #[cfg(test)]
 pub(crate) mod tests;
