@@ -70,7 +70,7 @@ impl Place {
         let bytes = bytes.to_vec();
         let job = ExtractJob {
             rows: index.catalog(),
-            frames: &BodyReader::new(index.clone(), &bytes),
+            contents: ted_core::extract::Contents::Frames(&BodyReader::new(index.clone(), &bytes)),
             previous: Some(&self.previous),
             distribution: index.root().distribution,
             revision: index.root().revision,
