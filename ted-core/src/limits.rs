@@ -136,6 +136,11 @@ pub struct Limits {
     pub delta_catalog_bytes_max: u64,
     /// Bytes of old content that one frame of a delta is compressed against: a segment's window has 12 MiB.
     pub delta_prefix_bytes_max: u64,
+    /// Bytes of a kept entry list, compressed and not: as many entries as a package may have, with paths of the usual
+    /// length.
+    pub kept_entries_bytes_max: u64,
+    /// Deltas that a Subscriber keeps behind a baseline of its own: opening them takes a list of entries for each.
+    pub kept_deltas_max: usize,
 }
 
 impl Limits {
@@ -203,6 +208,8 @@ impl Limits {
         source_record_bytes_max: 128 * MIB,
         delta_catalog_bytes_max: 256 * MIB,
         delta_prefix_bytes_max: 16 * MIB,
+        kept_entries_bytes_max: 1024 * MIB,
+        kept_deltas_max: 32,
     };
 }
 
