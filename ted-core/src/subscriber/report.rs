@@ -124,11 +124,19 @@ pub struct ExtractionRow {
     pub target: PathBuf,
     /// What was done for it.
     pub summary: ExtractSummary,
+    /// Deltas among the packages that carry it.
+    pub deltas: usize,
+    /// Why its baseline was taken although deltas were to be had, with the code; none where that was not so.
+    pub fell_back: Option<String>,
 }
 
 impl fmt::Display for ExtractionRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} files written, {} unchanged", self.summary.files_written, self.summary.unchanged)
+        write!(f, "{} files written, {} unchanged", self.summary.files_written, self.summary.unchanged)?;
+        match &self.fell_back {
+            Some(why) => write!(f, "; from a baseline, because deltas were of no use: {why}"),
+            None => Ok(()),
+        }
     }
 }
 
