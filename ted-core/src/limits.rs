@@ -136,6 +136,9 @@ pub struct Limits {
     pub delta_catalog_bytes_max: u64,
     /// Bytes of old content that one frame of a delta is compressed against: a segment's window has 12 MiB.
     pub delta_prefix_bytes_max: u64,
+    /// The most revisions that a Distribution may keep within reach of deltas: a statement names one for each, and half
+    /// of what it may name is left for what later versions add.
+    pub max_revisions_max: u32,
 }
 
 impl Limits {
@@ -203,6 +206,7 @@ impl Limits {
         source_record_bytes_max: 128 * MIB,
         delta_catalog_bytes_max: 256 * MIB,
         delta_prefix_bytes_max: 16 * MIB,
+        max_revisions_max: 32,
     };
 }
 
