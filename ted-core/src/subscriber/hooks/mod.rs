@@ -22,9 +22,9 @@ use crate::extract::Gate;
 use crate::id::{DistributionId, KeyHash, Revision};
 use crate::limits::Limits;
 use crate::name::{Label, NodeName};
-use crate::subscriber::deliveries::Held;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::held::Held;
 use crate::subscriber::report::ExtractionRow;
 use crate::subscriber::state::{Key, State, lock};
 
@@ -220,6 +220,10 @@ impl HookRun {
     }
 
     fn begin(&self) -> Result<(), Error> {
+        // Contents that could not be made in one way are made in another: still one extraction.
+        if lock(&self.progress).passed {
+            return Ok(());
+        }
         if self.is_stopping() {
             return Err(SubscriberError::Stopping.into());
         }
