@@ -9,7 +9,7 @@ use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{EnvelopeId, Revision, UnixMillis};
 use crate::limits::Limits;
-use crate::model::Distribution;
+use crate::model::{Distribution, ExtractMode};
 use crate::node::RecordBatch;
 use crate::security::{Carried, Envelope, EnvelopeBody, EnvelopeKind, PackageRef, ReleaseStatement};
 
@@ -21,6 +21,8 @@ const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 struct Stated {
     revision: Revision,
     target: Option<String>,
+    #[serde(default)]
+    mode: ExtractMode,
     issued: UnixMillis,
     envelope: String,
     /// The package that it names, as hex. Under another CA key it has another root.
@@ -55,7 +57,8 @@ impl State {
         // refuse it.
         let now = before.as_ref().map_or(self.now(), |before| self.now().max(before.issued));
         if let Some(stated) = &before
-            && (stated.revision, &stated.target) == (built.revision, &distribution.target)
+            && (stated.revision, &stated.target, stated.mode)
+                == (built.revision, &distribution.target, distribution.mode)
             && stated.package == built.package.to_string()
             && !stated.is_due(now)
             && !self.is_envelope_void(&stated.envelope)?
@@ -69,6 +72,7 @@ impl State {
         let stated = Stated {
             revision: built.revision,
             target: distribution.target.clone(),
+            mode: distribution.mode,
             issued: now,
             envelope: id.to_string(),
             package: built.package.to_string(),
@@ -133,6 +137,7 @@ impl State {
             extensions: vec![],
         }
         .with_target(distribution.target.as_deref())
+        .with_mode(distribution.mode)
         .with_sealed(self.sealed_root(built.package)?.is_some());
         let body = EnvelopeBody {
             kind: EnvelopeKind::RELEASE_STATEMENT,

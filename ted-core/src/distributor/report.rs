@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DistributionId, FiringId, PackageId, Revision, UnixMillis};
-use crate::model::{Digest, Distribution, Endpoint, Priority};
+use crate::model::{Digest, Distribution, Endpoint, ExtractMode, Priority};
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
 use crate::protocol::{Outcome, PartState};
@@ -38,6 +38,9 @@ pub struct DistributionSpec {
     /// Seal its packages, so that only Subscribers with a grant can read them.
     #[serde(default)]
     pub encrypt: bool,
+    /// What extraction does about what else lies in the target; each Subscriber has the last word.
+    #[serde(default)]
+    pub mode: ExtractMode,
 }
 
 impl DistributionSpec {
@@ -53,6 +56,7 @@ impl DistributionSpec {
             skip_unreadable: false,
             priority: Priority::default(),
             encrypt: false,
+            mode: ExtractMode::default(),
         }
     }
 
@@ -70,6 +74,13 @@ impl DistributionSpec {
         self
     }
 
+    /// The same, extracted in this mode.
+    #[must_use]
+    pub fn mode(mut self, mode: ExtractMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
     pub(super) fn of(distribution: Distribution) -> Self {
         Self {
             name: distribution.name,
@@ -80,6 +91,7 @@ impl DistributionSpec {
             skip_unreadable: distribution.skip_unreadable,
             priority: distribution.priority,
             encrypt: distribution.encrypt,
+            mode: distribution.mode,
         }
     }
 
@@ -94,6 +106,7 @@ impl DistributionSpec {
             skip_unreadable: self.skip_unreadable,
             priority: self.priority,
             encrypt: self.encrypt,
+            mode: self.mode,
         }
     }
 }

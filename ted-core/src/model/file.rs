@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::DistributionId;
 use crate::model::{
-    CertificateWay, Channel, Digest, Distribution, Endpoint, Fleet, FleetError, Priority, Settings, Subscriber,
+    CertificateWay, Channel, Digest, Distribution, Endpoint, ExtractMode, Fleet, FleetError, Priority, Settings,
+    Subscriber,
 };
 use crate::name::{Label, NodeName};
 
@@ -80,6 +81,8 @@ struct DistributionFile {
     priority: Priority,
     #[serde(default)]
     encrypt: bool,
+    #[serde(default)]
+    mode: ExtractMode,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -121,13 +124,14 @@ impl DistributionFile {
             skip_unreadable: self.skip_unreadable,
             priority: self.priority,
             encrypt: self.encrypt,
+            mode: self.mode,
         })
     }
 }
 
 impl From<&Distribution> for DistributionFile {
     fn from(distribution: &Distribution) -> Self {
-        let Distribution { id, name, source, exclude, digest, target, skip_unreadable, priority, encrypt } =
+        let Distribution { id, name, source, exclude, digest, target, skip_unreadable, priority, encrypt, mode } =
             distribution;
         Self {
             name: name.clone(),
@@ -139,6 +143,7 @@ impl From<&Distribution> for DistributionFile {
             skip_unreadable: *skip_unreadable,
             priority: *priority,
             encrypt: *encrypt,
+            mode: *mode,
         }
     }
 }
@@ -219,6 +224,7 @@ mod tests {
         site.priority = Priority::High;
         site.skip_unreadable = true;
         site.encrypt = true;
+        site.mode = ExtractMode::Release;
         fleet.update_distribution(&label("site"), site).expect("valid");
         let mut leaf = fleet.subscriber(&node("leaf1")).expect("there").clone();
         leaf.endpoints = vec!["[::1]:1229".parse().expect("valid"), "leaf1:7".parse().expect("valid")];
