@@ -136,6 +136,10 @@ pub struct Limits {
     pub delta_catalog_bytes_max: u64,
     /// Bytes of old content that one frame of a delta is compressed against: a segment's window has 12 MiB.
     pub delta_prefix_bytes_max: u64,
+    /// Paths of one kind that an extraction names in what it reports; of more, only the count is told.
+    pub reported_paths_max: usize,
+    /// Releases that a target in release mode keeps, the one in use among them.
+    pub releases_kept: usize,
 }
 
 impl Limits {
@@ -203,6 +207,8 @@ impl Limits {
         source_record_bytes_max: 128 * MIB,
         delta_catalog_bytes_max: 256 * MIB,
         delta_prefix_bytes_max: 16 * MIB,
+        reported_paths_max: 1000,
+        releases_kept: 3,
     };
 }
 

@@ -2,11 +2,14 @@
 
 mod compare;
 mod crash;
+mod crash_modes;
 mod hostile;
 mod making;
 mod planted;
 mod real;
+mod release;
 mod survive;
+mod sync;
 mod update;
 
 use std::collections::BTreeMap;
