@@ -140,6 +140,11 @@ pub struct Limits {
     pub reported_paths_max: usize,
     /// Releases that a target in release mode keeps, the one in use among them.
     pub releases_kept: usize,
+    /// Bytes of a kept entry list, compressed and not: as many entries as a package may have, with paths of the usual
+    /// length.
+    pub kept_entries_bytes_max: u64,
+    /// Deltas that a Subscriber keeps behind a baseline of its own: opening them takes a list of entries for each.
+    pub kept_deltas_max: usize,
 }
 
 impl Limits {
@@ -209,6 +214,8 @@ impl Limits {
         delta_prefix_bytes_max: 16 * MIB,
         reported_paths_max: 1000,
         releases_kept: 3,
+        kept_entries_bytes_max: 1024 * MIB,
+        kept_deltas_max: 32,
     };
 }
 

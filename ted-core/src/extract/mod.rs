@@ -41,6 +41,7 @@ mod step;
 mod survey;
 mod sweep;
 mod target;
+mod target_files;
 #[cfg(test)]
 mod tests;
 
@@ -56,3 +57,4 @@ pub use release::{Releases, switch_release};
 pub use run::{extract, recover};
 pub use survey::{Preview, is_interrupted, preview};
 pub use target::{Create, Target};
+pub use target_files::TargetFiles;

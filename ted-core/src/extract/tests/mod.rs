@@ -10,6 +10,7 @@ mod real;
 mod release;
 mod survive;
 mod sync;
+mod target_files;
 mod update;
 
 use std::collections::BTreeMap;
