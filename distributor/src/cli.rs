@@ -16,7 +16,7 @@ use ted_cli::keystore::KeystoreCommand;
 use ted_cli::package::PackageCommand;
 use ted_cli::units::parse_duration;
 use ted_core::id::{FiringId, Revision};
-use ted_core::model::{CertificateWay, Digest, Endpoint, Priority};
+use ted_core::model::{CertificateWay, Digest, Endpoint, ExtractMode, Priority};
 use ted_core::name::{Label, NodeName};
 
 pub(crate) use policy::{ConfigureArgs, RevocationCommand};
@@ -184,6 +184,10 @@ pub(crate) struct DistributionOptions {
     /// Encrypt its packages: only Subscribers of its Channels can read them [default: false].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) encrypt: Option<bool>,
+    /// What Subscribers do about what else lies in the target: `merge` deletes nothing, `sync` deletes what the revision
+    /// does not have, `release` gives each revision a folder of its own and switches a link [default: merge].
+    #[arg(long)]
+    pub(crate) mode: Option<ExtractMode>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -481,7 +485,7 @@ mod tests {
             "ted-distributor --data-dir /d --config /c --json -vv run",
             "ted-distributor status --watch --data-dir /d",
             "ted-distributor doctor --json",
-            "ted-distributor distribution create site --source /srv/site --exclude *.log --exclude tmp/** --digest md5 --target /srv/www --skip-unreadable --priority high",
+            "ted-distributor distribution create site --source /srv/site --exclude *.log --exclude tmp/** --digest md5 --target /srv/www --skip-unreadable --priority high --mode sync",
             "ted-distributor distribution update site --skip-unreadable=false --digest none",
             "ted-distributor distribution create site --source /srv/site --encrypt",
             "ted-distributor distribution update site --encrypt=false",

@@ -71,6 +71,9 @@ pub(crate) enum Command {
     Configuration(ConfigurationCommand),
     /// Extract what was received: one Distribution, or all.
     Extract {
+        /// Only say what would be added, updated, deleted, kept and refused; write nothing.
+        #[arg(long)]
+        dry_run: bool,
         /// Its name, or DISTRIBUTOR/NAME.
         #[arg(value_name = "[DISTRIBUTOR/]DISTRIBUTION")]
         distribution: Option<DistributionRef>,
@@ -233,6 +236,7 @@ mod tests {
             "ted-subscriber configuration show",
             "ted-subscriber extract",
             "ted-subscriber extract dist.example.com/site",
+            "ted-subscriber extract --dry-run site",
             "ted-subscriber verify site",
             "ted-subscriber verify --repair",
             "ted-subscriber doctor",

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use ted_cli::api::Done;
 use ted_cli::output::{Column, Render, Text, count, list, or_dash};
 use ted_cli::units::{self, Time};
-use ted_core::model::{Digest, Priority};
+use ted_core::model::{Digest, ExtractMode, Priority};
 use ted_core::name::Label;
 
 /// Declares a Distribution; its id is chosen by the node.
@@ -24,6 +24,8 @@ pub(crate) struct DistributionCreate {
     pub(crate) priority: Priority,
     #[serde(default)]
     pub(crate) encrypt: bool,
+    #[serde(default)]
+    pub(crate) mode: ExtractMode,
 }
 
 /// Changes what is `Some`.
@@ -40,6 +42,8 @@ pub(crate) struct DistributionUpdate {
     pub(crate) priority: Option<Priority>,
     #[serde(default)]
     pub(crate) encrypt: Option<bool>,
+    #[serde(default)]
+    pub(crate) mode: Option<ExtractMode>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -89,6 +93,8 @@ pub(crate) struct DistributionView {
     pub(crate) priority: Priority,
     #[serde(default)]
     pub(crate) encrypt: bool,
+    #[serde(default)]
+    pub(crate) mode: ExtractMode,
     /// The newest revision; `None` before the first build.
     pub(crate) newest: Option<RevisionView>,
 }
@@ -117,6 +123,7 @@ impl Render for DistributionView {
             ("source", Some(self.source.clone())),
             ("exclude", (!self.exclude.is_empty()).then(|| list(&self.exclude))),
             ("target", self.target.clone()),
+            ("mode", Some(self.mode.to_string())),
             ("priority", Some(self.priority.to_string())),
             ("digest", Some(self.digest.to_string())),
             ("encrypted", Some(if self.encrypt { "yes" } else { "no" }.to_owned())),

@@ -29,6 +29,7 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 skip_unreadable: options.skip_unreadable.unwrap_or_default(),
                 priority: options.priority.unwrap_or_default(),
                 encrypt: options.encrypt.unwrap_or_default(),
+                mode: options.mode.unwrap_or_default(),
             };
             context.answer(&request).await
         }
@@ -42,6 +43,7 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 skip_unreadable: options.skip_unreadable,
                 priority: options.priority,
                 encrypt: options.encrypt,
+                mode: options.mode,
             };
             context.answer(&request).await
         }

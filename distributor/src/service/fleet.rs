@@ -28,6 +28,7 @@ impl Service {
             target: request.target,
             skip_unreadable: request.skip_unreadable,
             encrypt: request.encrypt,
+            mode: request.mode,
             priority: request.priority,
         };
         self.distributor().create_distribution(spec).await?;
@@ -46,6 +47,7 @@ impl Service {
         spec.digest = request.digest.unwrap_or(spec.digest);
         spec.skip_unreadable = request.skip_unreadable.unwrap_or(spec.skip_unreadable);
         spec.encrypt = request.encrypt.unwrap_or(spec.encrypt);
+        spec.mode = request.mode.unwrap_or(spec.mode);
         spec.priority = request.priority.unwrap_or(spec.priority);
         self.distributor().update_distribution(&request.name, spec).await?;
         self.show_distribution(request.name).await
@@ -206,6 +208,7 @@ impl From<DistributionStatus> for DistributionView {
             target: spec.target,
             skip_unreadable: spec.skip_unreadable,
             encrypt: spec.encrypt,
+            mode: spec.mode,
             priority: spec.priority,
             newest: newest.map(|newest| RevisionView::new(&newest, file)),
         }

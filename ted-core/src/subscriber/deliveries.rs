@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Coded as _, Error};
 use crate::id::{DistributionId, FiringId, KeyHash, PackageId, Revision};
 use crate::limits::Limits;
+use crate::model::ExtractMode;
 use crate::name::Label;
 use crate::node::{RecordBatch, judge_signature, wait};
 use crate::package::{Opening, PackageError, PackageIndex, Root, verify_digest};
@@ -55,6 +56,9 @@ pub(super) struct Held {
     pub(super) bytes: u64,
     /// What the newest statement proposes.
     pub(super) proposed_target: Option<String>,
+    /// The mode that the newest statement says.
+    #[serde(default)]
+    pub(super) proposed_mode: ExtractMode,
     /// The package's folder below the data directory.
     #[serde(default)]
     pub(super) folder: Option<PathBuf>,
@@ -67,6 +71,8 @@ pub(super) struct Extracted {
     #[serde(with = "crate::node::as_text")]
     pub(super) package: PackageId,
     pub(super) target: PathBuf,
+    #[serde(default)]
+    pub(super) mode: ExtractMode,
     pub(super) at: crate::id::UnixMillis,
 }
 
@@ -352,6 +358,7 @@ impl State {
             package: index.id(),
             bytes: index.bytes(),
             proposed_target: statement.target().map(ToOwned::to_owned),
+            proposed_mode: statement.mode(),
             folder,
         };
         let key = (fleet, statement.distribution);
@@ -395,16 +402,18 @@ impl State {
         self.extract_and_say(fleet, distribution, Some(firing), statement.revision).await;
     }
 
-    /// Notes the target that a statement proposes for a revision that is here already. Says whether the revision lies
+    /// Notes the target and the mode that a statement proposes for a revision that is here already. Says whether the revision lies
     /// where it belongs.
     fn follow_proposal(&self, fleet: &KeyHash, statement: &ReleaseStatement) -> Result<bool, Error> {
         let Some(mut held) = self.held(fleet, &statement.distribution)? else { return Ok(true) };
-        if held.proposed_target.as_deref() != statement.target() {
+        if (held.proposed_target.as_deref(), held.proposed_mode) != (statement.target(), statement.mode()) {
             held.proposed_target = statement.target().map(ToOwned::to_owned);
+            held.proposed_mode = statement.mode();
             self.records.put(&held_key(fleet, &statement.distribution), &held)?;
         }
         let (lies, belongs) = (self.extracted(fleet, &statement.distribution)?, self.target_of(fleet, &held)?);
-        Ok(lies.is_some_and(|lies| lies.target == belongs.0))
+        let mode = self.mode_of(fleet, &held);
+        Ok(lies.is_some_and(|lies| (lies.target, lies.mode) == (belongs.0, mode)))
     }
 }
 

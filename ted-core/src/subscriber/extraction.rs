@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::extract::{Contents, Create, ExtractJob, ExtractOptions, Target, extract, recover};
+use crate::extract::{Contents, Create, ExtractJob, Target, extract};
 use crate::id::{DistributionId, FiringId, KeyHash, Revision};
+use crate::model::ExtractMode;
 use crate::name::{Label, NodeName};
 use crate::node::wait;
 use crate::package::{BodyReader, Entry, Root};
-use crate::security::{Receipt, Stage};
+use crate::security::{DistributorRoot, Receipt, Stage};
 use crate::store::PackagePlace;
 use crate::subscriber::deliveries::{Extracted, Held, extracted_key, held_key};
 use crate::subscriber::error::SubscriberError;
@@ -145,20 +146,11 @@ impl State {
         let (path, _) = self.target_of(&fleet, held)?;
         let root = self.trusted_root(&fleet)?;
         let _one_at_a_time = lock(&self.extracting);
-        let previous = self.extracted(&fleet, &distribution)?.filter(|previous| previous.target == path);
-        // The package before this one may be gone; then nothing counts as made by it.
-        let opened = |id| self.open_held(id, &self.package_root(&fleet, id)?);
-        let previous = previous.and_then(|previous| match opened(previous.package) {
-            Ok((index, _)) => Some(index),
-            Err(_) => self.index_of_leftover(held, previous.revision, &root),
-        });
-        let previous: Option<Vec<Entry>> =
-            previous.map(|index| index.catalog().iter().map(|row| row.entry.clone()).collect());
-        let (index, file) = opened(held.package)?;
+        let key = (fleet, distribution);
+        let options = self.extract_options(&key, held, &path)?;
+        let previous = self.previous_entries(&key, held, &path, options.mode, &root)?;
+        let (index, file) = self.open_held(held.package, &self.package_root(&fleet, held.package)?)?;
         let target = Target::open(&path, Create::Missing)?;
-        recover(&target, &distribution)?;
-        let threads = self.settings.threads.map_or(0, usize::from);
-        let options = ExtractOptions { links: self.settings.links, threads, ..ExtractOptions::default() };
         let frames = BodyReader::new(index.clone(), &*file);
         let job = ExtractJob {
             rows: index.catalog(),
@@ -177,10 +169,10 @@ impl State {
             });
         };
         let summary = extract(&target, &job, &progress, &self.run().stopping)?;
-        let extracted =
-            Extracted { revision: held.revision, package: held.package, target: path.clone(), at: self.clock.now() };
+        let (target, mode, at) = (path.clone(), options.mode, self.clock.now());
+        let extracted = Extracted { revision: held.revision, package: held.package, target, mode, at };
         self.records.put(&extracted_key(&fleet, &distribution), &extracted)?;
-        self.keep_what_is_needed(&(fleet, distribution), held)?;
+        self.keep_what_is_needed(&key, held)?;
         self.clear_superseded(index.root(), root.name());
         let (name, revision) = (&held.name, held.revision);
         tracing::info!(distribution = %name, %revision, to = %path.display(), files = summary.files_written, "extracted");
@@ -196,8 +188,29 @@ impl State {
             distribution: held.name.clone(),
             revision: held.revision,
             target: path,
+            mode: options.mode,
             summary,
         })
+    }
+
+    /// The entries of what was extracted to this target last; `None` where nothing counts as made by this Distribution.
+    pub(super) fn previous_entries(
+        &self,
+        (fleet, distribution): &Key,
+        held: &Held,
+        target: &Path,
+        mode: ExtractMode,
+        root: &DistributorRoot,
+    ) -> Result<Option<Vec<Entry>>, Error> {
+        let previous = self.extracted(fleet, distribution)?;
+        let previous = previous.filter(|previous| previous.target == target && Self::stands_alike(previous.mode, mode));
+        let opened = |id| self.open_held(id, &self.package_root(fleet, id)?);
+        // The package before this one may be gone; then nothing counts as made by it.
+        let index = previous.and_then(|previous| match opened(previous.package) {
+            Ok((index, _)) => Some(index),
+            Err(_) => self.index_of_leftover(held, previous.revision, root),
+        });
+        Ok(index.map(|index| index.catalog().iter().map(|row| row.entry.clone()).collect()))
     }
 
     /// Removes what is left of revisions that will never be finished, because this newer one is here. What cannot be

@@ -11,6 +11,7 @@ mod events;
 mod extraction;
 mod grants;
 mod keys;
+mod modes;
 mod offers;
 mod outbox;
 mod peers;
@@ -36,7 +37,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::extract::Links;
 use crate::limits::Limits;
-use crate::model::Endpoint;
+use crate::model::{Endpoint, ExtractMode};
 use crate::name::NodeName;
 use crate::node::{Clock, Events, SystemClock};
 use crate::protocol::Silence;
@@ -47,9 +48,11 @@ pub use configuration::{ConfigurationRow, NodeSettings, SettingRow, SettingSourc
 pub use error::SubscriberError;
 pub use events::SubscriberEvent;
 pub use grants::granted_key;
+pub use modes::LocalChanges;
 pub use reference::DistributionRef;
 pub use report::{
-    CarriedRequest, DistributionRow, DistributorRow, Enrolment, ExtractionRow, SubscriberStatus, TargetRow, VerifyRow,
+    CarriedRequest, DistributionRow, DistributorRow, Enrolment, ExtractionRow, PreviewRow, SubscriberStatus, TargetRow,
+    VerifyRow,
 };
 pub use scrub::ScrubInterval;
 pub use targets::{TargetRule, Targets};
@@ -66,6 +69,7 @@ pub(crate) struct Settings {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) targets: Targets,
     pub(crate) links: Links,
+    pub(crate) local_changes: LocalChanges,
     pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) silence: Silence,
     pub(crate) own: crate::model::Settings,
@@ -109,6 +113,20 @@ impl SubscriberBuilder {
     #[must_use]
     pub fn allow_targets_below(mut self, directory: impl Into<PathBuf>) -> Self {
         self.settings.targets.allow.push(directory.into());
+        self
+    }
+
+    /// Extracts a Distribution in this mode, whatever it says itself.
+    #[must_use]
+    pub fn mode(mut self, distribution: DistributionRef, mode: ExtractMode) -> Self {
+        self.settings.targets.modes.insert(distribution, mode);
+        self
+    }
+
+    /// What becomes of files that somebody changed in a target; overwritten and reported by default.
+    #[must_use]
+    pub fn on_local_change(mut self, change: LocalChanges) -> Self {
+        self.settings.local_changes = change;
         self
     }
 
@@ -213,6 +231,7 @@ impl Subscriber {
             listen: None,
             targets: Targets::default(),
             links: Links::default(),
+            local_changes: LocalChanges::default(),
             threads: None,
             silence: Silence::default(),
             own: crate::model::Settings::default(),
@@ -329,6 +348,16 @@ impl Subscriber {
     pub async fn extract(&self, distribution: Option<&DistributionRef>) -> Result<Vec<ExtractionRow>, Error> {
         let distribution = distribution.cloned();
         self.blocking(move |state| state.extract_named(distribution.as_ref())).await
+    }
+
+    /// Says what [`Subscriber::extract`] would do, and writes nothing.
+    ///
+    /// # Errors
+    /// When there is nothing to extract, or a package or a target cannot be read. What would be refused stands in its
+    /// row.
+    pub async fn preview(&self, distribution: Option<&DistributionRef>) -> Result<Vec<PreviewRow>, Error> {
+        let distribution = distribution.cloned();
+        self.blocking(move |state| state.preview_named(distribution.as_ref())).await
     }
 
     /// Goes back to the revision before the newest one: extracts it again, lowers the floor to it, and takes nothing

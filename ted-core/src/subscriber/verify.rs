@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::extract::{Create, Difference, ExtractOptions, Target, compare};
+use crate::extract::{Create, Difference, ExtractOptions, Target, compare, installed};
 use crate::package::{PackageIndex, verify_body};
 use crate::subscriber::deliveries::{Extracted, Held};
 use crate::subscriber::reference::DistributionRef;
@@ -78,7 +78,8 @@ impl State {
         let Some(extracted) = extracted.filter(|extracted| extracted.package == held.package) else {
             return Ok(vec![]);
         };
-        let target = Target::open(&extracted.target, Create::Missing)?;
+        let files = installed(&extracted.target, extracted.mode, extracted.revision);
+        let target = Target::open(&files, Create::Missing)?;
         Ok(compare(&target, index.catalog(), &ExtractOptions::default())?)
     }
 }
