@@ -97,6 +97,8 @@ pub struct ExtractJob<'a> {
     pub revision: Revision,
     /// The operator's choices.
     pub options: &'a ExtractOptions,
+    /// What [`recover`](super::recover) found just before, where it was called.
+    pub recovered: Recovery,
 }
 
 /// What an extraction is busy with.

@@ -107,7 +107,10 @@ impl Run<'_> {
         let (job, limits) = (self.job, &self.job.options.limits);
         judge_entries(job.rows, job.options, false)?;
         judge_body(job.rows, job.contents)?;
-        let recovered = recover_on(self.disk, self.target, &job.distribution, limits)?;
+        let recovered = match recover_on(self.disk, self.target, &job.distribution, limits)? {
+            Recovery::Nothing => job.recovered,
+            recovered => recovered,
+        };
         let mut survey = survey(self.target, job, recovered)?;
         if let Some(error) = ExtractError::all_of(std::mem::take(&mut survey.plan.blocked)) {
             return Err(error);

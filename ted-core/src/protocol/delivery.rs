@@ -7,7 +7,7 @@ use crate::id::{FiringId, PackageId, Revision, UnixMillis};
 use crate::limits::Limits;
 use crate::protocol::chain::{baseline_chain, cheapest_chain};
 use crate::protocol::{Floor, Have, OfferAnswer, Refused, Statement, Verdict, code, judge_offer};
-use crate::security::{Carried, PackageRef};
+use crate::security::{Carried, PackageRef, ReleaseStatement};
 
 /// What the driver does about a delivery, in the order given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,13 +100,13 @@ impl Delivery {
 
     /// What is here of `revision` leads to no files, although it is verified: the baseline of the newest statement that
     /// was accepted is received. Nothing happens while something is in flight, and where none is named.
-    pub fn fall_back(&mut self, firing: FiringId, statement: &Statement) -> Option<DeliveryAction> {
+    pub fn fall_back(&mut self, firing: FiringId, release: &ReleaseStatement) -> Option<DeliveryAction> {
         if self.in_flight.is_some() {
             return None;
         }
         self.verified = None;
         self.starts.clear();
-        self.start(firing, statement, baseline_chain(&statement.release)?)
+        self.start(firing, release, baseline_chain(release)?)
     }
 
     /// The packages of `revision` are damaged and were set aside: it counts as not here any more. What `firing`, the
@@ -157,7 +157,7 @@ impl Delivery {
                 let answer = OfferAnswer::Want { packages: chain.iter().map(|package| package.id).collect() };
                 let mut actions = self.accept(statement);
                 if verdict == Verdict::Take {
-                    actions.extend(self.start(firing, statement, chain));
+                    actions.extend(self.start(firing, &statement.release, chain));
                 } else {
                     self.next = Some(Accepted { firing, statement: statement.clone() });
                 }
@@ -226,9 +226,14 @@ impl Delivery {
         self.starts.iter().copied().chain(coming.map(|in_flight| in_flight.revision)).collect()
     }
 
-    fn start(&mut self, firing: FiringId, statement: &Statement, chain: Vec<PackageRef>) -> Option<DeliveryAction> {
+    fn start(
+        &mut self,
+        firing: FiringId,
+        release: &ReleaseStatement,
+        chain: Vec<PackageRef>,
+    ) -> Option<DeliveryAction> {
         let package = *chain.first()?;
-        let (revision, baseline) = (statement.release.revision, statement.release.baseline().copied());
+        let (revision, baseline) = (release.revision, release.baseline().copied());
         self.in_flight = Some(InFlight { firing, revision, chain: chain.into(), baseline });
         Some(DeliveryAction::Receive { firing, package })
     }
@@ -242,7 +247,6 @@ fn is_first(in_flight: &InFlight, package: &PackageId) -> bool {
 mod tests {
     use super::*;
     use crate::id::DistributionId;
-    use crate::security::ReleaseStatement;
 
     const FIRST: FiringId = FiringId::from_bytes([1; 16]);
     const SECOND: FiringId = FiringId::from_bytes([2; 16]);
@@ -460,9 +464,9 @@ mod tests {
         delivery.start_from(vec![revision(4)]);
         let statement = with_deltas(5, 100, &[(4, 5)]);
         delivery.offer(FIRST, &statement, NOW);
-        assert_eq!(delivery.fall_back(FIRST, &statement), None, "while it is in flight");
+        assert_eq!(delivery.fall_back(FIRST, &statement.release), None, "while it is in flight");
         delivery.ended(&delta(4, 5).id, DeliveryEnd::Verified, NOW);
-        assert_eq!(delivery.fall_back(FIRST, &statement), Some(receive(FIRST, 5)));
+        assert_eq!(delivery.fall_back(FIRST, &statement.release), Some(receive(FIRST, 5)));
         assert_eq!(delivery.offer(SECOND, &statement, NOW).0, want(5), "it goes on with that");
         let actions = delivery.ended(&package(5).id, DeliveryEnd::Verified, NOW);
         assert_eq!(actions, [DeliveryAction::Complete { firing: SECOND, revision: revision(5) }]);

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::extract::{Contents, Create, ExtractJob, ExtractOptions, OnLocalChange, Preview, Target, preview};
+use crate::extract::{Contents, Create, ExtractJob, ExtractOptions, OnLocalChange, Preview, Recovery, Target, preview};
 use crate::id::KeyHash;
 use crate::model::ExtractMode;
-use crate::package::BodyReader;
-use crate::subscriber::deliveries::Held;
+use crate::package::CatalogRow;
+
 use crate::subscriber::error::SubscriberError;
+use crate::subscriber::held::Held;
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::report::PreviewRow;
 use crate::subscriber::state::{Key, State};
@@ -117,23 +118,21 @@ impl State {
         path: &Path,
         options: &ExtractOptions,
     ) -> Result<Preview, Error> {
-        let (fleet, distribution) = key;
-        let previous = self.previous_entries(&key, held, path, options.mode, &self.trusted_root(&fleet)?)?;
-        let (index, file) = self.open_held(held.package, &self.package_root(&fleet, held.package)?)?;
-        let frames = BodyReader::new(index.clone(), &*file);
+        let distribution = held.name.to_string();
+        let entries = self.entries_of(&key, held.revision)?;
+        let entries = entries.ok_or(SubscriberError::NothingToExtract(distribution))?;
+        let rows: Vec<CatalogRow> = entries.into_iter().map(|entry| CatalogRow { entry, offset: 0 }).collect();
+        let stood = self.extracted(&key.0, &key.1)?.filter(|stood| stood.stands_for(path, options.mode));
+        let previous = stood.and_then(|stood| self.kept_entries(&stood));
         let job = ExtractJob {
-            rows: index.catalog(),
-            contents: Contents::Frames(&frames),
+            rows: &rows,
+            contents: Contents::None,
             previous: previous.as_deref(),
-            distribution,
+            distribution: key.1,
             revision: held.revision,
             options,
+            recovered: Recovery::Nothing,
         };
         Ok(preview(&Target::open(path, Create::Missing)?, &job)?)
-    }
-
-    /// Whether what is written in one mode stands where the other mode looks for it.
-    pub(super) fn stands_alike(one: ExtractMode, other: ExtractMode) -> bool {
-        (one == ExtractMode::Release) == (other == ExtractMode::Release)
     }
 }

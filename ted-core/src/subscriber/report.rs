@@ -128,6 +128,10 @@ pub struct ExtractionRow {
     pub mode: ExtractMode,
     /// What was done for it.
     pub summary: ExtractSummary,
+    /// Deltas among the packages that carry it.
+    pub deltas: usize,
+    /// Why its baseline was taken although deltas were to be had, with the code; none where that was not so.
+    pub fell_back: Option<String>,
 }
 
 impl fmt::Display for ExtractionRow {
@@ -147,7 +151,10 @@ impl fmt::Display for ExtractionRow {
                 write!(f, " and {more} more")?;
             }
         }
-        Ok(())
+        match &self.fell_back {
+            Some(why) => write!(f, "; from a baseline, because deltas were of no use: {why}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -22,7 +22,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use crate::extract::{Contents, Create, ExtractError, ExtractJob, ExtractOptions, ExtractSummary, Target, extract};
+use crate::extract::{
+    Contents, Create, ExtractError, ExtractJob, ExtractOptions, ExtractSummary, Recovery, Target, extract,
+};
 use crate::id::{DistributionId, Hash, Revision};
 use crate::package::{CatalogRow, Entry, EntryKind, EntryPath, Mtime, PackageError, RawFrames};
 
@@ -163,6 +165,7 @@ impl Built {
             distribution: DISTRIBUTION,
             revision: Revision::from_number(2),
             options,
+            recovered: Recovery::Nothing,
         }
     }
 
