@@ -21,8 +21,11 @@ pub fn judge_entries(rows: &[CatalogRow], options: &ExtractOptions, case_folding
         PackageError::Catalog { path, reason } => ExtractError::Refused { path, reason: reason.into() },
         other => ExtractError::Package(other),
     })?;
+    // A content that is made lies nowhere in a body.
+    let made = rows.iter().all(|row| row.offset == 0);
     let mut content_end = 0;
     for row in rows {
+        content_end = if made { 0 } else { content_end };
         judge_row(row, options, &mut content_end).map_err(|reason| ExtractError::refused(&row.entry.path, reason))?;
     }
     if case_folding && let Some((path, earlier)) = fold::collision(rows) {

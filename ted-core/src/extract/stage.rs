@@ -42,13 +42,15 @@ pub(super) fn judge_body(rows: &[CatalogRow], contents: Contents<'_>) -> Result<
     let Contents::Frames(frames) = contents else { return Ok(()) };
     let last = frames.body_frames().checked_sub(1);
     let body_end = last.map_or(0, |frame| frames.raw_range(frame).end);
-    // Contents follow one another, so the last one is the one that could lie outside.
-    match rows.iter().rev().find(|row| row.entry.size > 0) {
-        Some(row) if content_end(row) > body_end => {
-            Err(ExtractError::refused(&row.entry.path, CatalogFault::Offset.into()))
+    // Contents follow one another, so that the files in a frame are found by searching.
+    let mut before = 0;
+    for row in rows.iter().filter(|row| row.entry.size > 0) {
+        if row.offset < before || content_end(row) > body_end {
+            return Err(ExtractError::refused(&row.entry.path, CatalogFault::Offset.into()));
         }
-        _ => Ok(()),
+        before = content_end(row);
     }
+    Ok(())
 }
 
 impl<'a> Stage<'a> {
@@ -83,6 +85,10 @@ impl<'a> Stage<'a> {
         match self.job.contents {
             Contents::Frames(frames) => Work::new(self, frames, files, total).run(),
             Contents::Made(contents) => making::run(self, contents, &files, total),
+            Contents::None => match files.first() {
+                Some(&index) => Err(ExtractError::Content { path: rows[index].entry.path.clone() }),
+                None => Ok(()),
+            },
         }
     }
 
