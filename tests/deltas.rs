@@ -9,8 +9,9 @@ use std::path::PathBuf;
 
 use support::proxy::Proxy;
 use support::{CHANNEL, DISTRIBUTION, World, event, find, label, node, noise, within};
+use ted_core::security::Stage;
 use ted_core::subscriber::KeepPackage;
-use ted_core::{DistributionRef, DistributionSpec, Endpoint, Events, Subscriber, SubscriberEvent};
+use ted_core::{DistributionRef, DistributionSpec, DistributorEvent, Events, Subscriber, SubscriberEvent};
 
 /// Bytes of the files that never change, so that a baseline costs at least that.
 const STABLE_BYTES: u64 = 40 * 50_000;
@@ -105,7 +106,7 @@ async fn an_update_crosses_the_wire_as_a_delta() {
     let proxy = Proxy::to(world.address).await;
     let invite = world
         .distributor
-        .invite(&node("one.example"), &[label(CHANNEL)], &[Endpoint::from(proxy.address)])
+        .invite(&node("one.example"), &[label(CHANNEL)], &[proxy.address.to_string().parse().expect("an endpoint")])
         .await
         .expect("an invite");
     let subscriber = within("the enrolment", world.builder("one.example").join(&invite)).await.expect("it joins");
@@ -245,11 +246,17 @@ async fn a_base_that_somebody_changed_and_no_package_has_makes_way_for_the_basel
         let mut events = subscriber.events();
         fs::write(world.target_of("one.example").join("deep/er/noise"), "scribbled").expect("written");
         change(&world, 1);
-        let report = world.deliver().await;
+        let mut told = world.distributor.events();
+        world.deliver().await;
         let (received, fell_back) = update(&mut events).await;
         assert_baseline(&received);
         assert_eq!(fell_back, ["TED-1024"], "found before the delta's body was fetched");
-        assert!(report.rows[0].detail.contains("TED-1024"), "{report}");
+        let detail = event("the receipt", &mut told, |event| match event {
+            DistributorEvent::Receipt { stage: Stage::Extracted, detail, .. } => Some(detail),
+            _ => None,
+        });
+        let detail = detail.await;
+        assert!(detail.contains("TED-1024") && detail.contains("deep/er/noise"), "{detail}");
         world.assert_equal("one.example");
         // The next one is a delta again.
         change(&world, 2);
@@ -352,7 +359,7 @@ async fn a_delta_that_was_received_and_not_extracted_is_extracted_at_the_next_st
         let obstacle = world.target_of("one.example").join("new-1");
         fs::write(&obstacle, "in the way").expect("written");
         change(&world, 1);
-        let firing = world.send().await;
+        world.send().await;
         event("a failure", &mut events, |event| matches!(event, SubscriberEvent::Failed { .. }).then_some(())).await;
         stop(subscriber).await;
         fs::remove_file(&obstacle).expect("removed");
@@ -362,7 +369,6 @@ async fn a_delta_that_was_received_and_not_extracted_is_extracted_at_the_next_st
         let (received, _) = update(&mut events).await;
         assert_eq!(received, Vec::<u64>::new(), "nothing is fetched again");
         world.assert_equal("one.example");
-        drop(firing);
         stop(subscriber).await;
     }
 }
