@@ -188,6 +188,10 @@ pub(crate) struct DistributionOptions {
     /// does not have, `release` gives each revision a folder of its own and switches a link [default: merge].
     #[arg(long)]
     pub(crate) mode: Option<ExtractMode>,
+    /// How many revisions are offered by their differences: a Subscriber that has one of the last so many fetches deltas
+    /// and not the whole; 1 to 32, and 1 makes no deltas [default: 10].
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_revisions: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]

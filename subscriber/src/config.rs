@@ -12,7 +12,7 @@ use ted_cli::units::parse_duration;
 use ted_core::limits::Limits;
 use ted_core::model::{ExtractMode, Settings};
 use ted_core::name::NodeName;
-use ted_core::subscriber::{LocalChanges, ScrubInterval};
+use ted_core::subscriber::{KeepPackage, LocalChanges, ScrubInterval};
 
 use ted_core::DistributionRef;
 
@@ -49,6 +49,8 @@ pub(crate) struct Config {
     /// MiB a second that this reading takes at most; `None` means 16.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) scrub_rate_mib_s: Option<NonZeroU16>,
+    /// Which packages are kept once they are extracted: `chain`, `latest` or `none`.
+    pub(crate) keep_package: KeepPackage,
 }
 
 impl ted_cli::config::Config for Config {
@@ -65,6 +67,7 @@ impl ted_cli::config::Config for Config {
         ("settings", Kind::Map),
         ("scrub_interval", Kind::Text),
         ("scrub_rate_mib_s", Kind::Number),
+        ("keep_package", Kind::Text),
     ];
 }
 
@@ -160,6 +163,7 @@ mod tests {
             ("scrub_interval = \"5s\"\n", "line 1, key `scrub_interval`"),
             ("scrub_interval = \"weekly\"\n", "line 1, key `scrub_interval`"),
             ("scrub_rate_mib_s = 0\n", "line 1, key `scrub_rate_mib_s`"),
+            ("keep_package = \"all\"\n", "line 1, key `keep_package`"),
         ] {
             std::fs::write(&path, text).expect("written");
             let error = ted_cli::config::load::<Config>(Some(&path), &path).expect_err(text);

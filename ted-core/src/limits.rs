@@ -145,6 +145,9 @@ pub struct Limits {
     pub kept_entries_bytes_max: u64,
     /// Deltas that a Subscriber keeps behind a baseline of its own: opening them takes a list of entries for each.
     pub kept_deltas_max: usize,
+    /// The most revisions that a Distribution may keep within reach of deltas: a statement names one for each, and half
+    /// of what it may name is left for what later versions add.
+    pub max_revisions_max: u32,
 }
 
 impl Limits {
@@ -216,6 +219,7 @@ impl Limits {
         releases_kept: 3,
         kept_entries_bytes_max: 1024 * MIB,
         kept_deltas_max: 32,
+        max_revisions_max: 32,
     };
 }
 

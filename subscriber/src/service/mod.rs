@@ -168,7 +168,8 @@ fn builder(settings: &Settings) -> Result<SubscriberBuilder, Error> {
         LinkRule::Inside => Links::Inside,
     };
     let builder = Subscriber::builder(&settings.data_dir).connection_timeout(silence).links(links);
-    let mut builder = builder.settings(config.settings.clone()).on_local_change(config.on_local_change);
+    let mut builder = builder.settings(config.settings.clone()).keep_package(config.keep_package);
+    builder = builder.on_local_change(config.on_local_change);
     for (distribution, mode) in &config.modes {
         builder = builder.mode(distribution.clone(), *mode);
     }

@@ -41,6 +41,13 @@ pub struct DistributionSpec {
     /// What extraction does about what else lies in the target; each Subscriber has the last word.
     #[serde(default)]
     pub mode: ExtractMode,
+    /// How many revisions a Subscriber may be behind and still be brought the differences alone; 1 for none.
+    #[serde(default = "max_revisions")]
+    pub max_revisions: u32,
+}
+
+fn max_revisions() -> u32 {
+    Distribution::MAX_REVISIONS
 }
 
 impl DistributionSpec {
@@ -57,6 +64,7 @@ impl DistributionSpec {
             priority: Priority::default(),
             encrypt: false,
             mode: ExtractMode::default(),
+            max_revisions: Distribution::MAX_REVISIONS,
         }
     }
 
@@ -81,6 +89,13 @@ impl DistributionSpec {
         self
     }
 
+    /// The same, with this many revisions within reach of a delta.
+    #[must_use]
+    pub fn max_revisions(mut self, revisions: u32) -> Self {
+        self.max_revisions = revisions;
+        self
+    }
+
     pub(super) fn of(distribution: Distribution) -> Self {
         Self {
             name: distribution.name,
@@ -92,6 +107,7 @@ impl DistributionSpec {
             priority: distribution.priority,
             encrypt: distribution.encrypt,
             mode: distribution.mode,
+            max_revisions: distribution.max_revisions,
         }
     }
 
@@ -107,6 +123,7 @@ impl DistributionSpec {
             priority: self.priority,
             encrypt: self.encrypt,
             mode: self.mode,
+            max_revisions: self.max_revisions,
         }
     }
 }
@@ -148,6 +165,24 @@ pub struct BuiltRevision {
     /// How many of these were copied from the baseline before it.
     #[serde(default)]
     pub frames_copied: u64,
+    /// The delta that leads to it, where there is one.
+    #[serde(default)]
+    pub delta: Option<DeltaPackage>,
+    /// Why there is no delta, in words.
+    #[serde(default)]
+    pub no_delta: Option<String>,
+}
+
+/// The delta that leads to a revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeltaPackage {
+    /// The revision that it goes from.
+    pub base: Revision,
+    /// The package, as hex.
+    #[serde(with = "crate::node::as_text")]
+    pub package: PackageId,
+    /// Its length in bytes.
+    pub bytes: u64,
 }
 
 /// Which files of a source a build reads.

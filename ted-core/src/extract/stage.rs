@@ -15,7 +15,7 @@ use crate::extract::error::ExtractError;
 use crate::extract::folders::{Access, Folders, split};
 use crate::extract::job::{ExtractJob, ExtractPhase, ExtractProgress};
 use crate::extract::journal::staged_name;
-use crate::extract::judge::{find_row, hard_link_target};
+use crate::extract::judge::{find_row, hard_link_target, judge_places};
 use crate::extract::making;
 use crate::extract::plan::{Plan, attributes};
 use crate::extract::sparse::{self, End};
@@ -41,16 +41,7 @@ pub(super) struct Stage<'a> {
 pub(super) fn judge_body(rows: &[CatalogRow], contents: Contents<'_>) -> Result<(), ExtractError> {
     let Contents::Frames(frames) = contents else { return Ok(()) };
     let last = frames.body_frames().checked_sub(1);
-    let body_end = last.map_or(0, |frame| frames.raw_range(frame).end);
-    // Contents follow one another, so that the files in a frame are found by searching.
-    let mut before = 0;
-    for row in rows.iter().filter(|row| row.entry.size > 0) {
-        if row.offset < before || content_end(row) > body_end {
-            return Err(ExtractError::refused(&row.entry.path, CatalogFault::Offset.into()));
-        }
-        before = content_end(row);
-    }
-    Ok(())
+    judge_places(rows, last.map_or(0, |frame| frames.raw_range(frame).end))
 }
 
 impl<'a> Stage<'a> {

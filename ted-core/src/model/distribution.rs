@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Coded;
 use crate::id::DistributionId;
+use crate::limits::Limits;
 use crate::model::{FleetError, Item};
 use crate::name::Label;
 
@@ -116,9 +117,20 @@ pub struct Distribution {
     /// What extraction does about what else lies in the target; each Subscriber has the last word.
     #[serde(default)]
     pub mode: ExtractMode,
+    /// How many revisions, the newest included, are offered by their differences: a Subscriber that has one of them
+    /// fetches deltas. 1 means that every revision is fetched whole.
+    #[serde(default = "max_revisions")]
+    pub max_revisions: u32,
+}
+
+fn max_revisions() -> u32 {
+    Distribution::MAX_REVISIONS
 }
 
 impl Distribution {
+    /// What [`Distribution::max_revisions`] is unless somebody says otherwise.
+    pub const MAX_REVISIONS: u32 = 10;
+
     /// A Distribution with the default options.
     #[must_use]
     pub fn new(id: DistributionId, name: Label, source: impl Into<String>) -> Self {
@@ -133,6 +145,7 @@ impl Distribution {
             priority: Priority::default(),
             encrypt: false,
             mode: ExtractMode::default(),
+            max_revisions: Self::MAX_REVISIONS,
         }
     }
 
@@ -152,6 +165,10 @@ impl Distribution {
             if let Err(error) = Glob::new(glob) {
                 return refuse("exclude", format!("`{glob}` is not a glob: {}", error.kind()));
             }
+        }
+        let most = Limits::DEFAULT.max_revisions_max;
+        if !(1..=most).contains(&self.max_revisions) {
+            return refuse("max_revisions", format!("{} is not between 1 and {most}", self.max_revisions));
         }
         Ok(())
     }
@@ -219,6 +236,8 @@ mod tests {
             ("target", |d| d.target = Some("www".to_owned())),
             ("target", |d| d.target = Some("/srv/../etc".to_owned())),
             ("target", |d| d.target = Some("/srv/%NODE_NAME".to_owned())),
+            ("max_revisions", |d| d.max_revisions = 0),
+            ("max_revisions", |d| d.max_revisions = 33),
             ("exclude", |d| d.exclude = vec!["*.log".to_owned(), "[".to_owned()]),
         ] {
             match with(change) {

@@ -83,6 +83,12 @@ struct DistributionFile {
     encrypt: bool,
     #[serde(default)]
     mode: ExtractMode,
+    #[serde(default = "max_revisions")]
+    max_revisions: u32,
+}
+
+fn max_revisions() -> u32 {
+    Distribution::MAX_REVISIONS
 }
 
 #[derive(Serialize, Deserialize)]
@@ -125,14 +131,26 @@ impl DistributionFile {
             priority: self.priority,
             encrypt: self.encrypt,
             mode: self.mode,
+            max_revisions: self.max_revisions,
         })
     }
 }
 
 impl From<&Distribution> for DistributionFile {
     fn from(distribution: &Distribution) -> Self {
-        let Distribution { id, name, source, exclude, digest, target, skip_unreadable, priority, encrypt, mode } =
-            distribution;
+        let Distribution {
+            id,
+            name,
+            source,
+            exclude,
+            digest,
+            target,
+            skip_unreadable,
+            priority,
+            encrypt,
+            mode,
+            max_revisions,
+        } = distribution;
         Self {
             name: name.clone(),
             id: Some(id.to_string()),
@@ -144,6 +162,7 @@ impl From<&Distribution> for DistributionFile {
             priority: *priority,
             encrypt: *encrypt,
             mode: *mode,
+            max_revisions: *max_revisions,
         }
     }
 }
@@ -225,6 +244,7 @@ mod tests {
         site.skip_unreadable = true;
         site.encrypt = true;
         site.mode = ExtractMode::Release;
+        site.max_revisions = 4;
         fleet.update_distribution(&label("site"), site).expect("valid");
         let mut leaf = fleet.subscriber(&node("leaf1")).expect("there").clone();
         leaf.endpoints = vec!["[::1]:1229".parse().expect("valid"), "leaf1:7".parse().expect("valid")];
