@@ -49,8 +49,9 @@ pub(crate) struct DistributionUpdate {
     #[serde(default)]
     pub(crate) encrypt: Option<bool>,
     #[serde(default)]
-    pub(crate) max_revisions: Option<u32>,
     pub(crate) mode: Option<ExtractMode>,
+    #[serde(default)]
+    pub(crate) max_revisions: Option<u32>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -100,10 +101,10 @@ pub(crate) struct DistributionView {
     pub(crate) priority: Priority,
     #[serde(default)]
     pub(crate) encrypt: bool,
-    #[serde(default = "max_revisions")]
-    pub(crate) max_revisions: u32,
     #[serde(default)]
     pub(crate) mode: ExtractMode,
+    #[serde(default = "max_revisions")]
+    pub(crate) max_revisions: u32,
     /// The newest revision; `None` before the first build.
     pub(crate) newest: Option<RevisionView>,
 }
