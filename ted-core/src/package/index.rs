@@ -9,6 +9,7 @@ use crate::security::{ContentKey, FrameSealer, SEAL_BYTES, Signature};
 
 use super::container::{HEAD_BYTES, SKIPPABLE_HEADER_BYTES, Tail};
 use super::cuts::{FRAME_BYTES, FRAME_BYTES_MIN};
+use super::delta::DeltaIndex;
 use super::entry::CatalogRow;
 use super::error::PackageError;
 use super::frame::{FrameDecoder, open_frame};
@@ -106,9 +107,11 @@ impl Deref for PackageIndex {
 /// A package without its body, opened as far as its reader could.
 #[derive(Debug, Clone)]
 pub enum AnyIndex {
-    /// It is not sealed, or there was its key.
+    /// A baseline that is not sealed, or there was its key.
     Opened(PackageIndex),
-    /// It is sealed, and there was no key.
+    /// A delta that is not sealed, or there was its key.
+    Delta(DeltaIndex),
+    /// Either, sealed, and there was no key.
     Blind(BlindIndex),
 }
 
@@ -118,17 +121,19 @@ impl AnyIndex {
     pub fn blind(&self) -> &BlindIndex {
         match self {
             Self::Opened(index) => index.blind(),
+            Self::Delta(index) => index.blind(),
             Self::Blind(index) => index,
         }
     }
 
-    /// The opened index.
+    /// The opened index of a baseline.
     ///
     /// # Errors
-    /// [`PackageError::Sealed`] without the key.
+    /// [`PackageError::Sealed`] without the key; [`PackageError::Unsupported`] for a delta.
     pub fn opened(&self) -> Result<&PackageIndex, PackageError> {
         match self {
             Self::Opened(index) => Ok(index),
+            Self::Delta(_) => Err(PackageError::Unsupported { what: "a delta where a baseline is needed" }),
             Self::Blind(_) => Err(PackageError::Sealed),
         }
     }
