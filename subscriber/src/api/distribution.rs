@@ -150,6 +150,10 @@ pub(crate) struct ExtractedView {
     pub(crate) links_made: u64,
     pub(crate) folders_made: u64,
     pub(crate) unchanged: u64,
+    /// Deltas among the packages that carry the revision.
+    pub(crate) deltas: usize,
+    /// Why its baseline was taken although deltas were to be had, with the code; none where that was not so.
+    pub(crate) fell_back: Option<String>,
     /// Paths that somebody had changed and that are the revision's again.
     pub(crate) local_changes: Vec<String>,
 }
@@ -160,6 +164,9 @@ impl Render for Extracted {
             out.line("there is nothing to extract yet");
         }
         for done in &self.extracted {
+            if let Some(why) = &done.fell_back {
+                out.line(format_args!("deltas were of no use, and a baseline was fetched: {why}"));
+            }
             for path in &done.local_changes {
                 out.line(format_args!("changed here and overwritten: {path}"));
             }

@@ -83,6 +83,8 @@ impl From<ExtractionRow> for ExtractedView {
             links_made: summary.links_made,
             folders_made: summary.folders_made,
             unchanged: summary.unchanged,
+            deltas: row.deltas,
+            fell_back: row.fell_back,
             local_changes: summary.local_changes.iter().map(ToString::to_string).collect(),
         }
     }
