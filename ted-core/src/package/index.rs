@@ -11,7 +11,7 @@ use super::container::{HEAD_BYTES, SKIPPABLE_HEADER_BYTES, Tail};
 use super::cuts::{FRAME_BYTES, FRAME_BYTES_MIN};
 use super::entry::CatalogRow;
 use super::error::PackageError;
-use super::frame::{FrameDecoder, open_frame};
+use super::frame::{FrameDecoder, open_frame, unseal_frame};
 use super::root::{Disclosure, PackageKind, ROOT_CONTEXT, Root, Suite};
 use super::table::{ROW_BYTES, TableRow};
 
@@ -80,6 +80,20 @@ impl PackageIndex {
     ) -> Result<(), PackageError> {
         let row = self.row(frame)?;
         open_frame(decoder, self.sealer(), (frame, row), stored, out)
+            .map_err(|source| PackageError::Frame { frame, source })
+    }
+
+    /// [`open_frame`](Self::open_frame) into room for exactly its raw bytes.
+    pub(super) fn open_frame_to(
+        &self,
+        decoder: &mut FrameDecoder,
+        frame: u64,
+        stored: &mut Vec<u8>,
+        room: &mut [u8],
+    ) -> Result<(), PackageError> {
+        let row = self.row(frame)?;
+        unseal_frame(self.sealer(), frame, stored)
+            .and_then(|()| decoder.decode_to(row, stored, room))
             .map_err(|source| PackageError::Frame { frame, source })
     }
 
