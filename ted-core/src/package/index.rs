@@ -12,7 +12,7 @@ use super::cuts::{FRAME_BYTES, FRAME_BYTES_MIN};
 use super::delta::DeltaIndex;
 use super::entry::CatalogRow;
 use super::error::PackageError;
-use super::frame::{FrameDecoder, open_frame};
+use super::frame::{FrameDecoder, open_frame, unseal_frame};
 use super::root::{Disclosure, PackageKind, ROOT_CONTEXT, Root, Suite};
 use super::table::{ROW_BYTES, TableRow};
 use super::tar_layout::TarLayout;
@@ -87,6 +87,20 @@ impl PackageIndex {
             .map_err(|source| PackageError::Frame { frame, source })?;
         let tar = self.tar.get_or_init(|| TarLayout::of(self.catalog(), &self.blind.0.layout.raw_offsets));
         tar.check(self.catalog(), (frame, self.raw_range(frame)), out)
+    }
+
+    /// [`open_frame`](Self::open_frame) into room for exactly its raw bytes.
+    pub(super) fn open_frame_to(
+        &self,
+        decoder: &mut FrameDecoder,
+        frame: u64,
+        stored: &mut Vec<u8>,
+        room: &mut [u8],
+    ) -> Result<(), PackageError> {
+        let row = self.row(frame)?;
+        unseal_frame(self.sealer(), frame, stored)
+            .and_then(|()| decoder.decode_to(row, stored, room))
+            .map_err(|source| PackageError::Frame { frame, source })
     }
 
     /// What seals this package's frames; `None` for an unsealed one.
