@@ -184,6 +184,10 @@ pub(crate) struct DistributionOptions {
     /// Encrypt its packages: only Subscribers of its Channels can read them [default: false].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) encrypt: Option<bool>,
+    /// How many revisions are offered by their differences: a Subscriber that has one of the last so many fetches deltas
+    /// and not the whole; 1 to 32, and 1 makes no deltas [default: 10].
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_revisions: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]

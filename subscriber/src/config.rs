@@ -12,7 +12,7 @@ use ted_cli::units::parse_duration;
 use ted_core::limits::Limits;
 use ted_core::model::Settings;
 use ted_core::name::NodeName;
-use ted_core::subscriber::{HookScope, Hooks, ScrubInterval};
+use ted_core::subscriber::{HookScope, Hooks, KeepPackage, ScrubInterval};
 
 use ted_core::DistributionRef;
 
@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) scrub_rate_mib_s: Option<NonZeroU16>,
     /// What is run before and after the extraction of a Distribution, or of every one that has no hooks of its own: `*`.
     pub(crate) hooks: BTreeMap<HookScope, Hooks>,
+    /// Which packages are kept once they are extracted: `chain`, `latest` or `none`.
+    pub(crate) keep_package: KeepPackage,
 }
 
 impl ted_cli::config::Config for Config {
@@ -62,6 +64,7 @@ impl ted_cli::config::Config for Config {
         ("scrub_interval", Kind::Text),
         ("scrub_rate_mib_s", Kind::Number),
         ("hooks", Kind::Table),
+        ("keep_package", Kind::Text),
     ];
 }
 
@@ -161,6 +164,7 @@ mod tests {
             ("[hooks.site]\non_failure_after = \"panic\"\n", "line 2, key `on_failure_after`"),
             ("[hooks.site]\nuser = \"root\"\n", "line 2, key `user`"),
             ("[hooks.\"a/b/c\"]\n", "line 1"),
+            ("keep_package = \"all\"\n", "line 1, key `keep_package`"),
         ] {
             std::fs::write(&path, text).expect("written");
             let error = ted_cli::config::load::<Config>(Some(&path), &path).expect_err(text);

@@ -149,6 +149,14 @@ pub struct Limits {
     /// Raw bytes of a baseline's catalog, and encoded bytes of the entries that a delta leads to: a receiver holds them.
     /// Four million entries with paths of 160 bytes; without this bound long paths would need sixteen times that.
     pub catalog_bytes_max: u64,
+    /// Bytes of a kept entry list, compressed and not: as many entries as a package may have, with paths of the usual
+    /// length.
+    pub kept_entries_bytes_max: u64,
+    /// Deltas that a Subscriber keeps behind a baseline of its own: opening them takes a list of entries for each.
+    pub kept_deltas_max: usize,
+    /// The most revisions that a Distribution may keep within reach of deltas: a statement names one for each, and half
+    /// of what it may name is left for what later versions add.
+    pub max_revisions_max: u32,
 }
 
 impl Limits {
@@ -222,6 +230,9 @@ impl Limits {
         hook_output_bytes_max: 4 * KIB as usize,
         hook_receipt_bytes_max: 300,
         catalog_bytes_max: 1024 * MIB,
+        kept_entries_bytes_max: 1024 * MIB,
+        kept_deltas_max: 32,
+        max_revisions_max: 32,
     };
 }
 

@@ -14,6 +14,7 @@ use crate::api::{
 use crate::cli::{ChannelCommand, DistributionCommand, SubscriberCommand};
 use ted_core::distributor::own_key;
 use ted_core::id::PackageId;
+use ted_core::model::Distribution;
 use ted_core::name::Label;
 use ted_core::package::Root;
 
@@ -29,6 +30,7 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 skip_unreadable: options.skip_unreadable.unwrap_or_default(),
                 priority: options.priority.unwrap_or_default(),
                 encrypt: options.encrypt.unwrap_or_default(),
+                max_revisions: options.max_revisions.unwrap_or(Distribution::MAX_REVISIONS),
             };
             context.answer(&request).await
         }
@@ -42,6 +44,7 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 skip_unreadable: options.skip_unreadable,
                 priority: options.priority,
                 encrypt: options.encrypt,
+                max_revisions: options.max_revisions,
             };
             context.answer(&request).await
         }

@@ -166,7 +166,7 @@ fn builder(settings: &Settings) -> Result<SubscriberBuilder, Error> {
         LinkRule::Inside => Links::Inside,
     };
     let builder = Subscriber::builder(&settings.data_dir).connection_timeout(silence).links(links);
-    let mut builder = builder.settings(config.settings.clone());
+    let mut builder = builder.settings(config.settings.clone()).keep_package(config.keep_package);
     if let Some(listen) = config.listen {
         builder = builder.listen(listen);
     }

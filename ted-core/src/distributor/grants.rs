@@ -34,8 +34,9 @@ const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The code of a Subscriber whose key was revoked, as it is refused on a connection.
 const REVOKED: &str = "TED-1305";
 
-/// Trees that are kept in memory for those who fetch, 3 MB each in a fleet of 10,000.
-const SETS_KEPT: usize = 4;
+/// Grants that are kept in memory for those who fetch, with the trees over them: 300 bytes each. The sets of the ten
+/// packages of a Distribution in a fleet of 10,000.
+const GRANTS_KEPT: usize = 100_000;
 
 /// What the catalog keeps about a package's grants; they themselves lie under `grant/<package>/`.
 #[derive(Clone, Serialize, Deserialize)]
@@ -131,15 +132,12 @@ impl State {
     ) -> Result<Granted, Error> {
         let _one_at_a_time = lock(&self.granting);
         let mut granted = Granted { envelopes: vec![], withheld: vec![] };
-        for package in self.packages_to_state(built) {
+        let mut recipients = None;
+        for package in self.packages_to_state(distribution, built) {
             let Some(root) = self.sealed_root(package.id)? else { continue };
-            let (envelope, withheld) = self.grant_package(distribution, (package.id, &root), to)?;
+            let recipients = recipients.get_or_insert_with(|| self.recipients(to, &mut granted.withheld));
+            let envelope = self.grant_package(distribution, (package.id, &root), recipients, &mut granted.withheld)?;
             granted.envelopes.extend(envelope.map(|envelope| (package.id, envelope)));
-            for why in withheld {
-                if granted.withheld.iter().all(|known| known.subscriber != why.subscriber) {
-                    granted.withheld.push(why);
-                }
-            }
         }
         Ok(granted)
     }
@@ -149,22 +147,17 @@ impl State {
         &self,
         distribution: &Distribution,
         (package, root): (PackageId, &Root),
-        to: &[KeyHash],
-    ) -> Result<(Option<EnvelopeId>, Vec<Withheld>), Error> {
+        to: &[Recipient],
+        withheld: &mut Vec<Withheld>,
+    ) -> Result<Option<EnvelopeId>, Error> {
         let now = self.now();
         let signed: Option<Signed> = self.records.get(&signed_key(&package))?;
         let set = match &signed {
             Some(signed) => self.grant_set(&signed.envelope.parse()?)?,
             None => None,
         };
-        let (mut withheld, mut lacking) = (vec![], vec![]);
-        for subscriber in to {
-            match self.recipient(subscriber, now) {
-                Ok(recipient) if set.as_ref().is_some_and(|set| set.has(&recipient)) => {}
-                Ok(recipient) => lacking.push(recipient),
-                Err(reason) => withheld.push(reason),
-            }
-        }
+        let has = |recipient: &&Recipient| set.as_ref().is_some_and(|set| set.has(recipient));
+        let lacking: Vec<&Recipient> = to.iter().filter(|recipient| !has(recipient)).collect();
         // Without its grants the record of them is worth nothing: they are made anew.
         let signed = signed.filter(|_| set.is_some());
         let mut holds = signed.as_ref().is_some_and(|signed| now < signed.issued.plus(LIFE * 2 / 3));
@@ -172,26 +165,41 @@ impl State {
             holds = holds && !self.is_envelope_void(&signed.envelope)?;
         }
         if lacking.is_empty() && (holds || set.is_none()) {
-            let envelope = signed.map(|signed| signed.envelope.parse()).transpose()?;
-            return Ok((envelope, withheld));
+            return Ok(signed.map(|signed| signed.envelope.parse()).transpose()?);
         }
         let grants = match self.content_key(root)? {
-            Some(key) => self.wrap(&key, package, &lacking, &mut withheld),
+            Some(key) => self.wrap(&key, package, &lacking, withheld),
             None => vec![],
         };
         let before = signed.zip(set);
         if grants.is_empty() && before.is_none() {
-            return Ok((None, withheld));
+            return Ok(None);
         }
-        Ok((Some(self.sign_grants(distribution, package, before, grants, now)?), withheld))
+        Ok(Some(self.sign_grants(distribution, package, before, grants, now)?))
     }
 
-    fn wrap(&self, key: &ContentKey, package: PackageId, to: &[Recipient], withheld: &mut Vec<Withheld>) -> Vec<Grant> {
+    /// Whom content keys can be wrapped for, of these; of the others, why not.
+    fn recipients(&self, subscribers: &[KeyHash], withheld: &mut Vec<Withheld>) -> Vec<Recipient> {
+        let now = self.now();
+        let judged = subscribers.iter().map(|subscriber| self.recipient(subscriber, now));
+        judged.filter_map(|judged| judged.map_err(|why| withheld.push(why)).ok()).collect()
+    }
+
+    fn wrap(
+        &self,
+        key: &ContentKey,
+        package: PackageId,
+        to: &[&Recipient],
+        withheld: &mut Vec<Withheld>,
+    ) -> Vec<Grant> {
         let mut grants = Vec::with_capacity(to.len());
         for recipient in to {
             match Grant::issue(&*self.crypto, key, &package, recipient) {
                 Ok(grant) => grants.push(grant),
-                Err(error) => withheld.push(Withheld::because(&recipient.identity, error)),
+                Err(error) if withheld.iter().all(|known| known.subscriber != recipient.identity) => {
+                    withheld.push(Withheld::because(&recipient.identity, error));
+                }
+                Err(_) => {}
             }
         }
         grants
@@ -288,7 +296,14 @@ impl State {
         let mut sets = lock(&self.grant_sets);
         sets.retain(|(known, _)| *known != envelope);
         sets.push_front((envelope, set));
-        sets.truncate(SETS_KEPT);
+        let mut grants = 0;
+        let fit = sets.iter().take_while(|(_, set)| {
+            grants += set.grants.len();
+            grants <= GRANTS_KEPT
+        });
+        // The newest is being used.
+        let kept = fit.count().max(1);
+        sets.truncate(kept);
     }
 
     /// Answers the Subscriber `key`, who asks for the grant of `recipient` among those that an envelope counts.

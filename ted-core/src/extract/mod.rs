@@ -35,6 +35,7 @@ mod stage;
 mod staging;
 mod step;
 mod target;
+mod target_files;
 #[cfg(test)]
 mod tests;
 
@@ -47,3 +48,4 @@ pub use job::{
 pub use judge::judge_entries;
 pub use run::{extract, recover};
 pub use target::{Create, Target};
+pub use target_files::TargetFiles;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Coded;
 use crate::id::DistributionId;
+use crate::limits::Limits;
 use crate::model::{FleetError, Item};
 use crate::name::Label;
 
@@ -99,9 +100,20 @@ pub struct Distribution {
     /// Whether its packages are sealed, so that only Subscribers with a grant can read them.
     #[serde(default)]
     pub encrypt: bool,
+    /// How many revisions, the newest included, are offered by their differences: a Subscriber that has one of them
+    /// fetches deltas. 1 means that every revision is fetched whole.
+    #[serde(default = "max_revisions")]
+    pub max_revisions: u32,
+}
+
+fn max_revisions() -> u32 {
+    Distribution::MAX_REVISIONS
 }
 
 impl Distribution {
+    /// What [`Distribution::max_revisions`] is unless somebody says otherwise.
+    pub const MAX_REVISIONS: u32 = 10;
+
     /// A Distribution with the default options.
     #[must_use]
     pub fn new(id: DistributionId, name: Label, source: impl Into<String>) -> Self {
@@ -115,6 +127,7 @@ impl Distribution {
             skip_unreadable: false,
             priority: Priority::default(),
             encrypt: false,
+            max_revisions: Self::MAX_REVISIONS,
         }
     }
 
@@ -134,6 +147,10 @@ impl Distribution {
             if let Err(error) = Glob::new(glob) {
                 return refuse("exclude", format!("`{glob}` is not a glob: {}", error.kind()));
             }
+        }
+        let most = Limits::DEFAULT.max_revisions_max;
+        if !(1..=most).contains(&self.max_revisions) {
+            return refuse("max_revisions", format!("{} is not between 1 and {most}", self.max_revisions));
         }
         Ok(())
     }
@@ -201,6 +218,8 @@ mod tests {
             ("target", |d| d.target = Some("www".to_owned())),
             ("target", |d| d.target = Some("/srv/../etc".to_owned())),
             ("target", |d| d.target = Some("/srv/%NODE_NAME".to_owned())),
+            ("max_revisions", |d| d.max_revisions = 0),
+            ("max_revisions", |d| d.max_revisions = 33),
             ("exclude", |d| d.exclude = vec!["*.log".to_owned(), "[".to_owned()]),
         ] {
             match with(change) {

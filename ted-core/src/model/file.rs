@@ -80,6 +80,12 @@ struct DistributionFile {
     priority: Priority,
     #[serde(default)]
     encrypt: bool,
+    #[serde(default = "max_revisions")]
+    max_revisions: u32,
+}
+
+fn max_revisions() -> u32 {
+    Distribution::MAX_REVISIONS
 }
 
 #[derive(Serialize, Deserialize)]
@@ -121,14 +127,25 @@ impl DistributionFile {
             skip_unreadable: self.skip_unreadable,
             priority: self.priority,
             encrypt: self.encrypt,
+            max_revisions: self.max_revisions,
         })
     }
 }
 
 impl From<&Distribution> for DistributionFile {
     fn from(distribution: &Distribution) -> Self {
-        let Distribution { id, name, source, exclude, digest, target, skip_unreadable, priority, encrypt } =
-            distribution;
+        let Distribution {
+            id,
+            name,
+            source,
+            exclude,
+            digest,
+            target,
+            skip_unreadable,
+            priority,
+            encrypt,
+            max_revisions,
+        } = distribution;
         Self {
             name: name.clone(),
             id: Some(id.to_string()),
@@ -139,6 +156,7 @@ impl From<&Distribution> for DistributionFile {
             skip_unreadable: *skip_unreadable,
             priority: *priority,
             encrypt: *encrypt,
+            max_revisions: *max_revisions,
         }
     }
 }
@@ -219,6 +237,7 @@ mod tests {
         site.priority = Priority::High;
         site.skip_unreadable = true;
         site.encrypt = true;
+        site.max_revisions = 4;
         fleet.update_distribution(&label("site"), site).expect("valid");
         let mut leaf = fleet.subscriber(&node("leaf1")).expect("there").clone();
         leaf.endpoints = vec!["[::1]:1229".parse().expect("valid"), "leaf1:7".parse().expect("valid")];

@@ -156,6 +156,21 @@ pub enum SubscriberError {
         /// What was found.
         detail: String,
     },
+    /// The revision that a delta goes from is not here.
+    #[error("revision {0}, which the delta goes from, is not here")]
+    NoBase(Revision),
+    /// A verified revision cannot be made from what is here, and its baseline is fetched.
+    #[error(
+        "revision {revision} of `{distribution}` cannot be made from what is here; its baseline is fetched: {reason}"
+    )]
+    FallsBack {
+        /// Whose revision it is.
+        distribution: String,
+        /// Which.
+        revision: Revision,
+        /// What was found.
+        reason: String,
+    },
     /// The release statement is not what it should be.
     #[error("the release statement cannot be used: {0}")]
     Statement(String),
@@ -203,6 +218,8 @@ impl Coded for SubscriberError {
             Self::NothingToExtract(_) => "TED-1860",
             Self::Damaged { .. } => "TED-1873",
             Self::SetAside { .. } => "TED-1874",
+            Self::NoBase(_) => "TED-1896",
+            Self::FallsBack { .. } => "TED-1895",
             Self::Statement(_) => "TED-1861",
             Self::NoGrant(_) => "TED-1868",
             Self::EncryptionCertificate(_) => "TED-1869",

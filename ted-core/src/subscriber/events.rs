@@ -175,6 +175,17 @@ pub enum SubscriberEvent {
         /// The package's length.
         bytes: u64,
     },
+    /// A revision cannot be made from what is here and deltas: its baseline is taken instead.
+    FellBack {
+        /// Which Distribution.
+        distribution: Label,
+        /// Which revision.
+        revision: Revision,
+        /// The stable code of what was found.
+        code: String,
+        /// What was found.
+        reason: String,
+    },
     /// A package was damaged beyond the tries that are allowed, or is not whole any more; nothing more happens until the
     /// Channel's next firing.
     Corrupt {

@@ -3,16 +3,20 @@
 mod announced;
 mod backup;
 mod carried;
+mod chain;
 mod configuration;
 mod damage;
 mod deliveries;
 mod error;
 mod events;
 mod extraction;
+mod fall_back;
 mod grants;
+mod held;
 mod hooks;
 mod keys;
 mod offers;
+mod opening;
 mod outbox;
 mod peers;
 mod receive;
@@ -48,6 +52,7 @@ pub use configuration::{ConfigurationRow, NodeSettings, SettingRow, SettingSourc
 pub use error::SubscriberError;
 pub use events::SubscriberEvent;
 pub use grants::granted_key;
+pub use held::KeepPackage;
 pub use hooks::{AfterFailure, HookCommand, HookError, HookKind, HookReport, HookRule, HookScope, HookTimeout, Hooks};
 pub use reference::DistributionRef;
 pub use report::{
@@ -74,6 +79,7 @@ pub(crate) struct Settings {
     pub(crate) own: crate::model::Settings,
     pub(crate) scrub: ScrubSettings,
     pub(crate) hooks: HookTable,
+    pub(crate) keep_package: KeepPackage,
     /// Asked before each step of a change, so that tests can stop it there.
     #[cfg(test)]
     pub(crate) steps: Option<Arc<dyn crate::store::Steps>>,
@@ -134,6 +140,14 @@ impl SubscriberBuilder {
     #[must_use]
     pub fn connection_timeout(mut self, silence: Silence) -> Self {
         self.settings.silence = silence;
+        self
+    }
+
+    /// Which packages are kept once they are extracted; by default those that carry the newest revision and the one
+    /// before.
+    #[must_use]
+    pub fn keep_package(mut self, keep: KeepPackage) -> Self {
+        self.settings.keep_package = keep;
         self
     }
 
@@ -229,6 +243,7 @@ impl Subscriber {
             own: crate::model::Settings::default(),
             scrub: ScrubSettings::default(),
             hooks: HookTable::default(),
+            keep_package: KeepPackage::default(),
             #[cfg(test)]
             steps: None,
         };

@@ -127,6 +127,10 @@ pub struct ExtractionRow {
     pub target: PathBuf,
     /// What was done for it.
     pub summary: ExtractSummary,
+    /// Deltas among the packages that carry it.
+    pub deltas: usize,
+    /// Why its baseline was taken although deltas were to be had, with the code; none where that was not so.
+    pub fell_back: Option<String>,
     /// The hooks that were run for it.
     pub hooks: Vec<HookReport>,
 }
@@ -149,6 +153,9 @@ impl ExtractionRow {
 impl fmt::Display for ExtractionRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} files written, {} unchanged", self.summary.files_written, self.summary.unchanged)?;
+        if let Some(why) = &self.fell_back {
+            write!(f, "; from a baseline, because deltas were of no use: {why}")?;
+        }
         self.hooks.iter().try_for_each(|report| write!(f, "; hook `{}`: {report}", report.hook))
     }
 }

@@ -10,13 +10,13 @@ use crate::node::{RecordBatch, wait};
 use crate::security::{DistributorRoot, Stage, Usage};
 use crate::store::{TrustedIn, prune};
 use crate::subscriber::damage::{SetAside, aside_key, firing_key};
-use crate::subscriber::deliveries::{Extracted, Held, Job, extracted_key, held_key};
+use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
+use crate::subscriber::held::{Extracted, Held, HeldPackage, extracted_key, fall_back_key, held_key};
 use crate::subscriber::hooks::{HookRule, due_key};
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::report::{DistributionRow, DistributorRow, ExtractionRow, SubscriberStatus, TargetRow};
 use crate::subscriber::rollback::{PINNED, before_key};
-use crate::subscriber::scrub::checked_key;
 use crate::subscriber::state::{Key, KnownDistributor, State, known_key, lock};
 use crate::subscriber::targets::{TargetRule, check_target};
 use crate::transport::QuicConnection;
@@ -80,7 +80,7 @@ impl State {
             };
             let verified = held.map(|held| held.revision);
             // What this process has not seen itself can be told from what is kept.
-            let known_bytes = held.filter(|_| standing.offered.is_none()).map_or(0, |held| held.bytes);
+            let known_bytes = held.filter(|_| standing.offered.is_none()).map_or(0, Held::bytes);
             let known_stage = match (&extracted, held) {
                 _ if aside.is_some() => Some(Stage::Corrupt),
                 (Some(extracted), Some(held)) if extracted.revision == held.revision => Some(Stage::Extracted),
@@ -104,7 +104,7 @@ impl State {
                 hooks: self.hook_scope(&self.distributor_name(&fleet), &self.known_label(&fleet, &distribution)),
                 rolled_back_to: pinned,
                 trouble: standing.trouble.or_else(|| aside.as_ref().map(SetAside::trouble)).or(rolled_back).or(refused),
-                checked: self.checked(&key)?,
+                checked: held.map(|held| self.checked(&key, held)).transpose()?.flatten(),
                 at: standing.at.or_else(|| extracted.map(|extracted| extracted.at)),
             });
         }
@@ -224,13 +224,19 @@ impl State {
         self.links.close(&fleet, "the Subscriber leaves");
         for ((of, distribution), held) in self.all_held()? {
             if of == fleet {
-                wait(prune(&self.depot, |info| !self.is_own_package(&(fleet, distribution), &info.root)))?;
-                wait(self.depot.clear(&held.place(name)))?;
                 let key = (fleet, distribution);
+                wait(prune(&self.depot, |info| !self.is_own_package(&(fleet, distribution), &info.root)))?;
+                for place in held.packages.iter().filter_map(HeldPackage::place) {
+                    wait(self.depot.clear(&place))?;
+                }
+                if let Some(extracted) = self.extracted(&fleet, &distribution)? {
+                    self.forget_entries(&extracted)?;
+                }
+                self.forget_checked(&key, &[])?;
                 let batch = RecordBatch::default()
                     .delete(&held_key(&fleet, &distribution))
                     .delete(&extracted_key(&fleet, &distribution))
-                    .delete(&checked_key(&key))
+                    .delete(&fall_back_key(&key))
                     .delete(&aside_key(&key))
                     .delete(&firing_key(&key))
                     .delete(&before_key(&key))

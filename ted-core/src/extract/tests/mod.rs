@@ -8,6 +8,7 @@ mod making;
 mod planted;
 mod real;
 mod survive;
+mod target_files;
 mod update;
 
 use std::collections::BTreeMap;

@@ -22,9 +22,9 @@ use crate::extract::Gate;
 use crate::id::{DistributionId, KeyHash, Revision};
 use crate::limits::Limits;
 use crate::name::{Label, NodeName};
-use crate::subscriber::deliveries::Held;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::held::Held;
 use crate::subscriber::report::ExtractionRow;
 use crate::subscriber::state::{Key, State, lock};
 
