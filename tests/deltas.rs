@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use support::proxy::Proxy;
 use support::{CHANNEL, DISTRIBUTION, World, event, find, label, node, noise, within};
 use ted_core::subscriber::KeepPackage;
-use ted_core::{DistributionRef, DistributionSpec, Endpoint, Events, Subscriber, SubscriberEvent};
+use ted_core::{DistributionRef, DistributionSpec, Events, Subscriber, SubscriberEvent};
 
 /// Bytes of the files that never change, so that a baseline costs at least that.
 const STABLE_BYTES: u64 = 40 * 50_000;
@@ -105,7 +105,7 @@ async fn an_update_crosses_the_wire_as_a_delta() {
     let proxy = Proxy::to(world.address).await;
     let invite = world
         .distributor
-        .invite(&node("one.example"), &[label(CHANNEL)], &[Endpoint::from(proxy.address)])
+        .invite(&node("one.example"), &[label(CHANNEL)], &[proxy.address.to_string().parse().expect("an endpoint")])
         .await
         .expect("an invite");
     let subscriber = within("the enrolment", world.builder("one.example").join(&invite)).await.expect("it joins");
@@ -352,7 +352,7 @@ async fn a_delta_that_was_received_and_not_extracted_is_extracted_at_the_next_st
         let obstacle = world.target_of("one.example").join("new-1");
         fs::write(&obstacle, "in the way").expect("written");
         change(&world, 1);
-        let firing = world.send().await;
+        world.send().await;
         event("a failure", &mut events, |event| matches!(event, SubscriberEvent::Failed { .. }).then_some(())).await;
         stop(subscriber).await;
         fs::remove_file(&obstacle).expect("removed");
@@ -362,7 +362,6 @@ async fn a_delta_that_was_received_and_not_extracted_is_extracted_at_the_next_st
         let (received, _) = update(&mut events).await;
         assert_eq!(received, Vec::<u64>::new(), "nothing is fetched again");
         world.assert_equal("one.example");
-        drop(firing);
         stop(subscriber).await;
     }
 }

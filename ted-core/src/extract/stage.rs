@@ -15,7 +15,7 @@ use crate::extract::error::ExtractError;
 use crate::extract::folders::{Access, Folders, split};
 use crate::extract::job::{ExtractJob, ExtractPhase, ExtractProgress};
 use crate::extract::journal::staged_name;
-use crate::extract::judge::{find_row, hard_link_target};
+use crate::extract::judge::{find_row, hard_link_target, judge_places};
 use crate::extract::making;
 use crate::extract::plan::{Plan, attributes};
 use crate::extract::sparse::{self, End};
@@ -41,14 +41,7 @@ pub(super) struct Stage<'a> {
 pub(super) fn judge_body(rows: &[CatalogRow], contents: Contents<'_>) -> Result<(), ExtractError> {
     let Contents::Frames(frames) = contents else { return Ok(()) };
     let last = frames.body_frames().checked_sub(1);
-    let body_end = last.map_or(0, |frame| frames.raw_range(frame).end);
-    // Contents follow one another, so the last one is the one that could lie outside.
-    match rows.iter().rev().find(|row| row.entry.size > 0) {
-        Some(row) if content_end(row) > body_end => {
-            Err(ExtractError::refused(&row.entry.path, CatalogFault::Offset.into()))
-        }
-        _ => Ok(()),
-    }
+    judge_places(rows, last.map_or(0, |frame| frames.raw_range(frame).end))
 }
 
 impl<'a> Stage<'a> {

@@ -11,6 +11,7 @@ use crate::extract::step::{Hook, Step};
 use crate::extract::{
     ContentMaker, Contents, ExtractError, ExtractOptions, ExtractPhase, ExtractSummary, MakeContent, MakeError, extract,
 };
+use crate::package::CatalogRow;
 use crate::package::delta::DeltaError;
 
 impl MakeContent for Built {
@@ -82,9 +83,14 @@ fn tree() -> Tree {
         .hard("e", "d")
 }
 
+/// Rows as those of a revision that is made have them.
+fn without_places(rows: &[CatalogRow]) -> Vec<CatalogRow> {
+    rows.iter().map(|row| CatalogRow { entry: row.entry.clone(), offset: 0 }).collect()
+}
+
 fn extract_made(built: &Built, contents: &dyn MakeContent, at: &Path) -> Result<ExtractSummary, ExtractError> {
-    let options = ExtractOptions::default();
-    let job = super::ExtractJob { contents: Contents::Made(contents), ..built.job(None, &options) };
+    let (options, rows) = (ExtractOptions::default(), without_places(&built.rows));
+    let job = super::ExtractJob { rows: &rows, contents: Contents::Made(contents), ..built.job(None, &options) };
     extract(&open(at), &job, &|_| {}, &AtomicBool::new(false))
 }
 
@@ -92,8 +98,8 @@ fn extract_made(built: &Built, contents: &dyn MakeContent, at: &Path) -> Result<
 fn made_contents_come_out_as_those_of_frames_do() {
     let (_folder, at) = scratch();
     let built = tree().build();
-    let options = ExtractOptions::default();
-    let job = super::ExtractJob { contents: Contents::Made(&built), ..built.job(None, &options) };
+    let (options, rows) = (ExtractOptions::default(), without_places(&built.rows));
+    let job = super::ExtractJob { rows: &rows, contents: Contents::Made(&built), ..built.job(None, &options) };
     let last = std::sync::Mutex::new(None);
     let report = |progress: crate::extract::ExtractProgress| {
         if progress.phase == ExtractPhase::Staging {
