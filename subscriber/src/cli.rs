@@ -74,6 +74,9 @@ pub(crate) enum Command {
         /// Run nothing of what `[hooks]` in the configuration names.
         #[arg(long)]
         no_hooks: bool,
+        /// Only say what would be added, updated, deleted, kept and refused; write nothing.
+        #[arg(long)]
+        dry_run: bool,
         /// Its name, or DISTRIBUTOR/NAME.
         #[arg(value_name = "[DISTRIBUTOR/]DISTRIBUTION")]
         distribution: Option<DistributionRef>,
@@ -237,6 +240,7 @@ mod tests {
             "ted-subscriber extract",
             "ted-subscriber extract --no-hooks site",
             "ted-subscriber extract dist.example.com/site",
+            "ted-subscriber extract --dry-run site",
             "ted-subscriber verify site",
             "ted-subscriber verify --repair",
             "ted-subscriber doctor",

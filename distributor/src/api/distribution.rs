@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use ted_cli::api::Done;
 use ted_cli::output::{Column, Render, Text, count, list, or_dash};
 use ted_cli::units::{self, Time};
-use ted_core::model::{Digest, Distribution, Priority};
+use ted_core::model::{Digest, Distribution, ExtractMode, Priority};
 use ted_core::name::Label;
 
 /// Declares a Distribution; its id is chosen by the node.
@@ -26,6 +26,8 @@ pub(crate) struct DistributionCreate {
     pub(crate) encrypt: bool,
     #[serde(default = "max_revisions")]
     pub(crate) max_revisions: u32,
+    #[serde(default)]
+    pub(crate) mode: ExtractMode,
 }
 
 fn max_revisions() -> u32 {
@@ -48,6 +50,7 @@ pub(crate) struct DistributionUpdate {
     pub(crate) encrypt: Option<bool>,
     #[serde(default)]
     pub(crate) max_revisions: Option<u32>,
+    pub(crate) mode: Option<ExtractMode>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -99,6 +102,8 @@ pub(crate) struct DistributionView {
     pub(crate) encrypt: bool,
     #[serde(default = "max_revisions")]
     pub(crate) max_revisions: u32,
+    #[serde(default)]
+    pub(crate) mode: ExtractMode,
     /// The newest revision; `None` before the first build.
     pub(crate) newest: Option<RevisionView>,
 }
@@ -153,6 +158,7 @@ impl Render for DistributionView {
             ("source", Some(self.source.clone())),
             ("exclude", (!self.exclude.is_empty()).then(|| list(&self.exclude))),
             ("target", self.target.clone()),
+            ("mode", Some(self.mode.to_string())),
             ("priority", Some(self.priority.to_string())),
             ("digest", Some(self.digest.to_string())),
             ("encrypted", Some(if self.encrypt { "yes" } else { "no" }.to_owned())),

@@ -31,6 +31,7 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 priority: options.priority.unwrap_or_default(),
                 encrypt: options.encrypt.unwrap_or_default(),
                 max_revisions: options.max_revisions.unwrap_or(Distribution::MAX_REVISIONS),
+                mode: options.mode.unwrap_or_default(),
             };
             context.answer(&request).await
         }
@@ -45,6 +46,7 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 priority: options.priority,
                 encrypt: options.encrypt,
                 max_revisions: options.max_revisions,
+                mode: options.mode,
             };
             context.answer(&request).await
         }

@@ -29,6 +29,7 @@ impl Service {
             skip_unreadable: request.skip_unreadable,
             encrypt: request.encrypt,
             max_revisions: request.max_revisions,
+            mode: request.mode,
             priority: request.priority,
         };
         self.distributor().create_distribution(spec).await?;
@@ -48,6 +49,7 @@ impl Service {
         spec.skip_unreadable = request.skip_unreadable.unwrap_or(spec.skip_unreadable);
         spec.encrypt = request.encrypt.unwrap_or(spec.encrypt);
         spec.max_revisions = request.max_revisions.unwrap_or(spec.max_revisions);
+        spec.mode = request.mode.unwrap_or(spec.mode);
         spec.priority = request.priority.unwrap_or(spec.priority);
         self.distributor().update_distribution(&request.name, spec).await?;
         self.show_distribution(request.name).await
@@ -209,6 +211,7 @@ impl From<DistributionStatus> for DistributionView {
             skip_unreadable: spec.skip_unreadable,
             encrypt: spec.encrypt,
             max_revisions: spec.max_revisions,
+            mode: spec.mode,
             priority: spec.priority,
             newest: newest.map(|newest| RevisionView::new(&newest, file)),
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DistributionId, FiringId, PackageId, Revision, UnixMillis};
-use crate::model::{Digest, Distribution, Endpoint, Priority};
+use crate::model::{Digest, Distribution, Endpoint, ExtractMode, Priority};
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
 use crate::protocol::{Outcome, PartState};
@@ -41,6 +41,9 @@ pub struct DistributionSpec {
     /// How many revisions a Subscriber may be behind and still be brought the differences alone; 1 for none.
     #[serde(default = "max_revisions")]
     pub max_revisions: u32,
+    /// What extraction does about what else lies in the target; each Subscriber has the last word.
+    #[serde(default)]
+    pub mode: ExtractMode,
 }
 
 fn max_revisions() -> u32 {
@@ -61,6 +64,7 @@ impl DistributionSpec {
             priority: Priority::default(),
             encrypt: false,
             max_revisions: Distribution::MAX_REVISIONS,
+            mode: ExtractMode::default(),
         }
     }
 
@@ -85,6 +89,13 @@ impl DistributionSpec {
         self
     }
 
+    /// The same, extracted in this mode.
+    #[must_use]
+    pub fn mode(mut self, mode: ExtractMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
     pub(super) fn of(distribution: Distribution) -> Self {
         Self {
             name: distribution.name,
@@ -96,6 +107,7 @@ impl DistributionSpec {
             priority: distribution.priority,
             encrypt: distribution.encrypt,
             max_revisions: distribution.max_revisions,
+            mode: distribution.mode,
         }
     }
 
@@ -111,6 +123,7 @@ impl DistributionSpec {
             priority: self.priority,
             encrypt: self.encrypt,
             max_revisions: self.max_revisions,
+            mode: self.mode,
         }
     }
 }

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::DistributionId;
 use crate::model::{
-    CertificateWay, Channel, Digest, Distribution, Endpoint, Fleet, FleetError, Priority, Settings, Subscriber,
+    CertificateWay, Channel, Digest, Distribution, Endpoint, ExtractMode, Fleet, FleetError, Priority, Settings,
+    Subscriber,
 };
 use crate::name::{Label, NodeName};
 
@@ -82,6 +83,8 @@ struct DistributionFile {
     encrypt: bool,
     #[serde(default = "max_revisions")]
     max_revisions: u32,
+    #[serde(default)]
+    mode: ExtractMode,
 }
 
 fn max_revisions() -> u32 {
@@ -128,6 +131,7 @@ impl DistributionFile {
             priority: self.priority,
             encrypt: self.encrypt,
             max_revisions: self.max_revisions,
+            mode: self.mode,
         })
     }
 }
@@ -145,6 +149,7 @@ impl From<&Distribution> for DistributionFile {
             priority,
             encrypt,
             max_revisions,
+            mode,
         } = distribution;
         Self {
             name: name.clone(),
@@ -157,6 +162,7 @@ impl From<&Distribution> for DistributionFile {
             priority: *priority,
             encrypt: *encrypt,
             max_revisions: *max_revisions,
+            mode: *mode,
         }
     }
 }
@@ -238,6 +244,7 @@ mod tests {
         site.skip_unreadable = true;
         site.encrypt = true;
         site.max_revisions = 4;
+        site.mode = ExtractMode::Release;
         fleet.update_distribution(&label("site"), site).expect("valid");
         let mut leaf = fleet.subscriber(&node("leaf1")).expect("there").clone();
         leaf.endpoints = vec!["[::1]:1229".parse().expect("valid"), "leaf1:7".parse().expect("valid")];

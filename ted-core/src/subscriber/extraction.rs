@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::extract::{Create, Target, recover};
+use crate::extract::{Create, ExtractOptions, Target, recover};
 use crate::id::{DistributionId, FiringId, KeyHash, Revision};
 use crate::name::Label;
 use crate::node::wait;
@@ -160,16 +160,19 @@ impl State {
         let root = self.trusted_root(&fleet)?;
         let _one_at_a_time = lock(&self.extracting);
         let hooks = self.hooks(key, held, &path, hooks)?;
+        let options = ExtractOptions { gate: hooks.gate(), ..self.extract_options(&key, held, &path)? };
         let target = Target::open(&path, Create::Missing)?;
-        recover(&target, &distribution)?;
+        let recovered = recover(&target, &distribution)?;
         let stood = self.extracted(&fleet, &distribution)?;
         let entries = stood.as_ref().and_then(|stood| self.kept_entries(stood));
-        let previous = entries.as_deref().filter(|_| stood.as_ref().is_some_and(|stood| stood.target == path));
-        let old_target = stood.map(|stood| stood.target);
+        let is_of_target = stood.as_ref().is_some_and(|stood| stood.stands_for(&path, options.mode));
+        let previous = entries.as_deref().filter(|_| is_of_target);
+        let old_files = stood.map(|stood| stood.files());
         let extraction =
-            Extraction { state: self, key, held, target: &target, previous, old_target, gate: hooks.gate() };
-        let (summary, entries) = extraction.run(entries.as_deref()).map_err(|error| hooks.failed(error))?;
-        self.note_extracted(&key, held, &path, &entries)?;
+            Extraction { state: self, key, held, target: &target, previous, old_files, recovered, options: &options };
+        let done = extraction.run(entries.as_deref());
+        let (summary, entries) = done.map_err(|error| hooks.failed(error))?;
+        self.note_extracted(&key, held, (&path, options.mode), &entries)?;
         let hooks = hooks.done()?;
         let fell_back = self.fall_back_of(&key)?;
         if fell_back.is_some() {
@@ -192,10 +195,11 @@ impl State {
             distribution: held.name.clone(),
             revision: held.revision,
             target: path,
+            mode: options.mode,
             summary,
+            hooks,
             deltas,
             fell_back: fell_back.map(|why| format!("{}: {}", why.code, why.reason)),
-            hooks,
         })
     }
 

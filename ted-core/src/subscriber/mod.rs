@@ -15,6 +15,7 @@ mod grants;
 mod held;
 mod hooks;
 mod keys;
+mod modes;
 mod offers;
 mod opening;
 mod outbox;
@@ -41,7 +42,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::extract::Links;
 use crate::limits::Limits;
-use crate::model::Endpoint;
+use crate::model::{Endpoint, ExtractMode};
 use crate::name::NodeName;
 use crate::node::{Clock, Events, SystemClock};
 use crate::protocol::Silence;
@@ -54,9 +55,11 @@ pub use events::SubscriberEvent;
 pub use grants::granted_key;
 pub use held::KeepPackage;
 pub use hooks::{AfterFailure, HookCommand, HookError, HookKind, HookReport, HookRule, HookScope, HookTimeout, Hooks};
+pub use modes::LocalChanges;
 pub use reference::DistributionRef;
 pub use report::{
-    CarriedRequest, DistributionRow, DistributorRow, Enrolment, ExtractionRow, SubscriberStatus, TargetRow, VerifyRow,
+    CarriedRequest, DistributionRow, DistributorRow, Enrolment, ExtractionRow, PreviewRow, SubscriberStatus, TargetRow,
+    VerifyRow,
 };
 pub use scrub::ScrubInterval;
 pub use targets::{TargetRule, Targets};
@@ -74,6 +77,7 @@ pub(crate) struct Settings {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) targets: Targets,
     pub(crate) links: Links,
+    pub(crate) local_changes: LocalChanges,
     pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) silence: Silence,
     pub(crate) own: crate::model::Settings,
@@ -119,6 +123,20 @@ impl SubscriberBuilder {
     #[must_use]
     pub fn allow_targets_below(mut self, directory: impl Into<PathBuf>) -> Self {
         self.settings.targets.allow.push(directory.into());
+        self
+    }
+
+    /// Extracts a Distribution in this mode, whatever it says itself.
+    #[must_use]
+    pub fn mode(mut self, distribution: DistributionRef, mode: ExtractMode) -> Self {
+        self.settings.targets.modes.insert(distribution, mode);
+        self
+    }
+
+    /// What becomes of files that somebody changed in a target; overwritten and reported by default.
+    #[must_use]
+    pub fn on_local_change(mut self, change: LocalChanges) -> Self {
+        self.settings.local_changes = change;
         self
     }
 
@@ -238,6 +256,7 @@ impl Subscriber {
             listen: None,
             targets: Targets::default(),
             links: Links::default(),
+            local_changes: LocalChanges::default(),
             threads: None,
             silence: Silence::default(),
             own: crate::model::Settings::default(),
@@ -368,6 +387,16 @@ impl Subscriber {
     ) -> Result<Vec<ExtractionRow>, Error> {
         let distribution = distribution.cloned();
         self.blocking(move |state| state.extract_named(distribution.as_ref(), hooks)).await
+    }
+
+    /// Says what [`Subscriber::extract`] would do, and writes nothing.
+    ///
+    /// # Errors
+    /// When there is nothing to extract, or a package or a target cannot be read. What would be refused stands in its
+    /// row.
+    pub async fn preview(&self, distribution: Option<&DistributionRef>) -> Result<Vec<PreviewRow>, Error> {
+        let distribution = distribution.cloned();
+        self.blocking(move |state| state.preview_named(distribution.as_ref())).await
     }
 
     /// Goes back to the revision before the newest one: extracts it again, lowers the floor to it, and takes nothing

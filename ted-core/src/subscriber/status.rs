@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::Error;
+use crate::error::{Coded as _, Error};
+use crate::extract::{Create, Target, is_interrupted, recover};
+use crate::id::{DistributionId, KeyHash};
 use crate::name::NodeName;
 use crate::node::{RecordBatch, wait};
 use crate::security::{DistributorRoot, Stage, Usage};
@@ -74,6 +76,7 @@ impl State {
             let standing = standings.get(&key).cloned().unwrap_or_default();
             let extracted = self.extracted(&fleet, &distribution)?;
             let target = named.map(|held| self.target_of(&fleet, held));
+            let mode = named.map(|held| self.mode_of(&fleet, held));
             let refused = match &target {
                 Some(Err(error)) => Some(format!("{}: {error}", error.code())),
                 _ => None,
@@ -102,6 +105,7 @@ impl State {
                 bytes_total: standing.bytes_total.max(known_bytes),
                 target: target.and_then(Result::ok).map(|(target, _)| target),
                 hooks: self.hook_scope(&self.distributor_name(&fleet), &self.known_label(&fleet, &distribution)),
+                mode,
                 rolled_back_to: pinned,
                 trouble: standing.trouble.or_else(|| aside.as_ref().map(SetAside::trouble)).or(rolled_back).or(refused),
                 checked: held.map(|held| self.checked(&key, held)).transpose()?.flatten(),
@@ -121,15 +125,27 @@ impl State {
         self.set_lost_aside()?;
         for ((fleet, distribution), held) in self.all_held()? {
             let extracted: Option<Extracted> = self.extracted(&fleet, &distribution)?;
+            let interrupted = self.is_interrupted(&fleet, &distribution, &held);
             if self.held(&fleet, &distribution)?.is_none() {
+                // There is nothing to extract, and what was begun is finished or undone all the same.
+                if let Some(Err(error)) = interrupted.map(|target| recover(&target, &distribution)) {
+                    tracing::error!(code = error.code(), %error, "an interrupted extraction cannot be finished");
+                }
                 continue;
             }
-            let is_due = self.is_hook_due(&(fleet, distribution))?;
+            let is_due = self.is_hook_due(&(fleet, distribution))? || interrupted.is_some();
             if is_due || extracted.is_none_or(|extracted| extracted.revision != held.revision) {
                 self.start_job(Job::Extract { fleet, distribution, firing: None, revision: held.revision });
             }
         }
         Ok(())
+    }
+
+    /// The target, where an extraction was interrupted in it.
+    fn is_interrupted(&self, fleet: &KeyHash, distribution: &DistributionId, held: &Held) -> Option<Target> {
+        let (path, _) = self.target_of(fleet, held).ok()?;
+        let target = Target::open(&path, Create::Missing).ok()?;
+        is_interrupted(&target, distribution).is_ok_and(|interrupted| interrupted).then_some(target)
     }
 
     /// What is held and meant by `name`; all of it without one.
@@ -177,7 +193,7 @@ impl State {
                 Ok((target, rule)) => (Ok(target), rule),
                 Err(error) => (Err(said(&error)), TargetRule::Proposed),
             };
-            rows.push(TargetRow { distribution, target, rule });
+            rows.push(TargetRow { distribution, target, rule, mode: Some(self.mode_of(fleet, held)) });
         }
         let set = self.set_targets()?;
         let told = self.settings.targets.map.iter().map(|told| (told, TargetRule::Configured));
@@ -185,7 +201,8 @@ impl State {
             let meant =
                 |((fleet, _), held): &(Key, Held)| distribution.means(&self.distributor_name(fleet), &held.name);
             if !held.iter().any(meant) && !rows.iter().any(|row| row.distribution == *distribution) {
-                rows.push(TargetRow { distribution: distribution.clone(), target: Ok(target.clone()), rule });
+                let mode = self.settings.targets.modes.get(distribution).copied();
+                rows.push(TargetRow { distribution: distribution.clone(), target: Ok(target.clone()), rule, mode });
             }
         }
         Ok(rows)

@@ -220,6 +220,10 @@ impl HookRun {
     }
 
     fn begin(&self) -> Result<(), Error> {
+        // Contents that could not be made in one way are made in another: still one extraction.
+        if lock(&self.progress).passed {
+            return Ok(());
+        }
         if self.is_stopping() {
             return Err(SubscriberError::Stopping.into());
         }

@@ -89,6 +89,7 @@ async fn kept(clock: Arc<PausedClock>, change: impl FnOnce(SubscriberBuilder) ->
         revision: Revision::from_number(5),
         content: info.root.disclosure.as_ref().unwrap().content,
         packages: vec![HeldPackage::of(&info)],
+        proposed_mode: crate::model::ExtractMode::default(),
         proposed_target: None,
     };
     let key = (fleet, distribution);
@@ -178,7 +179,8 @@ async fn a_restart_goes_on_from_when_it_was_last_whole_and_never_means_never() {
     let again = Kept { folder, state, key, file, bytes };
     let (_, took) = next(&again).await;
     assert!(took >= Duration::from_secs(3600) && took < Duration::from_secs(3602), "{took:?}");
-    let checked = again.state.checked(&key).unwrap();
+    let held = again.state.held(&key.0, &key.1).unwrap().unwrap();
+    let checked = again.state.checked(&key, &held).unwrap();
     assert_eq!(checked, Some(clock.now()));
 
     let Kept { folder, state, .. } = again;
