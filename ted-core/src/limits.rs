@@ -136,6 +136,18 @@ pub struct Limits {
     pub delta_catalog_bytes_max: u64,
     /// Bytes of old content that one frame of a delta is compressed against: a segment's window has 12 MiB.
     pub delta_prefix_bytes_max: u64,
+    /// Bytes of one `.gitignore` file: any that people write, many times over.
+    pub gitignore_bytes_max: u64,
+    /// Bytes that one source may have in the spool, and a tar file when it is unpacked: as much as a package can hold.
+    pub spool_bytes_max: u64,
+    /// Bytes of one extended header of a tar file: the longest path and link, and attributes, many times over.
+    pub archive_header_bytes_max: u64,
+    /// Bytes of all paths and link targets in a tar file: four million entries with paths of 200 bytes.
+    pub archive_names_bytes_max: u64,
+    /// Times that a URL may lead elsewhere, one after the other: a mirror and a signed address need three.
+    pub redirects_max: u32,
+    /// Times that a source is fetched when it breaks off or the server is busy, before the build fails.
+    pub download_attempts_max: u32,
 }
 
 impl Limits {
@@ -203,6 +215,12 @@ impl Limits {
         source_record_bytes_max: 128 * MIB,
         delta_catalog_bytes_max: 256 * MIB,
         delta_prefix_bytes_max: 16 * MIB,
+        gitignore_bytes_max: MIB,
+        spool_bytes_max: 2 * MIB * MIB,
+        archive_header_bytes_max: MIB,
+        archive_names_bytes_max: 1024 * MIB,
+        redirects_max: 8,
+        download_attempts_max: 5,
     };
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use crate::error::Coded;
+use crate::error::{Coded, Error};
 
 use super::entry::{Entry, EntryPath};
 
@@ -86,7 +86,20 @@ pub enum SourceError {
         #[source]
         source: io::Error,
     },
-    /// An exclude pattern that is none.
+    /// Two sources of one Distribution have something at the same place.
+    #[error("`{path}` is in two sources: `{first}` and `{second}`")]
+    Overlap {
+        /// Where.
+        path: EntryPath,
+        /// The one source.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// What only some kinds of sources fail with.
+    #[error(transparent)]
+    Kind(Error),
+    /// A pattern that is none.
     #[error("`{pattern}` is not a pattern: {reason}")]
     Pattern {
         /// What was given.
@@ -108,10 +121,12 @@ impl Coded for SourceError {
             Self::Changed { .. } => "TED-1703",
             Self::Read { .. } => "TED-1704",
             Self::Pattern { .. } => "TED-1705",
+            Self::Overlap { .. } => "TED-1706",
+            Self::Kind(error) => error.code(),
         }
     }
 
     fn is_retryable(&self) -> bool {
-        matches!(self, Self::Changed { .. })
+        matches!(self, Self::Changed { .. }) || matches!(self, Self::Kind(error) if error.is_retryable())
     }
 }
