@@ -47,10 +47,13 @@ impl State {
 
     fn tar_options(&self, distribution: &Distribution, file: PathBuf) -> Result<TarOptions, Error> {
         let Distribution { exclude, include, skip_unreadable, .. } = distribution;
+        let spool = spool_folder(self.data.path());
+        // Nobody knows what was fed by the name that it has in the spool.
+        let is_fed = file.parent() == Some(&spool);
         Ok(TarOptions {
-            place: file.display().to_string(),
+            place: if is_fed { "standard input".to_owned() } else { file.display().to_string() },
             file,
-            spool: spool_folder(self.data.path()),
+            spool,
             selection: Selection::new(exclude, include)?,
             unreadable: if *skip_unreadable { Unreadable::Skip } else { Unreadable::Refuse },
             limits: Limits::DEFAULT,
