@@ -329,6 +329,7 @@ async fn a_missing_foreign_replayed_or_altered_grant_has_the_offer_refused_and_n
     };
     let state = |release: &ReleaseStatement| fake.state(release, SystemClock.now(), HOUR, |_| {});
     let offer = async |grants: Option<EnvelopeId>| {
+        let grants = grants.map(|envelope| (package.index.id(), envelope)).into_iter().collect();
         let statement = state(&release);
         match fake.offer_with(1, release.distribution, statement, grants).await {
             OfferAnswer::Refused(refused) => refused.code().to_owned(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use ted_cli::api::Done;
 use ted_cli::output::{Column, Render, Text, count, list, or_dash};
 use ted_cli::units::{self, Time};
-use ted_core::model::{Digest, Priority, Sources};
+use ted_core::model::{Digest, Distribution, ExtractMode, Priority, Sources};
 use ted_core::name::Label;
 
 /// Declares a Distribution; its id is chosen by the node.
@@ -27,6 +27,14 @@ pub(crate) struct DistributionCreate {
     pub(crate) priority: Priority,
     #[serde(default)]
     pub(crate) encrypt: bool,
+    #[serde(default = "max_revisions")]
+    pub(crate) max_revisions: u32,
+    #[serde(default)]
+    pub(crate) mode: ExtractMode,
+}
+
+fn max_revisions() -> u32 {
+    Distribution::MAX_REVISIONS
 }
 
 /// Changes what is `Some`.
@@ -47,6 +55,10 @@ pub(crate) struct DistributionUpdate {
     pub(crate) priority: Option<Priority>,
     #[serde(default)]
     pub(crate) encrypt: Option<bool>,
+    #[serde(default)]
+    pub(crate) mode: Option<ExtractMode>,
+    #[serde(default)]
+    pub(crate) max_revisions: Option<u32>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -103,6 +115,10 @@ pub(crate) struct DistributionView {
     pub(crate) priority: Priority,
     #[serde(default)]
     pub(crate) encrypt: bool,
+    #[serde(default)]
+    pub(crate) mode: ExtractMode,
+    #[serde(default = "max_revisions")]
+    pub(crate) max_revisions: u32,
     /// The newest revision; `None` before the first build.
     pub(crate) newest: Option<RevisionView>,
 }
@@ -120,6 +136,32 @@ pub(crate) struct RevisionView {
     pub(crate) package: String,
     /// The baseline's file; `None` where it is gone.
     pub(crate) file: Option<PathBuf>,
+    /// The delta that leads to it.
+    #[serde(default)]
+    pub(crate) delta: Option<DeltaView>,
+    /// Why there is none, in words.
+    #[serde(default)]
+    pub(crate) no_delta: Option<String>,
+}
+
+/// The delta that leads to a revision.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DeltaView {
+    /// The revision that it goes from.
+    pub(crate) base: u64,
+    pub(crate) package_bytes: u64,
+    pub(crate) package: String,
+}
+
+impl RevisionView {
+    /// The delta in a few words.
+    fn delta_text(&self) -> Option<String> {
+        let none = || self.no_delta.as_ref().map(|why| format!("none: {why}"));
+        self.delta
+            .as_ref()
+            .map(|delta| format!("{} from revision {}", units::bytes(delta.package_bytes), delta.base))
+            .or_else(none)
+    }
 }
 
 impl Render for DistributionView {
@@ -133,6 +175,7 @@ impl Render for DistributionView {
             ("include", (!self.include.is_empty()).then(|| list(&self.include))),
             (".gitignore", self.gitignore.then(|| "honoured".to_owned())),
             ("target", self.target.clone()),
+            ("mode", Some(self.mode.to_string())),
             ("priority", Some(self.priority.to_string())),
             ("digest", Some(self.digest.to_string())),
             ("encrypted", Some(if self.encrypt { "yes" } else { "no" }.to_owned())),
@@ -142,6 +185,8 @@ impl Render for DistributionView {
             ("entries", newest.map(|newest| newest.entries.to_string())),
             ("content", newest.map(|newest| units::bytes(newest.content_bytes))),
             ("package", newest.map(|newest| format!("{}, {}", units::bytes(newest.package_bytes), newest.package))),
+            ("delta", newest.and_then(RevisionView::delta_text)),
+            ("revisions", Some(format!("{} by differences at most", self.max_revisions))),
             ("file", newest.and_then(|newest| newest.file.as_ref()).map(|file| file.display().to_string())),
         ]);
     }
@@ -222,6 +267,9 @@ impl Render for BuildView {
             units::duration(elapsed),
             units::rate(at.content_bytes, elapsed)
         ));
+        if let Some(delta) = at.delta_text() {
+            out.line(format_args!("{name}: delta {delta}"));
+        }
         if self.frames_copied > 0 {
             let frames = count(self.frames, "frame", "frames");
             out.line(format_args!("{name}: {} of {frames} copied from the revision before", self.frames_copied));

@@ -15,8 +15,8 @@ pub(crate) use channel::{
     ChannelCreate, ChannelDelete, ChannelList, ChannelShow, ChannelUpdate, ChannelView, Channels,
 };
 pub(crate) use distribution::{
-    BuildView, DistributionBuild, DistributionCreate, DistributionDelete, DistributionList, DistributionShow,
-    DistributionUpdate, DistributionView, Distributions, RevisionView,
+    BuildView, DeltaView, DistributionBuild, DistributionCreate, DistributionDelete, DistributionList,
+    DistributionShow, DistributionUpdate, DistributionView, Distributions, RevisionView,
 };
 pub(crate) use firing::{
     ChannelSend, DeliveryStage, DeliveryView, FiringCancel, FiringState, FiringView, FiringWait, PlannedView, SendView,

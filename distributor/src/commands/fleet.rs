@@ -13,7 +13,7 @@ use crate::api::{
 use crate::cli::{ChannelCommand, DistributionCommand, SourceExpectations, SubscriberCommand, sources};
 use ted_core::distributor::own_key;
 use ted_core::id::PackageId;
-use ted_core::model::Sources;
+use ted_core::model::{Distribution, Sources};
 use ted_core::name::Label;
 use ted_core::package::Root;
 
@@ -31,6 +31,8 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 skip_unreadable: options.skip_unreadable.unwrap_or_default(),
                 priority: options.priority.unwrap_or_default(),
                 encrypt: options.encrypt.unwrap_or_default(),
+                mode: options.mode.unwrap_or_default(),
+                max_revisions: options.max_revisions.unwrap_or(Distribution::MAX_REVISIONS),
             };
             context.answer(&request).await
         }
@@ -47,6 +49,8 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 skip_unreadable: options.skip_unreadable,
                 priority: options.priority,
                 encrypt: options.encrypt,
+                mode: options.mode,
+                max_revisions: options.max_revisions,
             };
             context.answer(&request).await
         }

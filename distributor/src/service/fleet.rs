@@ -11,10 +11,10 @@ use ted_core::{BuildOutcome, BuiltRevision, DistributionSpec};
 
 use super::Service;
 use crate::api::{
-    BuildView, ChannelCreate, ChannelDelete, ChannelUpdate, ChannelView, Channels, DeliveryView, DistributionBuild,
-    DistributionCreate, DistributionDelete, DistributionUpdate, DistributionView, Distributions, EnrolledView,
-    FiringView, Pending, PendingView, RevisionView, SubscriberApprove, SubscriberCreate, SubscriberDelete,
-    SubscriberUpdate, SubscriberView, Subscribers, WayUpdate,
+    BuildView, ChannelCreate, ChannelDelete, ChannelUpdate, ChannelView, Channels, DeliveryView, DeltaView,
+    DistributionBuild, DistributionCreate, DistributionDelete, DistributionUpdate, DistributionView, Distributions,
+    EnrolledView, FiringView, Pending, PendingView, RevisionView, SubscriberApprove, SubscriberCreate,
+    SubscriberDelete, SubscriberUpdate, SubscriberView, Subscribers, WayUpdate,
 };
 
 impl Service {
@@ -29,6 +29,8 @@ impl Service {
             target: request.target,
             skip_unreadable: request.skip_unreadable,
             encrypt: request.encrypt,
+            mode: request.mode,
+            max_revisions: request.max_revisions,
             priority: request.priority,
         };
         self.distributor().create_distribution(spec).await?;
@@ -47,6 +49,8 @@ impl Service {
         spec.digest = request.digest.unwrap_or(spec.digest);
         spec.skip_unreadable = request.skip_unreadable.unwrap_or(spec.skip_unreadable);
         spec.encrypt = request.encrypt.unwrap_or(spec.encrypt);
+        spec.mode = request.mode.unwrap_or(spec.mode);
+        spec.max_revisions = request.max_revisions.unwrap_or(spec.max_revisions);
         spec.priority = request.priority.unwrap_or(spec.priority);
         self.distributor().update_distribution(&request.name, spec).await?;
         self.show_distribution(request.name).await
@@ -204,6 +208,8 @@ impl From<DistributionStatus> for DistributionView {
             target: spec.target,
             skip_unreadable: spec.skip_unreadable,
             encrypt: spec.encrypt,
+            mode: spec.mode,
+            max_revisions: spec.max_revisions,
             priority: spec.priority,
             newest: newest.map(|newest| RevisionView::new(&newest, file)),
         }
@@ -220,6 +226,12 @@ impl RevisionView {
             package_bytes: built.bytes,
             package: built.package.to_string(),
             file,
+            delta: built.delta.map(|delta| DeltaView {
+                base: delta.base.number(),
+                package_bytes: delta.bytes,
+                package: delta.package.to_string(),
+            }),
+            no_delta: built.no_delta.clone(),
         }
     }
 }

@@ -4,7 +4,9 @@ mod announce;
 mod backup;
 mod build;
 mod certificates;
+mod chain;
 mod configure;
+mod deltas;
 mod enrol;
 mod error;
 mod events;
@@ -19,6 +21,7 @@ mod repair;
 mod replace;
 mod report;
 mod resolve;
+mod revisions;
 mod revoke;
 mod rollback;
 mod rotation;
@@ -48,14 +51,14 @@ use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
 pub use configure::{SettingChanges, SubscriberSettings};
 pub use error::DistributorError;
-pub use events::DistributorEvent;
+pub use events::{BuildPhase, DistributorEvent};
 pub use grants::own_key;
 pub use rekey::RekeyReport;
 pub use replace::{GRACE, ReplacementReport};
 pub use report::{
-    BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus,
-    FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, Reading, RequestingNode, Resolving,
-    ResolvingOutcome, ResolvingRow, ResolvingWay, SendOptions, SendPlan, SignedNode, SubscriberStatus,
+    BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DeltaPackage, DistributionSpec, DistributionStatus,
+    DistributorStatus, FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, Reading, RequestingNode,
+    Resolving, ResolvingOutcome, ResolvingRow, ResolvingWay, SendOptions, SendPlan, SignedNode, SubscriberStatus,
 };
 pub use revoke::RevokedRow;
 pub use rotation::Renew;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DistributionId, FiringId, PackageId, Revision, UnixMillis};
-use crate::model::{Digest, Distribution, Endpoint, Priority, Sources};
+use crate::model::{Digest, Distribution, Endpoint, ExtractMode, Priority, Sources};
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
 use crate::protocol::{Outcome, PartState};
@@ -44,6 +44,16 @@ pub struct DistributionSpec {
     /// Seal its packages, so that only Subscribers with a grant can read them.
     #[serde(default)]
     pub encrypt: bool,
+    /// How many revisions a Subscriber may be behind and still be brought the differences alone; 1 for none.
+    #[serde(default = "max_revisions")]
+    pub max_revisions: u32,
+    /// What extraction does about what else lies in the target; each Subscriber has the last word.
+    #[serde(default)]
+    pub mode: ExtractMode,
+}
+
+fn max_revisions() -> u32 {
+    Distribution::MAX_REVISIONS
 }
 
 impl DistributionSpec {
@@ -61,6 +71,8 @@ impl DistributionSpec {
             skip_unreadable: false,
             priority: Priority::default(),
             encrypt: false,
+            mode: ExtractMode::default(),
+            max_revisions: Distribution::MAX_REVISIONS,
         }
     }
 
@@ -78,6 +90,20 @@ impl DistributionSpec {
         self
     }
 
+    /// The same, extracted in this mode.
+    #[must_use]
+    pub fn mode(mut self, mode: ExtractMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// The same, with this many revisions within reach of a delta.
+    #[must_use]
+    pub fn max_revisions(mut self, revisions: u32) -> Self {
+        self.max_revisions = revisions;
+        self
+    }
+
     pub(super) fn of(distribution: Distribution) -> Self {
         Self {
             name: distribution.name,
@@ -90,6 +116,8 @@ impl DistributionSpec {
             skip_unreadable: distribution.skip_unreadable,
             priority: distribution.priority,
             encrypt: distribution.encrypt,
+            mode: distribution.mode,
+            max_revisions: distribution.max_revisions,
         }
     }
 
@@ -106,6 +134,8 @@ impl DistributionSpec {
             skip_unreadable: self.skip_unreadable,
             priority: self.priority,
             encrypt: self.encrypt,
+            mode: self.mode,
+            max_revisions: self.max_revisions,
         }
     }
 }
@@ -147,6 +177,24 @@ pub struct BuiltRevision {
     /// How many of these were copied from the baseline before it.
     #[serde(default)]
     pub frames_copied: u64,
+    /// The delta that leads to it, where there is one.
+    #[serde(default)]
+    pub delta: Option<DeltaPackage>,
+    /// Why there is no delta, in words.
+    #[serde(default)]
+    pub no_delta: Option<String>,
+}
+
+/// The delta that leads to a revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeltaPackage {
+    /// The revision that it goes from.
+    pub base: Revision,
+    /// The package, as hex.
+    #[serde(with = "crate::node::as_text")]
+    pub package: PackageId,
+    /// Its length in bytes.
+    pub bytes: u64,
 }
 
 /// Which files of a source a build reads.

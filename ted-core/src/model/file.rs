@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::DistributionId;
 use crate::model::{
-    CertificateWay, Channel, Digest, Distribution, Endpoint, Fleet, FleetError, Priority, Settings, Sources, Subscriber,
+    CertificateWay, Channel, Digest, Distribution, Endpoint, ExtractMode, Fleet, FleetError, Priority, Settings,
+    Sources, Subscriber,
 };
 use crate::name::{Label, NodeName};
 
@@ -84,6 +85,14 @@ struct DistributionFile {
     priority: Priority,
     #[serde(default)]
     encrypt: bool,
+    #[serde(default = "max_revisions")]
+    max_revisions: u32,
+    #[serde(default)]
+    mode: ExtractMode,
+}
+
+fn max_revisions() -> u32 {
+    Distribution::MAX_REVISIONS
 }
 
 #[derive(Serialize, Deserialize)]
@@ -127,6 +136,8 @@ impl DistributionFile {
             skip_unreadable: self.skip_unreadable,
             priority: self.priority,
             encrypt: self.encrypt,
+            mode: self.mode,
+            max_revisions: self.max_revisions,
         })
     }
 }
@@ -134,7 +145,7 @@ impl DistributionFile {
 impl From<&Distribution> for DistributionFile {
     fn from(distribution: &Distribution) -> Self {
         let Distribution { id, name, source, exclude, include, gitignore, .. } = distribution;
-        let Distribution { digest, target, skip_unreadable, priority, encrypt, .. } = distribution;
+        let Distribution { digest, target, skip_unreadable, priority, encrypt, mode, max_revisions, .. } = distribution;
         Self {
             name: name.clone(),
             id: Some(id.to_string()),
@@ -147,6 +158,8 @@ impl From<&Distribution> for DistributionFile {
             skip_unreadable: *skip_unreadable,
             priority: *priority,
             encrypt: *encrypt,
+            mode: *mode,
+            max_revisions: *max_revisions,
         }
     }
 }
@@ -239,6 +252,8 @@ mod tests {
         site.priority = Priority::High;
         site.skip_unreadable = true;
         site.encrypt = true;
+        site.mode = ExtractMode::Release;
+        site.max_revisions = 4;
         fleet.update_distribution(&label("site"), site).expect("valid");
         let mut leaf = fleet.subscriber(&node("leaf1")).expect("there").clone();
         leaf.endpoints = vec!["[::1]:1229".parse().expect("valid"), "leaf1:7".parse().expect("valid")];

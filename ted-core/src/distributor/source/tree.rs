@@ -126,7 +126,7 @@ impl Source for SourceTree {
         Ok(kept.into_iter().map(|found| found.entry).collect())
     }
 
-    fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile>, SourceError> {
+    fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile + '_>, SourceError> {
         let changed = || SourceError::Changed { path: entry.path.clone() };
         let part = self.owner(&entry.path).ok_or_else(changed)?;
         if part.prefix.is_root() {
@@ -140,18 +140,18 @@ impl Source for SourceTree {
 }
 
 /// A file that names itself, when it changes, by where it lies in the tree.
-struct PlacedFile {
-    inner: Box<dyn SourceFile>,
+struct PlacedFile<'a> {
+    inner: Box<dyn SourceFile + 'a>,
     prefix: EntryPath,
 }
 
-impl Read for PlacedFile {
+impl Read for PlacedFile<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.inner.read(buf)
     }
 }
 
-impl SourceFile for PlacedFile {
+impl SourceFile for PlacedFile<'_> {
     fn finish(self: Box<Self>) -> Result<(), SourceError> {
         self.inner.finish().map_err(|error| renamed(error, &self.prefix))
     }

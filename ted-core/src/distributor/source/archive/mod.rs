@@ -159,6 +159,15 @@ impl TarSource {
         Ok(listing)
     }
 
+    /// The content of `entry` from `offset` on.
+    pub(super) fn open_stored(&self, entry: &Entry, offset: u64) -> Result<StoredFile, SourceError> {
+        let (contents, at) = self.contents(&entry.path)?;
+        let offset = offset.min(entry.size);
+        let file = StoredFile { contents, at: at + offset, rest: entry.size - offset, path: entry.path.clone() };
+        file.judge()?;
+        Ok(file)
+    }
+
     /// Where the content of the file at `path` is read from.
     fn contents(&self, path: &EntryPath) -> Result<(Contents, u64), SourceError> {
         let changed = || SourceError::Changed { path: path.clone() };
@@ -195,12 +204,8 @@ impl Source for TarSource {
         Ok(listing.entries.clone())
     }
 
-    fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile>, SourceError> {
-        let (contents, at) = self.contents(&entry.path)?;
-        let offset = offset.min(entry.size);
-        let file = StoredFile { contents, at: at + offset, rest: entry.size - offset, path: entry.path.clone() };
-        file.judge()?;
-        Ok(Box::new(file))
+    fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile + '_>, SourceError> {
+        Ok(Box::new(self.open_stored(entry, offset)?))
     }
 }
 
@@ -213,7 +218,7 @@ impl Watched for TarSource {
 }
 
 /// The content of one entry while it is read.
-struct StoredFile {
+pub(super) struct StoredFile {
     contents: Contents,
     at: u64,
     rest: u64,

@@ -1,0 +1,238 @@
+//! Chains of many revisions of random trees, pruned as they grow.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::distributor::state::lock;
+use crate::distributor::{BuildOutcome, BuiltRevision, DistributionSpec, Distributor, Reading};
+use crate::id::Revision;
+use crate::limits::Limits;
+use crate::package::delta::{Applier, Files};
+use crate::package::{Entry, EntryKind};
+use crate::security::{Carried, PackageRef};
+
+/// Files by path.
+type Tree = BTreeMap<String, Vec<u8>>;
+
+/// A Distributor that does not serve, with one Distribution.
+struct World {
+    folder: tempfile::TempDir,
+    distributor: Distributor,
+}
+
+impl World {
+    async fn new(encrypt: bool, max_revisions: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("source");
+        std::fs::create_dir(&source).unwrap();
+        let builder = Distributor::builder(folder.path().join("data"))
+            .name("dist.example".parse().unwrap())
+            .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let distributor = builder.open().await.unwrap();
+        let spec = DistributionSpec::new("site".parse().unwrap(), &source).encrypt(encrypt);
+        distributor.create_distribution(spec.max_revisions(max_revisions)).await.unwrap();
+        Self { folder, distributor }
+    }
+
+    async fn build(&self, tree: &Tree) -> BuiltRevision {
+        write(&self.folder.path().join("source"), tree);
+        match self.distributor.build_reading(&"site".parse().unwrap(), Reading::Everything).await.unwrap() {
+            BuildOutcome::Built(built) => built,
+            BuildOutcome::Unchanged(_) => panic!("nothing has changed"),
+        }
+    }
+
+    /// Runs `work` where blocking is allowed.
+    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&State, &Distribution) -> T + Send + 'static) -> T {
+        let state = self.distributor.state.clone();
+        let work = move || {
+            let distribution = lock(&state.fleet).distribution(&"site".parse().unwrap()).unwrap().clone();
+            work(&state, &distribution)
+        };
+        tokio::task::spawn_blocking(work).await.unwrap()
+    }
+
+    async fn packages(&self) -> Vec<PackageRef> {
+        self.with(|state, distribution| {
+            let newest = state.newest(distribution).unwrap().unwrap();
+            state.packages_to_state(distribution, &newest)
+        })
+        .await
+    }
+}
+
+fn write(folder: &Path, tree: &Tree) {
+    std::fs::remove_dir_all(folder).unwrap();
+    std::fs::create_dir(folder).unwrap();
+    for (path, content) in tree {
+        let path = folder.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+}
+
+/// The files of a revision.
+fn read(entries: &[Entry], files: &dyn Files) -> Tree {
+    let of_kind = entries.iter().enumerate().filter(|(_, entry)| entry.kind == EntryKind::File);
+    let content = |(number, entry): (usize, &Entry)| {
+        let mut content = vec![0; entry.size as usize];
+        files.read_at(number, 0, &mut content).unwrap();
+        (entry.path.to_string(), content)
+    };
+    of_kind.map(content).collect()
+}
+
+/// Contents in memory, by number.
+struct Held(Vec<Vec<u8>>);
+
+impl Files for Held {
+    fn read_at(&self, file: usize, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        buf.copy_from_slice(&self.0[file][offset as usize..offset as usize + buf.len()]);
+        Ok(())
+    }
+}
+
+/// What one delta makes of a revision, as a Subscriber applies it.
+fn apply(state: &State, package: &PackageRef, old: (Vec<Entry>, Held)) -> (Vec<Entry>, Held) {
+    let (index, file) = state.open_own_delta(package.id).unwrap();
+    let resolved = index.resolve(&old.0, &Limits::DEFAULT).unwrap();
+    let mut made: Vec<Option<Vec<u8>>> = vec![None; resolved.entries.len()];
+    let mut applier = Applier::new(&index, &resolved, &*file, (&old.0, &old.1));
+    for content in &resolved.contents {
+        let mut out = vec![];
+        applier.write(content, &mut out).unwrap();
+        made[content.entry] = Some(out);
+    }
+    let kept = |entry: &Entry| {
+        let number = old.0.iter().position(|known| known.path == entry.path);
+        number.map(|number| old.1.0[number].clone()).unwrap_or_default()
+    };
+    let contents = resolved.entries.iter().zip(made).map(|(entry, made)| made.unwrap_or_else(|| kept(entry)));
+    let contents = contents.collect();
+    (resolved.entries, Held(contents))
+}
+
+/// What a revision's entries and contents are, from whatever is kept of it.
+fn opened(state: &State, distribution: &Distribution, revision: Revision) -> (Vec<Entry>, Held) {
+    let kept = state.kept_packages(distribution);
+    let chain = state.open_revision(distribution, &kept, revision).unwrap();
+    let files = chain.contents(state.scratch_file().unwrap()).unwrap();
+    let entries = chain.entries();
+    let content = |(number, entry): (usize, &Entry)| {
+        let mut content = vec![0; entry.size as usize];
+        files.read_at(number, 0, &mut content).unwrap();
+        content
+    };
+    let contents = entries.iter().enumerate().map(content).collect();
+    (entries, Held(contents))
+}
+
+/// Every revision of the window leads to the newest, and to each one between.
+fn prove(state: &State, distribution: &Distribution, packages: &[PackageRef], trees: &BTreeMap<Revision, Tree>) {
+    let deltas = &packages[1..];
+    for from in 0..deltas.len() {
+        let Carried::Delta { base, .. } = deltas[from].carried else { panic!("a delta") };
+        let mut at = opened(state, distribution, base);
+        assert_eq!(read(&at.0, &at.1), trees[&base]);
+        for delta in &deltas[from..] {
+            at = apply(state, delta, at);
+            let Carried::Delta { revision, .. } = delta.carried else { panic!("a delta") };
+            assert_eq!(read(&at.0, &at.1), trees[&revision], "from {base} to {revision}");
+        }
+    }
+}
+
+/// What somebody does to a tree between two revisions.
+#[derive(Debug, Clone)]
+enum Change {
+    Put(u8, Vec<u8>),
+    Edit(u8, u16, Vec<u8>),
+    Remove(u8),
+    Move(u8, u8),
+    Empty(u8),
+}
+
+fn path(number: u8) -> String {
+    format!("{}/file-{}", ["a", "b/c", "d"][usize::from(number % 3)], number % 12)
+}
+
+fn make(tree: &mut Tree, change: &Change) {
+    match change {
+        Change::Put(number, content) => drop(tree.insert(path(*number), content.clone())),
+        Change::Edit(number, at, bytes) => {
+            let content = tree.entry(path(*number)).or_default();
+            let at = usize::from(*at) % (content.len() + 1);
+            content.splice(at..at, bytes.iter().copied());
+        }
+        Change::Remove(number) => drop(tree.remove(&path(*number))),
+        Change::Move(from, to) => {
+            if let Some(content) = tree.remove(&path(*from)) {
+                tree.insert(path(*to), content);
+            }
+        }
+        Change::Empty(number) => drop(tree.insert(path(*number), vec![])),
+    }
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    let content = || proptest::collection::vec(any::<u8>(), 0..3000);
+    let few = || proptest::collection::vec(any::<u8>(), 1..40);
+    let one = prop_oneof![
+        2 => (any::<u8>(), content()).prop_map(|(number, content)| Change::Put(number, content)),
+        4 => (any::<u8>(), any::<u16>(), few()).prop_map(|(number, at, bytes)| Change::Edit(number, at, bytes)),
+        1 => any::<u8>().prop_map(Change::Remove),
+        2 => (any::<u8>(), any::<u8>()).prop_map(|(from, to)| Change::Move(from, to)),
+        1 => any::<u8>().prop_map(Change::Empty),
+    ];
+    proptest::collection::vec(one, 1..4)
+}
+
+/// Twelve revisions of a tree that is large enough for small changes to give small deltas.
+async fn grow(encrypt: bool, max_revisions: u32, history: Vec<Vec<Change>>) {
+    let world = World::new(encrypt, max_revisions).await;
+    let noise = |seed: u64| blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
+    let mut tree: Tree = (0..12).map(|number| (path(number), vec![0; 0])).collect();
+    for (seed, content) in (0..).zip(tree.values_mut()) {
+        content.resize(4000, 0);
+        noise(seed).fill(content);
+    }
+    let mut trees = BTreeMap::new();
+    let mut longest = 0;
+    for (number, changes) in history.iter().enumerate() {
+        changes.iter().for_each(|change| make(&mut tree, change));
+        // So that every round is a revision.
+        tree.insert("round".to_owned(), number.to_string().into_bytes());
+        let built = world.build(&tree).await;
+        assert_eq!(built.delta.is_none(), built.no_delta.is_some());
+        trees.insert(built.revision, tree.clone());
+        let packages = world.packages().await;
+        assert_eq!(packages[0].carried, Carried::Baseline { revision: built.revision });
+        assert!(packages.len() <= max_revisions as usize);
+        assert!(packages[1..].iter().map(|package| package.bytes).sum::<u64>() <= packages[0].bytes / 2);
+        longest = longest.max(packages.len());
+        let trees = trees.clone();
+        world.with(move |state, distribution| prove(state, distribution, &packages, &trees)).await;
+    }
+    assert!(longest > 1 || max_revisions == 1, "no delta was ever worth its bytes");
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 20, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_revision_of_the_window_leads_to_any_later_one_over_twelve_revisions_with_pruning(
+        encrypt in any::<bool>(),
+        max_revisions in prop_oneof![Just(10_u32), 2..6_u32],
+        history in proptest::collection::vec(changes(), 12)
+    ) {
+        runtime().block_on(grow(encrypt, max_revisions, history));
+    }
+}
