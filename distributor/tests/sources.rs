@@ -131,10 +131,7 @@ fn a_build_is_fed_with_a_tar_file_with_and_without_a_daemon() {
     assert_eq!(place.paths("fed"), [".", "file"]);
     assert!(!place.builds("fed"), "what was fed is still the newest");
 
-    place.write("distributor.toml", "");
-    fs::write(place.node.data.join("distributor.toml"), format!("listen = \"{}\"\n", common::free_address()))
-        .expect("ok");
-    let daemon = place.node.start("listening");
+    let daemon = place.node.start("the Distributor runs");
     place.write("tree/second", "more");
     assert!(place.feeds("fed", &place.tar("two.tar", &[])).status.success());
     assert_eq!(place.paths("fed"), [".", "file", "second"]);

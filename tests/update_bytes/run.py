@@ -166,8 +166,9 @@ def make_trees(old, new, every_time, folder):
     return trees
 
 
-def same(source, target):
-    done = subprocess.run(["rsync", "-aniHc", "--delete", f"{source}/", f"{target}/"], text=True, capture_output=True)
+def holds(source, target):
+    """Whether everything is there as in the source; an extraction that merges deletes nothing."""
+    done = subprocess.run(["rsync", "-aniHc", f"{source}/", f"{target}/"], text=True, capture_output=True)
     return done.returncode == 0 and not done.stdout.strip()
 
 
@@ -212,7 +213,7 @@ def deliver(binaries, trees, encrypt, network, work):
         row = send(distributor)
         took = time.monotonic() - begun
         after = network.quiet()
-        if not same(source, target):
+        if not holds(source, target):
             raise SystemExit("the target differs from the source")
     finally:
         subscriber.stop()

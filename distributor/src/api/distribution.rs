@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use ted_cli::api::Done;
 use ted_cli::output::{Column, Render, Text, count, list, or_dash};
 use ted_cli::units::{self, Time};
+use ted_core::distributor::DeltaPackage;
 use ted_core::model::{Digest, Distribution, ExtractMode, Priority, Sources};
 use ted_core::name::Label;
 
@@ -151,6 +152,12 @@ pub(crate) struct DeltaView {
     pub(crate) base: u64,
     pub(crate) package_bytes: u64,
     pub(crate) package: String,
+}
+
+impl From<DeltaPackage> for DeltaView {
+    fn from(delta: DeltaPackage) -> Self {
+        Self { base: delta.base.number(), package_bytes: delta.bytes, package: delta.package.to_string() }
+    }
 }
 
 impl RevisionView {

@@ -5,6 +5,7 @@ mod input;
 mod node;
 mod policy;
 mod resolve;
+mod revision;
 mod rotation;
 mod security;
 mod send;
