@@ -60,7 +60,7 @@ impl Source for FolderSource {
         Ok(found.seen.into_iter().map(|seen| seen.entry).collect())
     }
 
-    fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile>, SourceError> {
+    fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile + '_>, SourceError> {
         let failed = |source| SourceError::Read { path: entry.path.clone(), source };
         // Without O_NONBLOCK a FIFO that took the file's place would hold the build for ever.
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;

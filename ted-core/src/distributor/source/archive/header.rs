@@ -132,7 +132,7 @@ mod tests {
             (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfe", Some(-2)),
             (b"00009\0\0\0", None),
             (b"-000001\0", None),
-            (b"0\0001\0\0\0\0\0", None),
+            (b"0\x00001\0\0\0", None),
         ] {
             assert_eq!(number(field), expected, "{field:?}");
         }

@@ -159,6 +159,15 @@ impl TarSource {
         Ok(listing)
     }
 
+    /// The content of `entry` from `offset` on.
+    pub(super) fn open_stored(&self, entry: &Entry, offset: u64) -> Result<StoredFile, SourceError> {
+        let (contents, at) = self.contents(&entry.path)?;
+        let offset = offset.min(entry.size);
+        let file = StoredFile { contents, at: at + offset, rest: entry.size - offset, path: entry.path.clone() };
+        file.judge()?;
+        Ok(file)
+    }
+
     /// Where the content of the file at `path` is read from.
     fn contents(&self, path: &EntryPath) -> Result<(Contents, u64), SourceError> {
         let changed = || SourceError::Changed { path: path.clone() };
@@ -186,17 +195,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl TarSource {
-    /// What [`Source::open`] gives, and what outlives this.
-    pub(super) fn open_entry(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile>, SourceError> {
-        let (contents, at) = self.contents(&entry.path)?;
-        let offset = offset.min(entry.size);
-        let file = StoredFile { contents, at: at + offset, rest: entry.size - offset, path: entry.path.clone() };
-        file.judge()?;
-        Ok(Box::new(file))
-    }
-}
-
 impl Source for TarSource {
     fn entries(&self, skip: &mut dyn FnMut(Skipped)) -> Result<Vec<Entry>, SourceError> {
         let listing = self.list()?;
@@ -207,7 +205,7 @@ impl Source for TarSource {
     }
 
     fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile + '_>, SourceError> {
-        self.open_entry(entry, offset)
+        Ok(Box::new(self.open_stored(entry, offset)?))
     }
 }
 
@@ -220,7 +218,7 @@ impl Watched for TarSource {
 }
 
 /// The content of one entry while it is read.
-struct StoredFile {
+pub(super) struct StoredFile {
     contents: Contents,
     at: u64,
     rest: u64,

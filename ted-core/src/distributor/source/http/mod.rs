@@ -86,7 +86,7 @@ impl Source for UrlSource {
         Ok(if taken { vec![root, file] } else { vec![root] })
     }
 
-    fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile>, SourceError> {
+    fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile + '_>, SourceError> {
         let changed = || SourceError::Changed { path: entry.path.clone() };
         let fetched = self.fetched().filter(|fetched| fetched.path == entry.path).ok_or_else(changed)?;
         let opened = FetchedFile { fetched, at: offset };
@@ -169,9 +169,10 @@ impl Source for TarUrlSource {
         Ok(entries)
     }
 
-    fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile>, SourceError> {
+    fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile + '_>, SourceError> {
         let tar = lock(&self.opened).clone();
-        tar.ok_or_else(|| SourceError::Changed { path: entry.path.clone() })?.open_entry(entry, offset)
+        let tar = tar.ok_or_else(|| SourceError::Changed { path: entry.path.clone() })?;
+        Ok(Box::new(tar.open_stored(entry, offset)?))
     }
 }
 
