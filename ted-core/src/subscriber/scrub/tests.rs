@@ -178,7 +178,8 @@ async fn a_restart_goes_on_from_when_it_was_last_whole_and_never_means_never() {
     let again = Kept { folder, state, key, file, bytes };
     let (_, took) = next(&again).await;
     assert!(took >= Duration::from_secs(3600) && took < Duration::from_secs(3602), "{took:?}");
-    let checked = again.state.checked(&key).unwrap();
+    let held = again.state.noted_held(&key).unwrap().unwrap();
+    let checked = again.state.checked(&key, &held).unwrap();
     assert_eq!(checked, Some(clock.now()));
 
     let Kept { folder, state, .. } = again;
