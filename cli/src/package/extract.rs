@@ -43,6 +43,7 @@ pub(super) fn extract(args: &ExtractArgs, keys: &KeyFinder<'_>, progress: &Progr
         distribution: root.distribution,
         revision: root.revision,
         options: &options,
+        recovered: Recovery::Nothing,
     };
     let show = |at: ExtractProgress| {
         if at.phase == ExtractPhase::Staging {

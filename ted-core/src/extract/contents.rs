@@ -12,6 +12,8 @@ pub enum Contents<'a> {
     Frames(&'a dyn RawFrames),
     /// They are made one by one; rows have offset 0.
     Made(&'a dyn MakeContent),
+    /// From nowhere: it is only asked what would be done.
+    None,
 }
 
 /// Makes contents of files, by several threads at once.

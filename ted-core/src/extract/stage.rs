@@ -76,6 +76,10 @@ impl<'a> Stage<'a> {
         match self.job.contents {
             Contents::Frames(frames) => Work::new(self, frames, files, total).run(),
             Contents::Made(contents) => making::run(self, contents, &files, total),
+            Contents::None => match files.first() {
+                Some(&index) => Err(ExtractError::Content { path: rows[index].entry.path.clone() }),
+                None => Ok(()),
+            },
         }
     }
 

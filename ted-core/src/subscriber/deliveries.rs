@@ -344,6 +344,7 @@ impl State {
             content: index.disclosure().content,
             packages: self.held_with(&key, noted.as_ref(), came.clone())?,
             proposed_target: statement.target().map(ToOwned::to_owned),
+            proposed_mode: statement.mode(),
         };
         // What was set aside of it is whole again, or overtaken.
         let mut batch = RecordBatch::default()
@@ -376,16 +377,18 @@ impl State {
         self.extract_and_say(fleet, distribution, Some(firing), statement.revision).await;
     }
 
-    /// Notes the target that a statement proposes for a revision that is here already. Says whether the revision lies
+    /// Notes the target and the mode that a statement proposes for a revision that is here already. Says whether the revision lies
     /// where it belongs.
     fn follow_proposal(&self, fleet: &KeyHash, statement: &ReleaseStatement) -> Result<bool, Error> {
         let Some(mut held) = self.held(fleet, &statement.distribution)? else { return Ok(true) };
-        if held.proposed_target.as_deref() != statement.target() {
+        if (held.proposed_target.as_deref(), held.proposed_mode) != (statement.target(), statement.mode()) {
             held.proposed_target = statement.target().map(ToOwned::to_owned);
+            held.proposed_mode = statement.mode();
             self.records.put(&held_key(fleet, &statement.distribution), &held)?;
         }
         let (lies, belongs) = (self.extracted(fleet, &statement.distribution)?, self.target_of(fleet, &held)?);
-        Ok(lies.is_some_and(|lies| lies.target == belongs.0))
+        let mode = self.mode_of(fleet, &held);
+        Ok(lies.is_some_and(|lies| (lies.target, lies.mode) == (belongs.0, mode)))
     }
 }
 

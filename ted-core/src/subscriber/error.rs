@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::error::Coded;
 use crate::id::PackageId;
 use crate::id::Revision;
+use crate::model::ExtractMode;
 use crate::name::NodeName;
 
 /// Why a Subscriber refused a call, or could not do what a Distributor asked.
@@ -87,6 +88,18 @@ pub enum SubscriberError {
         distribution: String,
         /// What it proposes.
         target: PathBuf,
+    },
+    /// A mode does not fit the target.
+    #[error("Distribution `{distribution}` cannot be extracted to {} in mode {mode}: {reason}", .target.display())]
+    TargetUnfit {
+        /// The Distribution's name.
+        distribution: String,
+        /// Where it goes.
+        target: PathBuf,
+        /// How.
+        mode: ExtractMode,
+        /// Why not.
+        reason: String,
     },
     /// The target is not an absolute path, or holds a variable that nobody defines.
     #[error("the target `{target}` cannot be used: {reason}")]
@@ -207,6 +220,7 @@ impl Coded for SubscriberError {
             Self::NothingIssued { .. } => "TED-1219",
             Self::TargetNotAllowed { .. } => "TED-1858",
             Self::BadTarget { .. } => "TED-1859",
+            Self::TargetUnfit { .. } => "TED-1422",
             Self::NotEnrolled(_) => "TED-1864",
             Self::NothingBefore(_) => "TED-1882",
             Self::Receiving(_) => "TED-1884",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::extract::{Create, Target, recover};
+use crate::extract::{Create, ExtractOptions, Target, recover};
 use crate::id::{DistributionId, FiringId, KeyHash, Revision};
 use crate::name::Label;
 use crate::node::wait;
@@ -14,6 +14,7 @@ use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::fall_back::is_of_base;
 use crate::subscriber::held::{Held, OpenPackage, fall_back_key, held_key};
+use crate::subscriber::hooks::HookRule;
 use crate::subscriber::opening::Extraction;
 use crate::subscriber::report::ExtractionRow;
 use crate::subscriber::state::{Key, State, lock};
@@ -58,9 +59,11 @@ impl State {
             Ok(done) => {
                 self.note((fleet, distribution), |standing| {
                     standing.stage = Some(Stage::Extracted);
-                    standing.trouble = None;
+                    standing.trouble = done.hook_trouble();
                 });
-                self.say(fleet, self.extracted_receipt(distribution, firing, revision, &done.to_string())).await;
+                let code = done.failed_hook().and_then(|failed| failed.code.clone());
+                let receipt = self.extracted_receipt(distribution, firing, revision, &done.to_string());
+                self.say(fleet, Receipt { code, ..receipt }).await;
             }
             Err(_) if self.run().is_over() => {}
             // The receipt and everything else about it is done.
@@ -111,10 +114,11 @@ impl State {
     /// Extracts the newest verified revision. Blocks; says what it did.
     /// A package that turns out to be damaged is set aside, and the error says so; where deltas are of no use, the
     /// baseline is taken, and the error says that.
-    pub(super) fn extract_held(
+    pub(super) fn extract_held_with(
         self: &Arc<Self>,
         fleet: KeyHash,
         distribution: DistributionId,
+        hooks: HookRule,
     ) -> Result<ExtractionRow, Error> {
         let key = (fleet, distribution);
         let Some(held) = self.held(&fleet, &distribution)? else {
@@ -127,7 +131,7 @@ impl State {
                 _ => SubscriberError::NothingToExtract(distribution.to_string()).into(),
             });
         };
-        let error = match self.extract_revision(key, &held) {
+        let error = match self.extract_revision(key, &held, hooks) {
             Ok(row) => return Ok(row),
             Err(error) => error,
         };
@@ -150,20 +154,26 @@ impl State {
         Err(SubscriberError::Damaged { distribution, revision, detail }.into())
     }
 
-    fn extract_revision(&self, key: Key, held: &Held) -> Result<ExtractionRow, Error> {
+    fn extract_revision(self: &Arc<Self>, key: Key, held: &Held, hooks: HookRule) -> Result<ExtractionRow, Error> {
         let (fleet, distribution) = key;
         let (path, _) = self.target_of(&fleet, held)?;
         let root = self.trusted_root(&fleet)?;
         let _one_at_a_time = lock(&self.extracting);
+        let hooks = self.hooks(key, held, &path, hooks)?;
+        let options = ExtractOptions { gate: hooks.gate(), ..self.extract_options(&key, held, &path)? };
         let target = Target::open(&path, Create::Missing)?;
-        recover(&target, &distribution)?;
+        let recovered = recover(&target, &distribution)?;
         let stood = self.extracted(&fleet, &distribution)?;
         let entries = stood.as_ref().and_then(|stood| self.kept_entries(stood));
-        let previous = entries.as_deref().filter(|_| stood.as_ref().is_some_and(|stood| stood.target == path));
-        let old_target = stood.map(|stood| stood.target);
-        let extraction = Extraction { state: self, key, held, target: &target, previous, old_target };
-        let (summary, entries) = extraction.run(entries.as_deref())?;
-        self.note_extracted(&key, held, &path, &entries)?;
+        let is_of_target = stood.as_ref().is_some_and(|stood| stood.stands_for(&path, options.mode));
+        let previous = entries.as_deref().filter(|_| is_of_target);
+        let old_files = stood.map(|stood| stood.files());
+        let extraction =
+            Extraction { state: self, key, held, target: &target, previous, old_files, recovered, options: &options };
+        let done = extraction.run(entries.as_deref());
+        let (summary, entries) = done.map_err(|error| hooks.failed(error))?;
+        self.note_extracted(&key, held, (&path, options.mode), &entries)?;
+        let hooks = hooks.done()?;
         let fell_back = self.fall_back_of(&key)?;
         if fell_back.is_some() {
             self.records.delete(&fall_back_key(&key))?;
@@ -185,7 +195,9 @@ impl State {
             distribution: held.name.clone(),
             revision: held.revision,
             target: path,
+            mode: options.mode,
             summary,
+            hooks,
             deltas,
             fell_back: fell_back.map(|why| format!("{}: {}", why.code, why.reason)),
         })

@@ -45,7 +45,7 @@ impl State {
             let source = std::io::Error::other("it was changed or removed in the target, and no package has it");
             Some(Error::from(DeltaError::OldFile { path: path.clone(), source }))
         };
-        let target = Target::open(&extracted.target, Create::Missing)?;
+        let target = Target::open(&extracted.files(), Create::Missing)?;
         let Some(files) = TargetFiles::open(&target, &entries, &Limits::DEFAULT)? else {
             return Ok(gone(&EntryPath::root()));
         };

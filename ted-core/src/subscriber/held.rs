@@ -7,8 +7,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::extract::installed;
 use crate::id::{ContentId, DistributionId, KeyHash, PackageId, Revision, UnixMillis};
 use crate::limits::Limits;
+use crate::model::ExtractMode;
 use crate::name::Label;
 use crate::node::{RecordBatch, wait};
 use crate::package::delta::DeltaIndex;
@@ -46,6 +48,9 @@ pub(super) struct Held {
     pub(super) packages: Vec<HeldPackage>,
     /// What the newest statement proposes.
     pub(super) proposed_target: Option<String>,
+    /// The mode that the newest statement says.
+    #[serde(default)]
+    pub(super) proposed_mode: ExtractMode,
 }
 
 /// A kept package.
@@ -68,6 +73,8 @@ pub(super) struct Extracted {
     #[serde(with = "crate::node::as_text")]
     pub(super) content: ContentId,
     pub(super) target: PathBuf,
+    #[serde(default)]
+    pub(super) mode: ExtractMode,
     /// The Distribution's folder below the data directory, where its entry list lies.
     pub(super) folder: PathBuf,
     pub(super) at: UnixMillis,
@@ -83,6 +90,18 @@ pub(super) struct FallBack {
     pub(super) reason: String,
     /// Whether a baseline has come since.
     pub(super) done: bool,
+}
+
+impl Extracted {
+    /// Where its files stand.
+    pub(super) fn files(&self) -> PathBuf {
+        installed(&self.target, self.mode, self.revision)
+    }
+
+    /// Whether an extraction to `target` in this mode goes on from it: releases stand elsewhere than other files.
+    pub(super) fn stands_for(&self, target: &Path, mode: ExtractMode) -> bool {
+        self.target == target && (self.mode == ExtractMode::Release) == (mode == ExtractMode::Release)
+    }
 }
 
 impl Held {
@@ -221,7 +240,7 @@ impl State {
             }
         }
         if let Some(extracted) = self.extracted(&key.0, &key.1)?
-            && extracted.target.is_dir()
+            && extracted.files().is_dir()
             && self.entries_file(&extracted).path().exists()
         {
             starts.push(extracted.revision);
@@ -266,12 +285,18 @@ impl State {
     }
 
     /// Notes that the target holds a revision: its entries first, durably.
-    pub(super) fn note_extracted(&self, key: &Key, held: &Held, target: &Path, entries: &[Entry]) -> Result<(), Error> {
+    pub(super) fn note_extracted(
+        &self,
+        key: &Key,
+        held: &Held,
+        (target, mode): (&Path, ExtractMode),
+        entries: &[Entry],
+    ) -> Result<(), Error> {
         let known = self.extracted(&key.0, &key.1)?;
         let of_package = held.newest().and_then(HeldPackage::distribution_folder).map(Path::to_owned);
         let folder = of_package.or(known.map(|known| known.folder)).unwrap_or_default();
         let (revision, content, at) = (held.revision, held.content, self.clock.now());
-        let extracted = Extracted { revision, content, target: target.to_owned(), folder, at };
+        let extracted = Extracted { revision, content, target: target.to_owned(), mode, folder, at };
         self.entries_file(&extracted).replace(&encode_entry_list(key.1, revision, entries)?)?;
         Ok(self.records.put(&extracted_key(&key.0, &key.1), &extracted)?)
     }

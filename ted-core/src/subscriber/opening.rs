@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::extract::{
-    Contents, Create, ExtractJob, ExtractOptions, ExtractProgress, ExtractSummary, Target, TargetFiles, extract,
+    Contents, Create, ExtractJob, ExtractOptions, ExtractProgress, ExtractSummary, Recovery, Target, TargetFiles,
+    extract, installed,
 };
 use crate::limits::Limits;
 use crate::package::{BodyReader, CatalogRow, Entry, PackageIndex};
@@ -27,8 +28,12 @@ pub(super) struct Extraction<'a> {
     pub(super) target: &'a Target,
     /// The entries of what this target held last.
     pub(super) previous: Option<&'a [Entry]>,
-    /// Where old contents stand: this target, or the one before it.
-    pub(super) old_target: Option<PathBuf>,
+    /// Where old contents stand: in this target, or in the one before it.
+    pub(super) old_files: Option<PathBuf>,
+    /// What had become of an interrupted extraction.
+    pub(super) recovered: Recovery,
+    /// How it is done.
+    pub(super) options: &'a ExtractOptions,
 }
 
 impl Extraction<'_> {
@@ -87,11 +92,12 @@ impl Extraction<'_> {
         baseline: Option<&'c (PackageIndex, Arc<std::fs::File>)>,
     ) -> Result<ChainContents<'c>, Error> {
         let limits = Limits::DEFAULT;
-        let files = match (&self.old_target, stood) {
+        let files = match (&self.old_files, stood) {
             (Some(old), Some(stood)) => TargetFiles::open(&Target::open(old, Create::Missing)?, stood, &limits)?,
             _ => None,
         };
-        let done = TargetFiles::open(self.target, chain.entries(), &limits)?;
+        let new_files = installed(self.target.path(), self.options.mode, self.held.revision);
+        let done = TargetFiles::open(&Target::open(&new_files, Create::Missing)?, chain.entries(), &limits)?;
         let contents = ChainContents::new(chain, &self.state.data.path().join(SCRATCH_FOLDER));
         let contents = contents.with_target(files, done);
         Ok(match baseline {
@@ -102,15 +108,14 @@ impl Extraction<'_> {
 
     fn extract(&self, rows: &[CatalogRow], contents: Contents<'_>) -> Result<ExtractSummary, Error> {
         let (state, held) = (self.state, self.held);
-        let threads = state.settings.threads.map_or(0, usize::from);
-        let options = ExtractOptions { links: state.settings.links, threads, ..ExtractOptions::default() };
         let job = ExtractJob {
             rows,
             contents,
             previous: self.previous,
             distribution: self.key.1,
             revision: held.revision,
-            options: &options,
+            options: self.options,
+            recovered: self.recovered,
         };
         let progress = |progress: ExtractProgress| {
             state.events.emit(SubscriberEvent::Extracting {

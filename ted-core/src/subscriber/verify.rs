@@ -88,7 +88,7 @@ impl State {
         };
         let Some(entries) = self.entries_of(&(fleet, distribution), held.revision)? else { return Ok(vec![]) };
         let rows: Vec<CatalogRow> = entries.into_iter().map(|entry| CatalogRow { entry, offset: 0 }).collect();
-        let target = Target::open(&extracted.target, Create::Missing)?;
+        let target = Target::open(&extracted.files(), Create::Missing)?;
         Ok(compare(&target, &rows, &ExtractOptions::default())?)
     }
 }

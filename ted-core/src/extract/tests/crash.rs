@@ -13,25 +13,25 @@ use crate::package::Entry;
 
 /// What happens at the step with a certain number.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     /// No further step is taken, as if the process had been killed.
     Crash,
     /// That one step fails.
     Once(i32),
 }
 
-struct FaultAt {
+pub(super) struct FaultAt {
     number: usize,
     fault: Fault,
-    taken: Mutex<Vec<Step>>,
+    pub(super) taken: Mutex<Vec<Step>>,
 }
 
 impl FaultAt {
-    fn new(number: usize, fault: Fault) -> Self {
+    pub(super) fn new(number: usize, fault: Fault) -> Self {
         Self { number, fault, taken: Mutex::default() }
     }
 
-    fn happened(&self) -> bool {
+    pub(super) fn happened(&self) -> bool {
         self.taken.lock().expect("mine").len() > self.number
     }
 }
@@ -53,7 +53,7 @@ impl Hook for FaultAt {
 }
 
 /// A small tree in which everything changes that can, and its next revision.
-fn revisions() -> (Tree, Tree) {
+pub(super) fn revisions() -> (Tree, Tree) {
     let old = Tree::new()
         .file("a/changed", b"old")
         .file("a/same", b"same")
@@ -135,7 +135,7 @@ impl Scene {
     }
 }
 
-fn has_staging(seen: &Seen) -> bool {
+pub(super) fn has_staging(seen: &Seen) -> bool {
     seen.0.keys().any(|name| name.starts_with(b".ted-staging-"))
 }
 

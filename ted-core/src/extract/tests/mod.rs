@@ -2,11 +2,15 @@
 
 mod compare;
 mod crash;
+mod crash_modes;
+mod gate;
 mod hostile;
 mod making;
 mod planted;
 mod real;
+mod release;
 mod survive;
+mod sync;
 mod target_files;
 mod update;
 
@@ -19,7 +23,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use crate::extract::{Contents, Create, ExtractError, ExtractJob, ExtractOptions, ExtractSummary, Target, extract};
+use crate::extract::{
+    Contents, Create, ExtractError, ExtractJob, ExtractOptions, ExtractSummary, Recovery, Target, extract,
+};
 use crate::id::{DistributionId, Hash, Revision};
 use crate::package::{CatalogRow, Entry, EntryKind, EntryPath, Mtime, PackageError, RawFrames};
 
@@ -160,6 +166,7 @@ impl Built {
             distribution: DISTRIBUTION,
             revision: Revision::from_number(2),
             options,
+            recovered: Recovery::Nothing,
         }
     }
 
