@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::distributor::deltas::NewBaseline;
+use crate::distributor::deltas::{NewBaseline, OldBaseline};
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::{BuildPhase, DistributorEvent};
 use crate::distributor::history::RevisionOrigin;
@@ -223,7 +223,10 @@ impl State {
         (new, origin): (&NewBaseline<'_>, RevisionOrigin),
     ) -> Result<BuiltRevision, Error> {
         let delta = match old {
-            Some(old) => self.add_delta(distribution, old, new),
+            Some(old) => {
+                let old = OldBaseline { revision: old.built.revision, index: &old.index, file: &*old.file };
+                self.add_delta(distribution, &old, new)
+            }
             None => Err("there is no revision before it to go from".to_owned()),
         };
         match delta {

@@ -19,6 +19,7 @@ mod peers;
 mod rekey;
 mod release;
 mod repair;
+mod repair_deltas;
 mod replace;
 mod report;
 mod resolve;

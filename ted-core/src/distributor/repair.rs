@@ -84,6 +84,11 @@ impl State {
         if !lock(&self.fleet).entitled(subscriber).contains(&distribution.id) {
             return Ok(());
         }
+        if let Some(package) = receipt.package
+            && self.doubt_delta(&distribution, package, Some(subscriber))?
+        {
+            return Ok(());
+        }
         let newest = self.newest(&distribution)?;
         let Some(newest) = newest.filter(|newest| receipt.package.is_none_or(|package| package == newest.package))
         else {
@@ -117,7 +122,13 @@ impl State {
     pub(super) async fn make_sure(self: &Arc<Self>, distribution: &Distribution) -> Result<Option<String>, Error> {
         let _one_at_a_time = self.building.lock().await;
         let (state, distribution) = (self.clone(), distribution.clone());
-        let checking = move || state.make_sure_now(&distribution);
+        let checking = move || -> Result<Option<String>, Error> {
+            let mut notes: Vec<String> = state.make_sure_now(&distribution)?.into_iter().collect();
+            if let Some(newest) = state.newest(&distribution)? {
+                notes.extend(state.make_deltas_sure(&distribution, newest.revision)?);
+            }
+            Ok((!notes.is_empty()).then(|| notes.join("; ")))
+        };
         tokio::task::spawn_blocking(checking).await.map_err(|_| DistributorError::Worker)?
     }
 
