@@ -404,7 +404,13 @@ impl Firing {
                 Stage::Corrupt | Stage::Failed => None,
             };
             match reached {
-                Some(state) => part.advance(state, now),
+                Some(state) => {
+                    part.advance(state, now);
+                    if state == PartState::Extracted {
+                        // What it did there, and what it found changed.
+                        part.detail.clone_from(&receipt.detail);
+                    }
+                }
                 None if !ours || is_stale => return,
                 None => {
                     let corrupt = receipt.stage == Stage::Corrupt;
