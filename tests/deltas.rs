@@ -9,8 +9,9 @@ use std::path::PathBuf;
 
 use support::proxy::Proxy;
 use support::{CHANNEL, DISTRIBUTION, World, event, find, label, node, noise, within};
+use ted_core::security::Stage;
 use ted_core::subscriber::KeepPackage;
-use ted_core::{DistributionRef, DistributionSpec, Events, Subscriber, SubscriberEvent};
+use ted_core::{DistributionRef, DistributionSpec, DistributorEvent, Events, Subscriber, SubscriberEvent};
 
 /// Bytes of the files that never change, so that a baseline costs at least that.
 const STABLE_BYTES: u64 = 40 * 50_000;
@@ -245,11 +246,17 @@ async fn a_base_that_somebody_changed_and_no_package_has_makes_way_for_the_basel
         let mut events = subscriber.events();
         fs::write(world.target_of("one.example").join("deep/er/noise"), "scribbled").expect("written");
         change(&world, 1);
-        let report = world.deliver().await;
+        let mut told = world.distributor.events();
+        world.deliver().await;
         let (received, fell_back) = update(&mut events).await;
         assert_baseline(&received);
         assert_eq!(fell_back, ["TED-1024"], "found before the delta's body was fetched");
-        assert!(report.rows[0].detail.contains("TED-1024"), "{report}");
+        let detail = event("the receipt", &mut told, |event| match event {
+            DistributorEvent::Receipt { stage: Stage::Extracted, detail, .. } => Some(detail),
+            _ => None,
+        });
+        let detail = detail.await;
+        assert!(detail.contains("TED-1024") && detail.contains("deep/er/noise"), "{detail}");
         world.assert_equal("one.example");
         // The next one is a delta again.
         change(&world, 2);

@@ -87,8 +87,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Keystore(command) => keystore(&context, command).await,
         Command::Target(command) => target(&context, command).await,
         Command::Configuration(ConfigurationCommand::Show) => context.answer(&ConfigurationShow {}).await,
-        Command::Extract { distribution, dry_run: false } => extract(&context, distribution).await,
-        Command::Extract { distribution, dry_run: true } => preview(&context, distribution).await,
+        Command::Extract { distribution, dry_run: false, no_hooks } => extract(&context, distribution, no_hooks).await,
+        Command::Extract { distribution, dry_run: true, .. } => preview(&context, distribution).await,
         Command::Verify { distribution, repair } => verify(&context, distribution, repair).await,
         Command::Rollback { distribution } => {
             let request = DistributionRollback { distribution };
@@ -237,8 +237,8 @@ async fn target(context: &Context, command: TargetCommand) -> Result<(), ApiErro
     }
 }
 
-async fn extract(context: &Context, distribution: Option<DistributionRef>) -> Result<(), ApiError> {
-    let extracted = context.long(&DistributionExtract { distribution }).await?;
+async fn extract(context: &Context, distribution: Option<DistributionRef>, no_hooks: bool) -> Result<(), ApiError> {
+    let extracted = context.long(&DistributionExtract { distribution, no_hooks }).await?;
     output::print(context.format, &extracted)
 }
 

@@ -12,7 +12,7 @@ use ted_cli::units::parse_duration;
 use ted_core::limits::Limits;
 use ted_core::model::{ExtractMode, Settings};
 use ted_core::name::NodeName;
-use ted_core::subscriber::{KeepPackage, LocalChanges, ScrubInterval};
+use ted_core::subscriber::{HookScope, Hooks, KeepPackage, LocalChanges, ScrubInterval};
 
 use ted_core::DistributionRef;
 
@@ -49,6 +49,8 @@ pub(crate) struct Config {
     /// MiB a second that this reading takes at most; `None` means 16.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) scrub_rate_mib_s: Option<NonZeroU16>,
+    /// What is run before and after the extraction of a Distribution, or of every one that has no hooks of its own: `*`.
+    pub(crate) hooks: BTreeMap<HookScope, Hooks>,
     /// Which packages are kept once they are extracted: `chain`, `latest` or `none`.
     pub(crate) keep_package: KeepPackage,
 }
@@ -67,6 +69,7 @@ impl ted_cli::config::Config for Config {
         ("settings", Kind::Map),
         ("scrub_interval", Kind::Text),
         ("scrub_rate_mib_s", Kind::Number),
+        ("hooks", Kind::Table),
         ("keep_package", Kind::Text),
     ];
 }
@@ -163,6 +166,12 @@ mod tests {
             ("scrub_interval = \"5s\"\n", "line 1, key `scrub_interval`"),
             ("scrub_interval = \"weekly\"\n", "line 1, key `scrub_interval`"),
             ("scrub_rate_mib_s = 0\n", "line 1, key `scrub_rate_mib_s`"),
+            ("[hooks.site]\nbefore = [\"stop\"]\n", "line 2, key `before`"),
+            ("[hooks.site]\nbefore = \"/bin/stop\"\n", "line 2, key `before`"),
+            ("[hooks.site]\ntimeout_s = 0\n", "line 2, key `timeout_s`"),
+            ("[hooks.site]\non_failure_after = \"panic\"\n", "line 2, key `on_failure_after`"),
+            ("[hooks.site]\nuser = \"root\"\n", "line 2, key `user`"),
+            ("[hooks.\"a/b/c\"]\n", "line 1"),
             ("keep_package = \"all\"\n", "line 1, key `keep_package`"),
         ] {
             std::fs::write(&path, text).expect("written");

@@ -228,11 +228,7 @@ impl RevisionView {
             package_bytes: built.bytes,
             package: built.package.to_string(),
             file,
-            delta: built.delta.map(|delta| DeltaView {
-                base: delta.base.number(),
-                package_bytes: delta.bytes,
-                package: delta.package.to_string(),
-            }),
+            delta: built.delta.map(DeltaView::from),
             no_delta: built.no_delta.clone(),
         }
     }

@@ -9,6 +9,7 @@ use ted_cli::units::{self, Time};
 use ted_core::model::ExtractMode;
 use ted_core::name::{Label, NodeName};
 use ted_core::security::Stage;
+use ted_core::subscriber::{HookReport, HookScope};
 
 use ted_core::DistributionRef;
 
@@ -19,6 +20,9 @@ use super::preview::Paths;
 #[serde(deny_unknown_fields)]
 pub(crate) struct DistributionExtract {
     pub(crate) distribution: Option<DistributionRef>,
+    /// Without what the configuration has run before and after.
+    #[serde(default)]
+    pub(crate) no_hooks: bool,
 }
 
 /// Checks packages and extracted files of one Distribution, or of all; damaged packages are set aside.
@@ -95,6 +99,9 @@ pub(crate) struct DistributionView {
     pub(crate) trouble: Option<String>,
     /// When something last happened to it.
     pub(crate) at: Option<Time>,
+    /// Whose hooks are run when it is extracted.
+    #[serde(default)]
+    pub(crate) hooks: Option<HookScope>,
     /// When its package was last found whole.
     #[serde(default)]
     pub(crate) checked: Option<Time>,
@@ -159,6 +166,10 @@ pub(crate) struct ExtractedView {
     pub(crate) links_made: u64,
     pub(crate) folders_made: u64,
     pub(crate) unchanged: u64,
+    /// Deltas among the packages that carry the revision.
+    pub(crate) deltas: usize,
+    /// Why its baseline was taken although deltas were to be had, with the code; none where that was not so.
+    pub(crate) fell_back: Option<String>,
     /// What somebody else had made or changed, and the revision took the place of.
     pub(crate) local_changes: Paths,
     /// What such files are kept as.
@@ -167,6 +178,9 @@ pub(crate) struct ExtractedView {
     pub(crate) deleted: Paths,
     /// What the revision does not have either and stays all the same.
     pub(crate) left: Paths,
+    /// The hooks that were run.
+    #[serde(default)]
+    pub(crate) hooks: Vec<HookReport>,
 }
 
 impl Render for Extracted {
@@ -175,6 +189,9 @@ impl Render for Extracted {
             out.line("there is nothing to extract yet");
         }
         for done in &self.extracted {
+            if let Some(why) = &done.fell_back {
+                out.line(format_args!("deltas were of no use, and a baseline was fetched: {why}"));
+            }
             let (kept, release) = (done.kept.count > 0, done.mode == ExtractMode::Release);
             done.local_changes.render(
                 match (kept, release) {
@@ -199,6 +216,14 @@ impl Render for Extracted {
                 done.unchanged,
                 done.deleted.count
             ));
+            for ran in &done.hooks {
+                let said = ran.output.replace('\n', "; ");
+                let said = if said.is_empty() { said } else { format!(": {said}") };
+                match &ran.code {
+                    None => out.line(format_args!("hook `{}`: {}{said}", ran.hook, ran.end)),
+                    Some(code) => out.line(format_args!("hook `{}` failed ({code}): {}{said}", ran.hook, ran.end)),
+                }
+            }
         }
     }
 }

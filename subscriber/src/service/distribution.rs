@@ -4,7 +4,7 @@ use ted_cli::api::Done;
 use ted_cli::error::ApiError;
 use ted_cli::units::Time;
 use ted_core::id::Revision;
-use ted_core::subscriber::{DistributionRow, ExtractionRow, PreviewRow, TargetRow, TargetRule, VerifyRow};
+use ted_core::subscriber::{DistributionRow, ExtractionRow, HookRule, PreviewRow, TargetRow, TargetRule, VerifyRow};
 
 use super::Service;
 use crate::api::{
@@ -15,7 +15,8 @@ use crate::api::{
 
 impl Service {
     pub(super) async fn extract(&self, request: DistributionExtract) -> Result<Extracted, ApiError> {
-        let rows = self.subscriber().extract(request.distribution.as_ref()).await?;
+        let hooks = if request.no_hooks { HookRule::Skip } else { HookRule::Run };
+        let rows = self.subscriber().extract_with(request.distribution.as_ref(), hooks).await?;
         Ok(Extracted { extracted: rows.into_iter().map(Into::into).collect() })
     }
 
@@ -74,6 +75,7 @@ impl From<DistributionRow> for DistributionView {
             trouble: row.trouble,
             at: row.at.map(Time),
             checked: row.checked.map(Time),
+            hooks: row.hooks,
         }
     }
 }
@@ -92,6 +94,9 @@ impl From<ExtractionRow> for ExtractedView {
             links_made: summary.links_made,
             folders_made: summary.folders_made,
             unchanged: summary.unchanged,
+            deltas: row.deltas,
+            fell_back: row.fell_back,
+            hooks: row.hooks,
             local_changes: summary.local_changes.into(),
             kept: summary.kept.into(),
             deleted: summary.deleted.into(),

@@ -188,6 +188,9 @@ fn builder(settings: &Settings) -> Result<SubscriberBuilder, Error> {
     for (distribution, target) in &config.targets {
         builder = builder.target(distribution.clone(), PathBuf::from(target.clone()));
     }
+    for (scope, hooks) in &config.hooks {
+        builder = builder.hooks(scope.clone(), hooks.clone());
+    }
     for folder in &config.targets_allow {
         builder = builder.allow_targets_below(PathBuf::from(folder.clone()));
     }

@@ -38,12 +38,12 @@ pub struct DistributionSpec {
     /// Seal its packages, so that only Subscribers with a grant can read them.
     #[serde(default)]
     pub encrypt: bool,
-    /// What extraction does about what else lies in the target; each Subscriber has the last word.
-    #[serde(default)]
-    pub mode: ExtractMode,
     /// How many revisions a Subscriber may be behind and still be brought the differences alone; 1 for none.
     #[serde(default = "max_revisions")]
     pub max_revisions: u32,
+    /// What extraction does about what else lies in the target; each Subscriber has the last word.
+    #[serde(default)]
+    pub mode: ExtractMode,
 }
 
 fn max_revisions() -> u32 {

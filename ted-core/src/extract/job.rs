@@ -1,6 +1,8 @@
 //! What an extraction is asked to do, how far it is, and what it did.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::extract::contents::Contents;
 use crate::id::{DistributionId, Revision, UnixMillis};
@@ -52,6 +54,29 @@ impl Privilege {
     }
 }
 
+/// Asked when everything is staged and checked, right before the first change of what stands in the target: whether to
+/// go on. It is not asked where nothing changes. Whoever says no knows why, so the error is only
+/// [`ExtractError::Cancelled`](super::ExtractError::Cancelled).
+#[derive(Clone, Default)]
+pub struct Gate(Option<Arc<dyn Fn() -> bool + Send + Sync>>);
+
+impl Gate {
+    /// A gate that asks `may_go_on`.
+    pub fn new(may_go_on: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(may_go_on)))
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.0.as_ref().is_none_or(|may_go_on| may_go_on())
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Gate(asked)" } else { "Gate(open)" })
+    }
+}
+
 /// What becomes of a file that somebody changed in the target, when the revision has another in its place or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnLocalChange {
@@ -78,6 +103,8 @@ pub struct ExtractOptions {
     pub links: Links,
     /// What becomes of setuid and setgid.
     pub privilege: Privilege,
+    /// Asked before the target changes; open by default.
+    pub gate: Gate,
     /// Every bound.
     pub limits: Limits,
 }

@@ -49,7 +49,7 @@ pub use compare::{Difference, compare};
 pub use contents::{ContentMaker, Contents, MakeContent, MakeError};
 pub use error::{ExtractError, Refusal};
 pub use job::{
-    ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, ExtractSummary, Links, OnLocalChange, PathList,
+    ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, ExtractSummary, Gate, Links, OnLocalChange, PathList,
     Privilege, Recovery, installed,
 };
 pub use judge::judge_entries;

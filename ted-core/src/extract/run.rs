@@ -184,6 +184,9 @@ impl Run<'_> {
         Stage { disk, job, plan, staging: &staging.folder, report, cancel }.run(tree)?;
         disk.sync_file_system(root)
             .map_err(|error| ExtractError::io("syncing", self.target.path().display(), error))?;
+        if !job.options.gate.is_open() {
+            return Err(ExtractError::Cancelled);
+        }
         journal.commit(disk, staging, &job.options.limits)
     }
 }

@@ -114,13 +114,13 @@ pub struct Distribution {
     /// Whether its packages are sealed, so that only Subscribers with a grant can read them.
     #[serde(default)]
     pub encrypt: bool,
-    /// What extraction does about what else lies in the target; each Subscriber has the last word.
-    #[serde(default)]
-    pub mode: ExtractMode,
     /// How many revisions, the newest included, are offered by their differences: a Subscriber that has one of them
     /// fetches deltas. 1 means that every revision is fetched whole.
     #[serde(default = "max_revisions")]
     pub max_revisions: u32,
+    /// What extraction does about what else lies in the target; each Subscriber has the last word.
+    #[serde(default)]
+    pub mode: ExtractMode,
 }
 
 fn max_revisions() -> u32 {

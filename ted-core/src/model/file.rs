@@ -81,10 +81,10 @@ struct DistributionFile {
     priority: Priority,
     #[serde(default)]
     encrypt: bool,
-    #[serde(default)]
-    mode: ExtractMode,
     #[serde(default = "max_revisions")]
     max_revisions: u32,
+    #[serde(default)]
+    mode: ExtractMode,
 }
 
 fn max_revisions() -> u32 {

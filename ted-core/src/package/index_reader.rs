@@ -6,7 +6,7 @@ use crate::limits::Limits;
 use crate::security::{ContentKey, FrameSealer, Signature};
 
 use super::body::ReadAt;
-use super::catalog::{content_id, decode_catalog_frame, decode_first_sealed_catalog_frame};
+use super::catalog::{content_id, decode_catalog_frame, decode_first_sealed_catalog_frame, judge_catalog_bytes};
 use super::container::{
     HEAD_BYTES, Part, SKIPPABLE_HEADER_BYTES, TAIL_BYTES, Tail, judge_head, skippable_payload, split_root_block,
 };
@@ -18,7 +18,7 @@ use super::index::{
     unseal,
 };
 use super::judge::{BodyShape, CatalogJudge};
-use super::root::{Disclosure, Root};
+use super::root::{Disclosure, PackageKind, Root};
 use super::table::{TableRow, decode_rows};
 
 /// Bytes that are read from the end at first: with small packages everything that is wanted.
@@ -243,10 +243,7 @@ impl IndexReader {
     /// # Errors
     /// [`PackageError::Structure`] when it does not yet; [`PackageError::Sealed`] when the root was accepted blind.
     pub fn finish(self) -> Result<PackageIndex, PackageError> {
-        match self.finish_any()? {
-            AnyIndex::Opened(index) => Ok(index),
-            AnyIndex::Blind(_) => Err(PackageError::Sealed),
-        }
+        self.finish_any()?.opened().cloned()
     }
 
     /// The index as far as it could be opened, when [`next`](Self::next) says [`Step::Done`].
@@ -263,7 +260,11 @@ impl IndexReader {
                 let opened = Opened { disclosure, catalog: self.catalog.finish(), sealer };
                 Ok(AnyIndex::Opened(PackageIndex::new(blind, opened)))
             }
-            (Access::Open(_), _) => Err(early),
+            (Access::Open(sealer), Some(disclosure)) => {
+                let opened = OpenedDelta { disclosure, catalog: self.delta.ok_or(early)?, sealer };
+                Ok(AnyIndex::Delta(DeltaIndex::new(blind, opened)))
+            }
+            (Access::Open(_), None) => Err(early),
         }
     }
 
@@ -272,15 +273,10 @@ impl IndexReader {
     /// # Errors
     /// [`PackageError::Structure`] when it does not yet; [`PackageError::Sealed`] when the root was accepted blind.
     pub fn finish_delta(self) -> Result<DeltaIndex, PackageError> {
-        let early = PackageError::Structure { what: "the package was not read to its end" };
-        let (State::Done, Some(signed), Some(tail)) = (self.state, self.signed, self.tail) else { return Err(early) };
-        match (self.access, self.disclosure, self.delta) {
-            (Access::Blind, ..) => Err(PackageError::Sealed),
-            (Access::Open(sealer), Some(disclosure), Some(catalog)) => {
-                let opened = OpenedDelta { disclosure, catalog, sealer };
-                Ok(DeltaIndex::new(BlindIndex::new(signed, self.rows, tail), opened))
-            }
-            _ => Err(early),
+        match self.finish_any()? {
+            AnyIndex::Delta(index) => Ok(index),
+            AnyIndex::Blind(_) => Err(PackageError::Sealed),
+            AnyIndex::Opened(_) => Err(PackageError::Unsupported { what: "a baseline where a delta is needed" }),
         }
     }
 
@@ -360,10 +356,12 @@ impl IndexReader {
         }
         self.rows = decode_rows(bytes, &self.limits)?;
         judge_table(&signed.root, &self.rows)?;
-        if self.expected == Expected::Delta {
-            // Judged when it is whole, so it must not be more than may be held.
-            let catalog = self.rows.iter().skip(signed.root.body_frames as usize);
-            judge_bytes(catalog.map(|row| u64::from(row.raw_bytes)).sum(), &self.limits)?;
+        // It is held whole, so it must not be more than may be held: a few stored bytes become a thousand times as many.
+        let catalog = self.rows.iter().skip(signed.root.body_frames as usize);
+        let raw_bytes = catalog.map(|row| u64::from(row.raw_bytes)).sum();
+        match self.expected {
+            Expected::Baseline => judge_catalog_bytes(raw_bytes, &self.limits)?,
+            Expected::Delta => judge_bytes(raw_bytes, &self.limits)?,
         }
         self.layout = Layout::of(&signed.root, &self.rows);
         self.state = State::Catalog;
@@ -449,6 +447,9 @@ impl IndexReader {
                     what: "the catalog does not have the content id that is stated",
                 });
             }
+            if !self.signed.as_ref().is_some_and(|signed| self.catalog.fills(signed.root.body_raw_bytes)) {
+                return Err(PackageError::Structure { what: "the body holds more than the catalog has" });
+            }
         }
         self.state = State::Done;
         self.catalog_read = 0;
@@ -470,7 +471,7 @@ pub fn read_index<E: From<PackageError>, O: Into<Opening>>(
     Ok(read(source, Expected::Baseline, limits, judge)?.finish()?)
 }
 
-/// [`read_index`] that goes on without the key where `judge` says [`Opening::Blind`].
+/// [`read_index`] for either kind of package, that goes on without the key where `judge` says [`Opening::Blind`].
 ///
 /// # Errors
 /// As [`read_index`].
@@ -479,7 +480,7 @@ pub fn read_any_index<E: From<PackageError>, O: Into<Opening>>(
     limits: &Limits,
     judge: impl FnMut(&Root, &[u8], &Signature) -> Result<O, E>,
 ) -> Result<AnyIndex, E> {
-    Ok(read(source, Expected::Baseline, limits, judge)?.finish_any()?)
+    Ok(read(source, kind_of(source, limits)?, limits, judge)?.finish_any()?)
 }
 
 /// [`read_index`] for a delta. What its catalog says is judged by [`DeltaIndex::resolve`].
@@ -492,6 +493,21 @@ pub fn read_delta_index<E: From<PackageError>, O: Into<Opening>>(
     judge: impl FnMut(&Root, &[u8], &Signature) -> Result<O, E>,
 ) -> Result<DeltaIndex, E> {
     Ok(read(source, Expected::Delta, limits, judge)?.finish_delta()?)
+}
+
+/// Which kind of package `source` says that it is; nothing about it was verified.
+fn kind_of(source: &dyn ReadAt, limits: &Limits) -> Result<Expected, PackageError> {
+    let failed = |source| PackageError::Io { place: "package", source };
+    let mut reader = IndexReader::new(source.size().map_err(failed)?, limits.clone())?;
+    while let Step::Read { from, to } = reader.next() {
+        let mut piece = vec![0; (to - from).min(FIRST_READ_BYTES) as usize];
+        source.read_exact_at(&mut piece, from).map_err(failed)?;
+        reader.feed(&piece)?;
+    }
+    match reader.root().map(|root| root.kind) {
+        Some(PackageKind::Delta { .. }) => Ok(Expected::Delta),
+        _ => Ok(Expected::Baseline),
+    }
 }
 
 fn read<E: From<PackageError>, O: Into<Opening>>(

@@ -407,7 +407,8 @@ impl Firing {
                 Some(state) => {
                     part.advance(state, now);
                     if state == PartState::Extracted {
-                        // What it did there, and what it found changed.
+                        // What it did there, what it found changed, and what failed beside it, such as a hook.
+                        part.code.clone_from(&receipt.code);
                         part.detail.clone_from(&receipt.detail);
                     }
                 }

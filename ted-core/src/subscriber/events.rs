@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::id::{ContentId, Revision};
 use crate::name::{Label, NodeName};
+use crate::subscriber::hooks::HookReport;
 
 /// Something that happened at a Subscriber. As JSON: an object whose `event` says which.
 #[derive(Debug, Clone, Serialize)]
@@ -154,6 +155,16 @@ pub enum SubscriberEvent {
         target: PathBuf,
         /// Files that were written; the rest was there already.
         files_written: u64,
+    },
+    /// A hook has run.
+    Hook {
+        /// Which Distribution.
+        distribution: Label,
+        /// The revision that is being extracted, or was.
+        revision: Revision,
+        /// What became of it.
+        #[serde(flatten)]
+        report: HookReport,
     },
     /// A kept package was read again and is as it was signed.
     Scrubbed {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::extract::{Create, Target, recover};
+use crate::extract::{Create, ExtractOptions, Target, recover};
 use crate::id::{DistributionId, FiringId, KeyHash, Revision};
 use crate::name::Label;
 use crate::node::wait;
@@ -14,6 +14,7 @@ use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::fall_back::is_of_base;
 use crate::subscriber::held::{Held, OpenPackage, fall_back_key, held_key};
+use crate::subscriber::hooks::HookRule;
 use crate::subscriber::opening::Extraction;
 use crate::subscriber::report::ExtractionRow;
 use crate::subscriber::state::{Key, State, lock};
@@ -58,9 +59,11 @@ impl State {
             Ok(done) => {
                 self.note((fleet, distribution), |standing| {
                     standing.stage = Some(Stage::Extracted);
-                    standing.trouble = None;
+                    standing.trouble = done.hook_trouble();
                 });
-                self.say(fleet, self.extracted_receipt(distribution, firing, revision, &done.to_string())).await;
+                let code = done.failed_hook().and_then(|failed| failed.code.clone());
+                let receipt = self.extracted_receipt(distribution, firing, revision, &done.to_string());
+                self.say(fleet, Receipt { code, ..receipt }).await;
             }
             Err(_) if self.run().is_over() => {}
             // The receipt and everything else about it is done.
@@ -111,10 +114,11 @@ impl State {
     /// Extracts the newest verified revision. Blocks; says what it did.
     /// A package that turns out to be damaged is set aside, and the error says so; where deltas are of no use, the
     /// baseline is taken, and the error says that.
-    pub(super) fn extract_held(
+    pub(super) fn extract_held_with(
         self: &Arc<Self>,
         fleet: KeyHash,
         distribution: DistributionId,
+        hooks: HookRule,
     ) -> Result<ExtractionRow, Error> {
         let key = (fleet, distribution);
         let Some(held) = self.held(&fleet, &distribution)? else {
@@ -127,7 +131,7 @@ impl State {
                 _ => SubscriberError::NothingToExtract(distribution.to_string()).into(),
             });
         };
-        let error = match self.extract_revision(key, &held) {
+        let error = match self.extract_revision(key, &held, hooks) {
             Ok(row) => return Ok(row),
             Err(error) => error,
         };
@@ -150,12 +154,13 @@ impl State {
         Err(SubscriberError::Damaged { distribution, revision, detail }.into())
     }
 
-    fn extract_revision(&self, key: Key, held: &Held) -> Result<ExtractionRow, Error> {
+    fn extract_revision(self: &Arc<Self>, key: Key, held: &Held, hooks: HookRule) -> Result<ExtractionRow, Error> {
         let (fleet, distribution) = key;
         let (path, _) = self.target_of(&fleet, held)?;
         let root = self.trusted_root(&fleet)?;
         let _one_at_a_time = lock(&self.extracting);
-        let options = self.extract_options(&key, held, &path)?;
+        let hooks = self.hooks(key, held, &path, hooks)?;
+        let options = ExtractOptions { gate: hooks.gate(), ..self.extract_options(&key, held, &path)? };
         let target = Target::open(&path, Create::Missing)?;
         let recovered = recover(&target, &distribution)?;
         let stood = self.extracted(&fleet, &distribution)?;
@@ -165,14 +170,16 @@ impl State {
         let old_files = stood.map(|stood| stood.files());
         let extraction =
             Extraction { state: self, key, held, target: &target, previous, old_files, recovered, options: &options };
-        let (summary, entries) = extraction.run(entries.as_deref())?;
+        let done = extraction.run(entries.as_deref());
+        let (summary, entries) = done.map_err(|error| hooks.failed(error))?;
         self.note_extracted(&key, held, (&path, options.mode), &entries)?;
+        let hooks = hooks.done()?;
         let fell_back = self.fall_back_of(&key)?;
         if fell_back.is_some() {
             self.records.delete(&fall_back_key(&key))?;
         }
         self.keep_what_is_needed(&key, held)?;
-        self.clear_superseded(&key, held.revision);
+        self.clear_superseded(&key, held.revision)?;
         let (name, revision) = (&held.name, held.revision);
         tracing::info!(distribution = %name, %revision, to = %path.display(), files = summary.files_written, "extracted");
         self.events.emit(SubscriberEvent::Extracted {
@@ -190,19 +197,22 @@ impl State {
             target: path,
             mode: options.mode,
             summary,
+            hooks,
             deltas,
             fell_back: fell_back.map(|why| format!("{}: {}", why.code, why.reason)),
         })
     }
 
-    /// Removes what is left of revisions that will never be finished, because this newer one is here. What cannot be
-    /// removed now is removed after the next one.
-    fn clear_superseded(&self, key: &Key, newest: Revision) {
-        let Ok(Some(extracted)) = self.extracted(&key.0, &key.1) else { return };
+    /// Removes what is left of revisions that will never be finished, because this newer one is here, and what of this
+    /// one is not needed any more. What cannot be removed now is removed after the next one.
+    fn clear_superseded(&self, key: &Key, newest: Revision) -> Result<(), Error> {
+        let Some(extracted) = self.extracted(&key.0, &key.1)? else { return Ok(()) };
+        // What is set aside of it is wanted again.
+        let is_whole = self.aside(key)?.is_none();
         let revisions = std::fs::read_dir(self.data.path().join(&extracted.folder)).into_iter().flatten().flatten();
         for folder in revisions.map(|entry| extracted.folder.join(entry.file_name())) {
-            let number = folder.file_name().and_then(|name| name.to_str()?.parse::<u64>().ok());
-            if number.is_none_or(|number| Revision::from_number(number) >= newest) {
+            let number = folder.file_name().and_then(|name| name.to_str()?.parse().ok()).map(Revision::from_number);
+            if number.is_none_or(|number| number > newest || (number == newest && !is_whole)) {
                 continue;
             }
             for place in ["baseline", "delta"].iter().filter_map(|kind| PackagePlace::from_found(&folder.join(kind))) {
@@ -211,6 +221,7 @@ impl State {
                 }
             }
         }
+        Ok(())
     }
 
     /// A Distribution's name, once a package of it was seen; its id in hex before.

@@ -13,6 +13,7 @@ mod extraction;
 mod fall_back;
 mod grants;
 mod held;
+mod hooks;
 mod keys;
 mod modes;
 mod offers;
@@ -53,6 +54,7 @@ pub use error::SubscriberError;
 pub use events::SubscriberEvent;
 pub use grants::granted_key;
 pub use held::KeepPackage;
+pub use hooks::{AfterFailure, HookCommand, HookError, HookKind, HookReport, HookRule, HookScope, HookTimeout, Hooks};
 pub use modes::LocalChanges;
 pub use reference::DistributionRef;
 pub use report::{
@@ -62,6 +64,7 @@ pub use report::{
 pub use scrub::ScrubInterval;
 pub use targets::{TargetRule, Targets};
 
+use hooks::HookTable;
 use scrub::ScrubSettings;
 use state::State;
 use verify::Mend;
@@ -79,6 +82,7 @@ pub(crate) struct Settings {
     pub(crate) silence: Silence,
     pub(crate) own: crate::model::Settings,
     pub(crate) scrub: ScrubSettings,
+    pub(crate) hooks: HookTable,
     pub(crate) keep_package: KeepPackage,
     /// Asked before each step of a change, so that tests can stop it there.
     #[cfg(test)]
@@ -192,6 +196,13 @@ impl SubscriberBuilder {
         self
     }
 
+    /// Runs programs around the extractions of a Distribution, or of every one that has no hooks of its own.
+    #[must_use]
+    pub fn hooks(mut self, scope: HookScope, hooks: Hooks) -> Self {
+        self.settings.hooks.0.insert(scope, hooks);
+        self
+    }
+
     /// Where the time comes from; the system's clock by default.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -250,6 +261,7 @@ impl Subscriber {
             silence: Silence::default(),
             own: crate::model::Settings::default(),
             scrub: ScrubSettings::default(),
+            hooks: HookTable::default(),
             keep_package: KeepPackage::default(),
             #[cfg(test)]
             steps: None,
@@ -361,8 +373,20 @@ impl Subscriber {
     /// # Errors
     /// When there is none, or the extraction fails.
     pub async fn extract(&self, distribution: Option<&DistributionRef>) -> Result<Vec<ExtractionRow>, Error> {
+        self.extract_with(distribution, HookRule::Run).await
+    }
+
+    /// As [`Subscriber::extract`], and with `hooks` saying whether hooks are run.
+    ///
+    /// # Errors
+    /// As [`Subscriber::extract`].
+    pub async fn extract_with(
+        &self,
+        distribution: Option<&DistributionRef>,
+        hooks: HookRule,
+    ) -> Result<Vec<ExtractionRow>, Error> {
         let distribution = distribution.cloned();
-        self.blocking(move |state| state.extract_named(distribution.as_ref())).await
+        self.blocking(move |state| state.extract_named(distribution.as_ref(), hooks)).await
     }
 
     /// Says what [`Subscriber::extract`] would do, and writes nothing.

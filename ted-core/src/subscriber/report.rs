@@ -11,6 +11,7 @@ use crate::model::{Endpoint, ExtractMode};
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
 use crate::security::Stage;
+use crate::subscriber::hooks::{HookReport, HookScope};
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::targets::TargetRule;
 
@@ -101,6 +102,8 @@ pub struct DistributionRow {
     pub bytes_total: u64,
     /// Where it goes; none where no place is allowed, or its name is not known yet.
     pub target: Option<PathBuf>,
+    /// Whose hooks are run when it is extracted: those for this Distribution, or for every one.
+    pub hooks: Option<HookScope>,
     /// In which mode it is extracted; none while nothing of it is here.
     pub mode: Option<ExtractMode>,
     /// The revision at which its operator's rollback holds it.
@@ -132,6 +135,23 @@ pub struct ExtractionRow {
     pub deltas: usize,
     /// Why its baseline was taken although deltas were to be had, with the code; none where that was not so.
     pub fell_back: Option<String>,
+    /// The hooks that were run for it.
+    pub hooks: Vec<HookReport>,
+}
+
+impl ExtractionRow {
+    /// The hook that failed although the revision was extracted.
+    #[must_use]
+    pub fn failed_hook(&self) -> Option<&HookReport> {
+        self.hooks.iter().find(|report| report.code.is_some())
+    }
+
+    /// What stands in the status of it.
+    pub(super) fn hook_trouble(&self) -> Option<String> {
+        let failed = self.failed_hook()?;
+        let code = failed.code.as_deref().unwrap_or_default();
+        Some(format!("{code}: the hook `{}` failed: {failed}", failed.hook))
+    }
 }
 
 impl fmt::Display for ExtractionRow {
@@ -151,10 +171,10 @@ impl fmt::Display for ExtractionRow {
                 write!(f, " and {more} more")?;
             }
         }
-        match &self.fell_back {
-            Some(why) => write!(f, "; from a baseline, because deltas were of no use: {why}"),
-            None => Ok(()),
+        if let Some(why) = &self.fell_back {
+            write!(f, "; from a baseline, because deltas were of no use: {why}")?;
         }
+        self.hooks.iter().try_for_each(|report| write!(f, "; hook `{}`: {report}", report.hook))
     }
 }
 

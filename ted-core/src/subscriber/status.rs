@@ -15,6 +15,7 @@ use crate::subscriber::damage::{SetAside, aside_key, firing_key};
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::held::{Extracted, Held, HeldPackage, extracted_key, fall_back_key, held_key};
+use crate::subscriber::hooks::{HookRule, due_key};
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::report::{DistributionRow, DistributorRow, ExtractionRow, SubscriberStatus, TargetRow};
 use crate::subscriber::rollback::{PINNED, before_key};
@@ -103,6 +104,7 @@ impl State {
                 bytes: standing.bytes.max(known_bytes),
                 bytes_total: standing.bytes_total.max(known_bytes),
                 target: target.and_then(Result::ok).map(|(target, _)| target),
+                hooks: self.hook_scope(&self.distributor_name(&fleet), &self.known_label(&fleet, &distribution)),
                 mode,
                 rolled_back_to: pinned,
                 trouble: standing.trouble.or_else(|| aside.as_ref().map(SetAside::trouble)).or(rolled_back).or(refused),
@@ -118,7 +120,7 @@ impl State {
         Ok(rows.filter_map(|(key, held)| Some((parse_key(&key)?, held))).collect())
     }
 
-    /// What a stop or a crash left undone: revisions that are verified and not extracted.
+    /// What a stop or a crash left undone: revisions that are verified and not extracted, and hooks that are due.
     pub(super) fn finish_interrupted(self: &Arc<Self>) -> Result<(), Error> {
         self.set_lost_aside()?;
         for ((fleet, distribution), held) in self.all_held()? {
@@ -131,7 +133,8 @@ impl State {
                 }
                 continue;
             }
-            if interrupted.is_some() || extracted.is_none_or(|extracted| extracted.revision != held.revision) {
+            let is_due = self.is_hook_due(&(fleet, distribution))? || interrupted.is_some();
+            if is_due || extracted.is_none_or(|extracted| extracted.revision != held.revision) {
                 self.start_job(Job::Extract { fleet, distribution, firing: None, revision: held.revision });
             }
         }
@@ -156,10 +159,14 @@ impl State {
         }
     }
 
-    pub(super) fn extract_named(self: &Arc<Self>, name: Option<&DistributionRef>) -> Result<Vec<ExtractionRow>, Error> {
+    pub(super) fn extract_named(
+        self: &Arc<Self>,
+        name: Option<&DistributionRef>,
+        hooks: HookRule,
+    ) -> Result<Vec<ExtractionRow>, Error> {
         self.set_lost_aside()?;
         let rows = self.meant(name)?.into_iter();
-        rows.map(|((fleet, distribution), _)| self.extract_held(fleet, distribution)).collect()
+        rows.map(|((fleet, distribution), _)| self.extract_held_with(fleet, distribution, hooks)).collect()
     }
 
     /// The targets that the operator set, by Distribution.
@@ -249,7 +256,8 @@ impl State {
                     .delete(&fall_back_key(&key))
                     .delete(&aside_key(&key))
                     .delete(&firing_key(&key))
-                    .delete(&before_key(&key));
+                    .delete(&before_key(&key))
+                    .delete(&due_key(&key));
                 self.records.apply(batch)?;
                 self.pins.remove(&fleet, &distribution)?;
             }

@@ -3,6 +3,7 @@
 mod compare;
 mod crash;
 mod crash_modes;
+mod gate;
 mod hostile;
 mod making;
 mod planted;

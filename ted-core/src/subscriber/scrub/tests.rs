@@ -89,8 +89,8 @@ async fn kept(clock: Arc<PausedClock>, change: impl FnOnce(SubscriberBuilder) ->
         revision: Revision::from_number(5),
         content: info.root.disclosure.as_ref().unwrap().content,
         packages: vec![HeldPackage::of(&info)],
+        proposed_mode: crate::model::ExtractMode::default(),
         proposed_target: None,
-        proposed_mode: Default::default(),
     };
     let key = (fleet, distribution);
     let batch = RecordBatch::default().put(&held_key(&fleet, &distribution), &held).unwrap();
