@@ -21,8 +21,11 @@ use super::judge::{BodyShape, CatalogJudge};
 use super::root::{Disclosure, Root};
 use super::table::{TableRow, decode_rows};
 
-/// Bytes that are read from the end at first: with small packages everything that is wanted.
-const FIRST_READ_BYTES: u64 = 64 * 1024;
+/// Bytes that are read from the end at first, at least and at most: with small packages everything that is wanted.
+const FIRST_READ_BYTES: (u64, u64) = (8 * 1024, 64 * 1024);
+
+/// What this share of a package's length is, is read at first: more of it would be content, which comes with the body.
+const FIRST_READ_SHARE: u64 = 32;
 
 /// What an [`IndexReader`] needs next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,13 +143,15 @@ impl IndexReader {
         if package_bytes < TAIL_BYTES {
             return Err(PackageError::NotAPackage);
         }
+        let (least, most) = FIRST_READ_BYTES;
+        let first_read = (package_bytes / FIRST_READ_SHARE).clamp(least, most);
         Ok(Self {
             limits,
             expected,
             package_bytes,
             state: State::End,
             part: Vec::new(),
-            held_from: package_bytes.saturating_sub(FIRST_READ_BYTES),
+            held_from: package_bytes.saturating_sub(first_read),
             held: Vec::new(),
             tail: None,
             signed: None,
