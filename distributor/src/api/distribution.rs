@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use ted_cli::api::Done;
 use ted_cli::output::{Column, Render, Text, count, list, or_dash};
 use ted_cli::units::{self, Time};
+use ted_core::distributor::DeltaPackage;
 use ted_core::model::{Digest, Distribution, ExtractMode, Priority};
 use ted_core::name::Label;
 
@@ -49,8 +50,9 @@ pub(crate) struct DistributionUpdate {
     #[serde(default)]
     pub(crate) encrypt: Option<bool>,
     #[serde(default)]
-    pub(crate) max_revisions: Option<u32>,
     pub(crate) mode: Option<ExtractMode>,
+    #[serde(default)]
+    pub(crate) max_revisions: Option<u32>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -100,10 +102,10 @@ pub(crate) struct DistributionView {
     pub(crate) priority: Priority,
     #[serde(default)]
     pub(crate) encrypt: bool,
-    #[serde(default = "max_revisions")]
-    pub(crate) max_revisions: u32,
     #[serde(default)]
     pub(crate) mode: ExtractMode,
+    #[serde(default = "max_revisions")]
+    pub(crate) max_revisions: u32,
     /// The newest revision; `None` before the first build.
     pub(crate) newest: Option<RevisionView>,
 }
@@ -136,6 +138,12 @@ pub(crate) struct DeltaView {
     pub(crate) base: u64,
     pub(crate) package_bytes: u64,
     pub(crate) package: String,
+}
+
+impl From<DeltaPackage> for DeltaView {
+    fn from(delta: DeltaPackage) -> Self {
+        Self { base: delta.base.number(), package_bytes: delta.bytes, package: delta.package.to_string() }
+    }
 }
 
 impl RevisionView {

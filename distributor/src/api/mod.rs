@@ -6,6 +6,7 @@ mod firing;
 mod node;
 mod policy;
 mod resolve;
+mod revision;
 mod rotation;
 mod security;
 mod sign;
@@ -24,9 +25,12 @@ pub(crate) use firing::{
 pub(crate) use node::{DaemonView, NodeDoctor, NodeStatus, NodeView, StatusView};
 pub(crate) use policy::{CertificateRevoke, Revoked, RevokedView, SettingView, SettingsView, SubscriberConfigure};
 pub(crate) use resolve::{CertificateNeeded, CertificateResolve, NeededView, PairView, ResolvingView};
+pub(crate) use revision::{
+    DistributionHistory, DistributionRevision, DistributionRollback, HistoryView, RevisionFiles,
+};
 pub(crate) use rotation::{
     CertificateCancel, CertificateCorrectClock, CertificateFinalize, CertificateRekey, CertificateRenew,
-    CertificateReplace, ClockView, DistributionRollback, RekeyView, Renewed, ReplacementView,
+    CertificateReplace, ClockView, RekeyView, Renewed, ReplacementView,
 };
 pub(crate) use security::{
     CertificateExport, CertificateList, CertificateShow, CertificateView, Certificates, InviteCreate, InviteFile,

@@ -28,8 +28,8 @@ impl Service {
             target: request.target,
             skip_unreadable: request.skip_unreadable,
             encrypt: request.encrypt,
-            max_revisions: request.max_revisions,
             mode: request.mode,
+            max_revisions: request.max_revisions,
             priority: request.priority,
         };
         self.distributor().create_distribution(spec).await?;
@@ -48,8 +48,8 @@ impl Service {
         spec.digest = request.digest.unwrap_or(spec.digest);
         spec.skip_unreadable = request.skip_unreadable.unwrap_or(spec.skip_unreadable);
         spec.encrypt = request.encrypt.unwrap_or(spec.encrypt);
-        spec.max_revisions = request.max_revisions.unwrap_or(spec.max_revisions);
         spec.mode = request.mode.unwrap_or(spec.mode);
+        spec.max_revisions = request.max_revisions.unwrap_or(spec.max_revisions);
         spec.priority = request.priority.unwrap_or(spec.priority);
         self.distributor().update_distribution(&request.name, spec).await?;
         self.show_distribution(request.name).await
@@ -210,8 +210,8 @@ impl From<DistributionStatus> for DistributionView {
             target: spec.target,
             skip_unreadable: spec.skip_unreadable,
             encrypt: spec.encrypt,
-            max_revisions: spec.max_revisions,
             mode: spec.mode,
+            max_revisions: spec.max_revisions,
             priority: spec.priority,
             newest: newest.map(|newest| RevisionView::new(&newest, file)),
         }
@@ -228,11 +228,7 @@ impl RevisionView {
             package_bytes: built.bytes,
             package: built.package.to_string(),
             file,
-            delta: built.delta.map(|delta| DeltaView {
-                base: delta.base.number(),
-                package_bytes: delta.bytes,
-                package: delta.package.to_string(),
-            }),
+            delta: built.delta.map(DeltaView::from),
             no_delta: built.no_delta.clone(),
         }
     }

@@ -166,6 +166,10 @@ pub(crate) struct ExtractedView {
     pub(crate) links_made: u64,
     pub(crate) folders_made: u64,
     pub(crate) unchanged: u64,
+    /// Deltas among the packages that carry the revision.
+    pub(crate) deltas: usize,
+    /// Why its baseline was taken although deltas were to be had, with the code; none where that was not so.
+    pub(crate) fell_back: Option<String>,
     /// What somebody else had made or changed, and the revision took the place of.
     pub(crate) local_changes: Paths,
     /// What such files are kept as.
@@ -185,6 +189,9 @@ impl Render for Extracted {
             out.line("there is nothing to extract yet");
         }
         for done in &self.extracted {
+            if let Some(why) = &done.fell_back {
+                out.line(format_args!("deltas were of no use, and a baseline was fetched: {why}"));
+            }
             let (kept, release) = (done.kept.count > 0, done.mode == ExtractMode::Release);
             done.local_changes.render(
                 match (kept, release) {

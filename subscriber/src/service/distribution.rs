@@ -94,6 +94,8 @@ impl From<ExtractionRow> for ExtractedView {
             links_made: summary.links_made,
             folders_made: summary.folders_made,
             unchanged: summary.unchanged,
+            deltas: row.deltas,
+            fell_back: row.fell_back,
             hooks: row.hooks,
             local_changes: summary.local_changes.into(),
             kept: summary.kept.into(),

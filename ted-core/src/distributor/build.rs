@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::distributor::deltas::NewBaseline;
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::{BuildPhase, DistributorEvent};
+use crate::distributor::history::RevisionOrigin;
 use crate::distributor::report::{BuildOutcome, BuiltRevision, Reading};
 use crate::distributor::seen::Look;
 use crate::distributor::source::{Exclude, FolderSource, Unreadable};
@@ -17,7 +18,7 @@ use crate::error::Error;
 use crate::id::{Revision, UnixMillis};
 use crate::model::{Digest, Distribution};
 use crate::name::Label;
-use crate::node::{keep_packages, wait};
+use crate::node::{RecordBatch, keep_packages, wait};
 use crate::package::{
     BuildOptions, BuildProgress, BuiltPackage, DigestKind, Entry, PackageIndex, PackageKind, Previous, ROOT_CONTEXT,
     RootSigner, Skipped, Source, build_baseline, build_next_baseline, same_but_content,
@@ -56,7 +57,17 @@ impl State {
 
     /// Makes this the newest revision.
     pub(super) fn set_newest(&self, distribution: &Distribution, built: &BuiltRevision) -> Result<(), Error> {
-        Ok(self.records.put(&newest_key(distribution), built)?)
+        Ok(self.records.apply(self.put_newest(RecordBatch::default(), distribution, built)?)?)
+    }
+
+    /// Adds to `batch` that this is the newest revision.
+    pub(super) fn put_newest(
+        &self,
+        batch: RecordBatch,
+        distribution: &Distribution,
+        built: &BuiltRevision,
+    ) -> Result<RecordBatch, Error> {
+        Ok(batch.put(&newest_key(distribution), built)?)
     }
 
     fn build_now(&self, distribution: &Distribution, mut reading: Reading) -> Result<BuildOutcome, Error> {
@@ -198,7 +209,7 @@ impl State {
         let newest = newest.map(|(newest, _)| newest);
         let file = self.depot.open_file(made.id)?;
         let new = NewBaseline { index: &made.index, file: &*file, options: &options };
-        let built = self.add_revision(distribution, built, newest.as_ref(), &new)?;
+        let built = self.add_revision(distribution, built, newest.as_ref(), (&new, RevisionOrigin::Build))?;
         self.tell_built(distribution, &built);
         Ok(BuildOutcome::Built(built))
     }
@@ -209,7 +220,7 @@ impl State {
         distribution: &Distribution,
         mut built: BuiltRevision,
         old: Option<&Newest>,
-        new: &NewBaseline<'_>,
+        (new, origin): (&NewBaseline<'_>, RevisionOrigin),
     ) -> Result<BuiltRevision, Error> {
         let delta = match old {
             Some(old) => self.add_delta(distribution, old, new),
@@ -219,7 +230,7 @@ impl State {
             Ok(delta) => built.delta = Some(delta),
             Err(why) => built.no_delta = Some(why),
         }
-        self.set_newest(distribution, &built)?;
+        self.record_revision(distribution, &built, old, (new, origin))?;
         self.prune_packages(distribution, built.revision)?;
         self.forget_grants()?;
         Ok(built)
@@ -305,6 +316,7 @@ impl State {
     pub(super) fn forget_built(&self, distribution: &Distribution) -> Result<(), Error> {
         self.records.delete(&newest_key(distribution))?;
         keep_packages(&self.depot, &distribution.id, |_| false)?;
+        self.forget_history(distribution)?;
         self.forget_seen(distribution);
         self.forget_grants()
     }

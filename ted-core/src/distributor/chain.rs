@@ -6,7 +6,6 @@ use std::io::{self, BufWriter, Read, Write as _};
 use std::sync::Arc;
 
 use crate::distributor::build::WRITE_BYTES;
-use crate::distributor::error::DistributorError;
 use crate::distributor::revisions::{KeptPackages, Way};
 use crate::distributor::state::State;
 use crate::error::Error;
@@ -47,11 +46,7 @@ impl State {
         kept: &KeptPackages,
         revision: Revision,
     ) -> Result<Chain, Error> {
-        let not_kept = || {
-            let there: Vec<_> = kept.revisions().iter().map(Revision::to_string).collect();
-            DistributorError::NotKept { name: distribution.name.clone(), kept: there.join(", ") }
-        };
-        self.open_way(&kept.way_to(revision).ok_or_else(not_kept)?)
+        self.open_way(&kept.way_to(revision).ok_or_else(|| kept.not_kept(distribution))?)
     }
 
     fn open_way(&self, way: &Way<'_>) -> Result<Chain, Error> {

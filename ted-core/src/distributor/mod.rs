@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod fleet;
 mod grants;
+mod history;
 mod issued;
 mod names;
 mod peers;
@@ -53,6 +54,7 @@ pub use configure::{SettingChanges, SubscriberSettings};
 pub use error::DistributorError;
 pub use events::{BuildPhase, DistributorEvent};
 pub use grants::own_key;
+pub use history::{RevisionChoice, RevisionKept, RevisionOrigin, RevisionPackages, RevisionReport};
 pub use rekey::RekeyReport;
 pub use replace::{GRACE, ReplacementReport};
 pub use report::{

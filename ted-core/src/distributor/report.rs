@@ -63,8 +63,8 @@ impl DistributionSpec {
             skip_unreadable: false,
             priority: Priority::default(),
             encrypt: false,
-            max_revisions: Distribution::MAX_REVISIONS,
             mode: ExtractMode::default(),
+            max_revisions: Distribution::MAX_REVISIONS,
         }
     }
 
@@ -82,17 +82,17 @@ impl DistributionSpec {
         self
     }
 
-    /// The same, with this many revisions within reach of a delta.
-    #[must_use]
-    pub fn max_revisions(mut self, revisions: u32) -> Self {
-        self.max_revisions = revisions;
-        self
-    }
-
     /// The same, extracted in this mode.
     #[must_use]
     pub fn mode(mut self, mode: ExtractMode) -> Self {
         self.mode = mode;
+        self
+    }
+
+    /// The same, with this many revisions within reach of a delta.
+    #[must_use]
+    pub fn max_revisions(mut self, revisions: u32) -> Self {
+        self.max_revisions = revisions;
         self
     }
 
@@ -106,8 +106,8 @@ impl DistributionSpec {
             skip_unreadable: distribution.skip_unreadable,
             priority: distribution.priority,
             encrypt: distribution.encrypt,
-            max_revisions: distribution.max_revisions,
             mode: distribution.mode,
+            max_revisions: distribution.max_revisions,
         }
     }
 
@@ -122,8 +122,8 @@ impl DistributionSpec {
             skip_unreadable: self.skip_unreadable,
             priority: self.priority,
             encrypt: self.encrypt,
-            max_revisions: self.max_revisions,
             mode: self.mode,
+            max_revisions: self.max_revisions,
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::distributor::report::BuiltRevision;
+use crate::distributor::error::DistributorError;
+use crate::distributor::report::{BuiltRevision, DeltaPackage};
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{KeyHash, PackageId, Revision};
@@ -99,6 +100,18 @@ impl KeptPackages {
     pub(super) fn revisions(&self) -> Vec<Revision> {
         let known: BTreeSet<Revision> = self.baselines.keys().chain(self.deltas.keys()).copied().collect();
         known.into_iter().filter(|revision| self.way_to(*revision).is_some()).collect()
+    }
+
+    /// The delta that leads to a revision.
+    pub(super) fn delta_package(&self, revision: Revision) -> Option<DeltaPackage> {
+        let delta = self.deltas.get(&revision)?;
+        Some(DeltaPackage { base: delta.base, package: delta.info.id, bytes: delta.info.bytes })
+    }
+
+    /// The error for a revision that is not kept, which names those that are.
+    pub(super) fn not_kept(&self, distribution: &Distribution) -> DistributorError {
+        let there: Vec<_> = self.revisions().iter().map(Revision::to_string).collect();
+        DistributorError::NotKept { name: distribution.name.clone(), kept: there.join(", ") }
     }
 
     /// What has to stay while `newest` is the newest revision, so that every revision of the window can be offered,

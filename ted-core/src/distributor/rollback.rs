@@ -8,6 +8,7 @@ use crate::distributor::chain::RevisionSource;
 use crate::distributor::deltas::NewBaseline;
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
+use crate::distributor::history::RevisionOrigin;
 use crate::distributor::report::BuiltRevision;
 use crate::distributor::revisions::KeptPackages;
 use crate::distributor::state::{State, lock};
@@ -65,7 +66,7 @@ impl State {
         };
         self.records.put(&rolled_back_key(&distribution), &RolledBack { made: revision, from: newest.revision })?;
         let new = NewBaseline { index: &index, file: &*file, options: &options };
-        let built = self.add_revision(&distribution, built, old.as_ref(), &new)?;
+        let built = self.add_revision(&distribution, built, old.as_ref(), (&new, RevisionOrigin::Rollback { to }))?;
         let from = newest.revision;
         tracing::warn!(distribution = %name, %from, %to, %revision, "rolled back");
         self.events.emit(DistributorEvent::RolledBack { distribution: name.clone(), from, to, revision });

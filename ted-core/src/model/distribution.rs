@@ -144,8 +144,8 @@ impl Distribution {
             skip_unreadable: false,
             priority: Priority::default(),
             encrypt: false,
-            max_revisions: Self::MAX_REVISIONS,
             mode: ExtractMode::default(),
+            max_revisions: Self::MAX_REVISIONS,
         }
     }
 

@@ -130,8 +130,8 @@ impl DistributionFile {
             skip_unreadable: self.skip_unreadable,
             priority: self.priority,
             encrypt: self.encrypt,
-            max_revisions: self.max_revisions,
             mode: self.mode,
+            max_revisions: self.max_revisions,
         })
     }
 }
@@ -148,8 +148,8 @@ impl From<&Distribution> for DistributionFile {
             skip_unreadable,
             priority,
             encrypt,
-            max_revisions,
             mode,
+            max_revisions,
         } = distribution;
         Self {
             name: name.clone(),
@@ -161,8 +161,8 @@ impl From<&Distribution> for DistributionFile {
             skip_unreadable: *skip_unreadable,
             priority: *priority,
             encrypt: *encrypt,
-            max_revisions: *max_revisions,
             mode: *mode,
+            max_revisions: *max_revisions,
         }
     }
 }
@@ -243,8 +243,8 @@ mod tests {
         site.priority = Priority::High;
         site.skip_unreadable = true;
         site.encrypt = true;
-        site.max_revisions = 4;
         site.mode = ExtractMode::Release;
+        site.max_revisions = 4;
         fleet.update_distribution(&label("site"), site).expect("valid");
         let mut leaf = fleet.subscriber(&node("leaf1")).expect("there").clone();
         leaf.endpoints = vec!["[::1]:1229".parse().expect("valid"), "leaf1:7".parse().expect("valid")];

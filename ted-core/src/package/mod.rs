@@ -3,6 +3,7 @@
 mod body;
 mod build;
 mod catalog;
+mod changes;
 mod container;
 mod content;
 mod cuts;
@@ -34,6 +35,7 @@ pub use build::{
     BuildError, BuildOptions, BuildProgress, BuiltPackage, LEVEL, RootSigner, Seal, build_baseline, build_next_baseline,
 };
 pub use catalog::{content_id, same_but_content};
+pub use changes::{Aspect, Change, ChangeCounts, changes};
 pub use container::{FORMAT_MAJOR, FORMAT_MINOR};
 pub use content::{ContentHasher, PieceHash};
 pub use cuts::{FRAME_BYTES, FRAME_BYTES_MIN};

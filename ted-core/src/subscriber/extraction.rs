@@ -179,7 +179,7 @@ impl State {
             self.records.delete(&fall_back_key(&key))?;
         }
         self.keep_what_is_needed(&key, held)?;
-        self.clear_superseded(&key, held.revision);
+        self.clear_superseded(&key, held.revision)?;
         let (name, revision) = (&held.name, held.revision);
         tracing::info!(distribution = %name, %revision, to = %path.display(), files = summary.files_written, "extracted");
         self.events.emit(SubscriberEvent::Extracted {
@@ -203,14 +203,16 @@ impl State {
         })
     }
 
-    /// Removes what is left of revisions that will never be finished, because this newer one is here. What cannot be
-    /// removed now is removed after the next one.
-    fn clear_superseded(&self, key: &Key, newest: Revision) {
-        let Ok(Some(extracted)) = self.extracted(&key.0, &key.1) else { return };
+    /// Removes what is left of revisions that will never be finished, because this newer one is here, and what of this
+    /// one is not needed any more. What cannot be removed now is removed after the next one.
+    fn clear_superseded(&self, key: &Key, newest: Revision) -> Result<(), Error> {
+        let Some(extracted) = self.extracted(&key.0, &key.1)? else { return Ok(()) };
+        // What is set aside of it is wanted again.
+        let is_whole = self.aside(key)?.is_none();
         let revisions = std::fs::read_dir(self.data.path().join(&extracted.folder)).into_iter().flatten().flatten();
         for folder in revisions.map(|entry| extracted.folder.join(entry.file_name())) {
-            let number = folder.file_name().and_then(|name| name.to_str()?.parse::<u64>().ok());
-            if number.is_none_or(|number| Revision::from_number(number) >= newest) {
+            let number = folder.file_name().and_then(|name| name.to_str()?.parse().ok()).map(Revision::from_number);
+            if number.is_none_or(|number| number > newest || (number == newest && !is_whole)) {
                 continue;
             }
             for place in ["baseline", "delta"].iter().filter_map(|kind| PackagePlace::from_found(&folder.join(kind))) {
@@ -219,6 +221,7 @@ impl State {
                 }
             }
         }
+        Ok(())
     }
 
     /// A Distribution's name, once a package of it was seen; its id in hex before.

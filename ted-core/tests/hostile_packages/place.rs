@@ -72,6 +72,7 @@ impl Place {
             rows: index.catalog(),
             contents: ted_core::extract::Contents::Frames(&BodyReader::new(index.clone(), &bytes)),
             previous: Some(&self.previous),
+            recovered: ted_core::extract::Recovery::Nothing,
             distribution: index.root().distribution,
             revision: index.root().revision,
             options: &ExtractOptions { threads: 2, ..ExtractOptions::default() },

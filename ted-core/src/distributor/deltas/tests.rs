@@ -33,14 +33,14 @@ impl World {
             .name("dist.example".parse().unwrap())
             .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let distributor = builder.open().await.unwrap();
-        let spec = DistributionSpec::new("site".parse().unwrap(), &source).encrypt(encrypt);
+        let spec = DistributionSpec::new(site(), &source).encrypt(encrypt);
         distributor.create_distribution(spec.max_revisions(max_revisions)).await.unwrap();
         Self { folder, distributor }
     }
 
     async fn build(&self, tree: &Tree) -> BuiltRevision {
         write(&self.folder.path().join("source"), tree);
-        match self.distributor.build_reading(&"site".parse().unwrap(), Reading::Everything).await.unwrap() {
+        match self.distributor.build_reading(&site(), Reading::Everything).await.unwrap() {
             BuildOutcome::Built(built) => built,
             BuildOutcome::Unchanged(_) => panic!("nothing has changed"),
         }
@@ -50,7 +50,7 @@ impl World {
     async fn with<T: Send + 'static>(&self, work: impl FnOnce(&State, &Distribution) -> T + Send + 'static) -> T {
         let state = self.distributor.state.clone();
         let work = move || {
-            let distribution = lock(&state.fleet).distribution(&"site".parse().unwrap()).unwrap().clone();
+            let distribution = lock(&state.fleet).distribution(&site()).unwrap().clone();
             work(&state, &distribution)
         };
         tokio::task::spawn_blocking(work).await.unwrap()
@@ -143,6 +143,145 @@ fn prove(state: &State, distribution: &Distribution, packages: &[PackageRef], tr
             let Carried::Delta { revision, .. } = delta.carried else { panic!("a delta") };
             assert_eq!(read(&at.0, &at.1), trees[&revision], "from {base} to {revision}");
         }
+    }
+}
+
+fn site() -> crate::name::Label {
+    "site".parse().unwrap()
+}
+
+fn tree(files: &[(&str, &str)]) -> Tree {
+    let noise = |seed: &str| {
+        let mut noise = vec![0; 4000];
+        blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut noise);
+        noise
+    };
+    let large = ["1", "2", "3"].map(|name| (format!("large/{name}"), noise(name)));
+    let small = files.iter().map(|(path, content)| ((*path).to_owned(), content.as_bytes().to_vec()));
+    large.into_iter().chain(small).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_says_what_changed_and_any_kept_revision_is_listed_and_gone_back_to() {
+    for encrypt in [false, true] {
+        let world = World::new(encrypt, 10).await;
+        let steps = [
+            tree(&[("a", "1"), ("b", "2")]),
+            tree(&[("a", "1"), ("b", "22"), ("c", "3")]),
+            tree(&[("b", "22"), ("moved/c", "3")]),
+            tree(&[("b", "4")]),
+            tree(&[("b", "5")]),
+        ];
+        let mut built = vec![];
+        for step in &steps {
+            built.push(world.build(step).await.revision);
+        }
+        let history = world.distributor.history(&site()).await.unwrap();
+        assert_eq!(history.iter().rev().map(|row| row.revision).collect::<Vec<_>>(), built);
+        assert_eq!(history[4].changes, None, "nothing was before the first");
+        let counts = |row: usize| history[row].changes.unwrap();
+        assert_eq!((counts(3).added, counts(3).changed, counts(3).removed), (1, 1, 0));
+        // A folder came, a file moved into it, and one is gone.
+        assert_eq!((counts(2).added, counts(2).moved, counts(2).removed), (1, 1, 1));
+        assert!(history[..4].iter().all(|row| row.delta.is_some()), "{history:#?}");
+        // The first two have baselines to begin from; the third is put together from its delta.
+        let kept: Vec<_> = history.iter().map(|row| row.kept).collect();
+        use crate::distributor::RevisionKept::{Baseline, Deltas};
+        assert_eq!(kept, [Baseline, Baseline, Deltas, Baseline, Baseline]);
+
+        let digits = built[2].to_string();
+        let choice = digits[digits.len() - 9..].parse().unwrap();
+        let (found, entries) = world.distributor.revision(&site(), &choice).await.unwrap();
+        assert_eq!(found, built[2]);
+        assert!(entries.iter().any(|entry| entry.path.to_string() == "moved/c"));
+        let packages = world.distributor.revision_packages(&site(), &choice).await.unwrap();
+        assert_eq!(packages.files.len(), 2, "{packages:?}");
+
+        let back = world.distributor.rollback(&site(), Some(built[2])).await.unwrap();
+        assert!(back.delta.is_some(), "a Subscriber goes back by a delta too");
+        let expected = steps[2].clone();
+        let newest = back.revision;
+        world
+            .with(move |state, distribution| {
+                let (entries, files) = opened(state, distribution, newest);
+                assert_eq!(read(&entries, &files), expected);
+                let kept = state.kept_packages(distribution);
+                assert!(kept.baseline(newest).is_some(), "it has a baseline of its own");
+            })
+            .await;
+        let history = world.distributor.history(&site()).await.unwrap();
+        assert_eq!(history[0].origin, crate::distributor::RevisionOrigin::Rollback { to: built[2] });
+        let again = world.distributor.build(&site()).await.unwrap();
+        assert!(matches!(again, BuildOutcome::Unchanged(_)), "the source is what was gone back from");
+
+        // A catalog that forgot the records finds the revisions among the packages.
+        world
+            .with(move |state, distribution| {
+                state.forget_history(distribution).unwrap();
+            })
+            .await;
+        let found = world.distributor.history(&site()).await.unwrap();
+        assert!(found.iter().all(|row| row.origin == crate::distributor::RevisionOrigin::Found));
+        let what = |rows: &[crate::distributor::RevisionReport]| -> Vec<_> {
+            let kept = rows.iter().filter(|row| row.kept != crate::distributor::RevisionKept::No);
+            kept.map(|row| (row.revision, row.entries, row.content_bytes, row.delta)).collect()
+        };
+        assert_eq!(what(&found), what(&history));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delta_that_is_not_worth_it_is_not_made_and_the_reason_stands_on_record() {
+    let world = World::new(false, 10).await;
+    let first = world.build(&tree(&[])).await;
+    assert!(first.no_delta.unwrap().contains("no revision before"));
+    let other = (0..9_u8).map(|number| (format!("{number}"), vec![number; 3]));
+    let mut noise = vec![0; 100_000];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    let second = world.build(&other.chain([("noise".to_owned(), noise)]).collect()).await;
+    assert_eq!(second.delta, None);
+    assert!(second.no_delta.unwrap().contains("more than half"));
+    assert_eq!(world.packages().await.len(), 1);
+    let places = world.with(|state, _| wait(state.depot.list()).unwrap().len()).await;
+    assert_eq!(places, 2, "the two baselines");
+    let left = world.folder.path().join("data/dist/site").join(second.revision.to_string());
+    assert_eq!(std::fs::read_dir(left).unwrap().count(), 1, "no empty folder stays");
+
+    let never = World::new(false, 1).await;
+    never.build(&tree(&[])).await;
+    let built = never.build(&tree(&[("a", "1")])).await;
+    assert!(built.no_delta.unwrap().contains("only one"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_statement_names_stays_while_it_may_be_fetched() {
+    let world = World::new(false, 2).await;
+    world.build(&tree(&[("a", "1")])).await;
+    world.build(&tree(&[("a", "2")])).await;
+    let stated = world.packages().await;
+    assert_eq!(stated.len(), 2);
+    let state = |state: &State, distribution: &Distribution| {
+        let newest = state.newest(distribution).unwrap().unwrap();
+        state.statement(distribution, &newest).unwrap()
+    };
+    world.with(state).await;
+    let there = async |package: &PackageRef| {
+        let id = package.id;
+        world.with(move |state, _| wait(state.depot.info(id)).unwrap().is_some()).await
+    };
+    for number in 3..9 {
+        world.build(&tree(&[("a", &number.to_string())])).await;
+    }
+    for package in &stated {
+        assert!(there(package).await, "somebody may be fetching it");
+    }
+    // Two statements later nobody is offered it any more.
+    for number in 10..13 {
+        world.with(state).await;
+        world.build(&tree(&[("a", &number.to_string())])).await;
+    }
+    for package in &stated {
+        assert!(!there(package).await);
     }
 }
 

@@ -179,7 +179,7 @@ async fn a_restart_goes_on_from_when_it_was_last_whole_and_never_means_never() {
     let again = Kept { folder, state, key, file, bytes };
     let (_, took) = next(&again).await;
     assert!(took >= Duration::from_secs(3600) && took < Duration::from_secs(3602), "{took:?}");
-    let held = again.state.held(&key.0, &key.1).unwrap().unwrap();
+    let held = again.state.noted_held(&key).unwrap().unwrap();
     let checked = again.state.checked(&key, &held).unwrap();
     assert_eq!(checked, Some(clock.now()));
 
