@@ -21,10 +21,13 @@ use super::judge::{BodyShape, CatalogJudge};
 use super::root::{Disclosure, PackageKind, Root};
 use super::table::{TableRow, decode_rows};
 
-/// Bytes that are read from the end at first, at least and at most: with small packages everything that is wanted.
-const FIRST_READ_BYTES: (u64, u64) = (8 * 1024, 64 * 1024);
+/// Bytes that are read from the end at first, at most: with most packages everything that is wanted.
+const FIRST_READ_BYTES: u64 = 64 * 1024;
 
-/// What this share of a package's length is, is read at first: more of it would be content, which comes with the body.
+/// The same, at least: with small packages the body as well.
+const FIRST_READ_BYTES_MIN: u64 = 8 * 1024;
+
+/// This share of a package is read at first, within those bounds: more would be content, which comes with the body.
 const FIRST_READ_SHARE: u64 = 32;
 
 /// What an [`IndexReader`] needs next.
@@ -143,8 +146,7 @@ impl IndexReader {
         if package_bytes < TAIL_BYTES {
             return Err(PackageError::NotAPackage);
         }
-        let (least, most) = FIRST_READ_BYTES;
-        let first_read = (package_bytes / FIRST_READ_SHARE).clamp(least, most);
+        let first_read = (package_bytes / FIRST_READ_SHARE).clamp(FIRST_READ_BYTES_MIN, FIRST_READ_BYTES);
         Ok(Self {
             limits,
             expected,
