@@ -93,7 +93,7 @@ pub(super) fn delta_fixture(sealed: bool) -> DeltaFixture {
         path
     };
     let build = |package: &Path, options: &BuildOptions| {
-        let tree = FolderSource::new(source.clone(), Exclude::new::<&str>(&[]).expect("none"), Unreadable::Refuse);
+        let tree = FolderSource::new(source.clone(), Selection::default(), Unreadable::Refuse);
         let entries = tree.entries(&mut |_| {}).expect("readable");
         let mut out = File::create(package).expect("made");
         build_baseline(&tree, entries, options, &signer, &mut out, &|_| {}).expect("builds")
