@@ -139,6 +139,8 @@ pub struct Limits {
     /// Raw bytes of a baseline's catalog, and encoded bytes of the entries that a delta leads to: a receiver holds them.
     /// Four million entries with paths of 160 bytes; without this bound long paths would need sixteen times that.
     pub catalog_bytes_max: u64,
+    /// Entries that are named of those whose attributes could not be kept; the others are counted.
+    pub not_kept_named_max: usize,
 }
 
 impl Limits {
@@ -207,6 +209,7 @@ impl Limits {
         delta_catalog_bytes_max: 256 * MIB,
         delta_prefix_bytes_max: 16 * MIB,
         catalog_bytes_max: 1024 * MIB,
+        not_kept_named_max: 8,
     };
 }
 

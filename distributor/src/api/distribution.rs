@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use ted_cli::api::Done;
 use ted_cli::output::{Column, Render, Text, count, list, or_dash};
 use ted_cli::units::{self, Time};
-use ted_core::model::{Digest, Priority};
+use ted_core::model::{Digest, Kept, Priority};
 use ted_core::name::Label;
 
 /// Declares a Distribution; its id is chosen by the node.
@@ -24,6 +24,8 @@ pub(crate) struct DistributionCreate {
     pub(crate) priority: Priority,
     #[serde(default)]
     pub(crate) encrypt: bool,
+    #[serde(default)]
+    pub(crate) keep: Kept,
 }
 
 /// Changes what is `Some`.
@@ -40,6 +42,12 @@ pub(crate) struct DistributionUpdate {
     pub(crate) priority: Option<Priority>,
     #[serde(default)]
     pub(crate) encrypt: Option<bool>,
+    #[serde(default)]
+    pub(crate) xattrs: Option<bool>,
+    #[serde(default)]
+    pub(crate) ownership: Option<bool>,
+    #[serde(default)]
+    pub(crate) privileged: Option<bool>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -89,6 +97,8 @@ pub(crate) struct DistributionView {
     pub(crate) priority: Priority,
     #[serde(default)]
     pub(crate) encrypt: bool,
+    #[serde(default)]
+    pub(crate) keep: Kept,
     /// The newest revision; `None` before the first build.
     pub(crate) newest: Option<RevisionView>,
 }
@@ -120,6 +130,7 @@ impl Render for DistributionView {
             ("priority", Some(self.priority.to_string())),
             ("digest", Some(self.digest.to_string())),
             ("encrypted", Some(if self.encrypt { "yes" } else { "no" }.to_owned())),
+            ("keeps", Some(format!("modes, times, {}", self.keep))),
             ("unreadable", Some(if self.skip_unreadable { "left out" } else { "fails the build" }.to_owned())),
             ("revision", Some(newest.map_or("none yet".to_owned(), |newest| newest.revision.to_string()))),
             ("built", newest.map(|newest| newest.created.to_string())),

@@ -20,6 +20,7 @@ use ted_core::package::Root;
 pub(super) async fn distribution(context: &Context, command: DistributionCommand) -> Result<(), ApiError> {
     match command {
         DistributionCommand::Create { name, source, options } => {
+            let keep = options.keep();
             let request = DistributionCreate {
                 name,
                 source: absolute(&source)?,
@@ -29,6 +30,7 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 skip_unreadable: options.skip_unreadable.unwrap_or_default(),
                 priority: options.priority.unwrap_or_default(),
                 encrypt: options.encrypt.unwrap_or_default(),
+                keep,
             };
             context.answer(&request).await
         }
@@ -42,6 +44,9 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 skip_unreadable: options.skip_unreadable,
                 priority: options.priority,
                 encrypt: options.encrypt,
+                xattrs: options.xattrs,
+                ownership: options.ownership,
+                privileged: options.privileged,
             };
             context.answer(&request).await
         }

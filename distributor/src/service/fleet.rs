@@ -28,6 +28,7 @@ impl Service {
             target: request.target,
             skip_unreadable: request.skip_unreadable,
             encrypt: request.encrypt,
+            keep: request.keep,
             priority: request.priority,
         };
         self.distributor().create_distribution(spec).await?;
@@ -46,6 +47,9 @@ impl Service {
         spec.digest = request.digest.unwrap_or(spec.digest);
         spec.skip_unreadable = request.skip_unreadable.unwrap_or(spec.skip_unreadable);
         spec.encrypt = request.encrypt.unwrap_or(spec.encrypt);
+        spec.keep.xattrs = request.xattrs.unwrap_or(spec.keep.xattrs);
+        spec.keep.ownership = request.ownership.unwrap_or(spec.keep.ownership);
+        spec.keep.privileged = request.privileged.unwrap_or(spec.keep.privileged);
         spec.priority = request.priority.unwrap_or(spec.priority);
         self.distributor().update_distribution(&request.name, spec).await?;
         self.show_distribution(request.name).await
@@ -206,6 +210,7 @@ impl From<DistributionStatus> for DistributionView {
             target: spec.target,
             skip_unreadable: spec.skip_unreadable,
             encrypt: spec.encrypt,
+            keep: spec.keep,
             priority: spec.priority,
             newest: newest.map(|newest| RevisionView::new(&newest, file)),
         }

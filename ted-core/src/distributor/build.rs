@@ -323,7 +323,8 @@ struct Found {
 
 pub(super) fn source_of(distribution: &Distribution) -> Result<FolderSource, Error> {
     let unreadable = if distribution.skip_unreadable { Unreadable::Skip } else { Unreadable::Refuse };
-    Ok(FolderSource::new(PathBuf::from(&distribution.source), Exclude::new(&distribution.exclude)?, unreadable))
+    let exclude = Exclude::new(&distribution.exclude)?;
+    Ok(FolderSource::new(PathBuf::from(&distribution.source), exclude, unreadable).keeping(distribution.keep))
 }
 
 fn newest_key(distribution: &Distribution) -> String {

@@ -1,6 +1,7 @@
 //! The Distributor: it builds revisions, states what is current, offers, serves, enrols, and collects receipts.
 
 mod announce;
+mod attributes;
 mod backup;
 mod build;
 mod certificates;

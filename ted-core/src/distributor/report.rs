@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DistributionId, FiringId, PackageId, Revision, UnixMillis};
-use crate::model::{Digest, Distribution, Endpoint, Priority};
+use crate::model::{Digest, Distribution, Endpoint, Kept, Priority};
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
 use crate::protocol::{Outcome, PartState};
@@ -38,6 +38,9 @@ pub struct DistributionSpec {
     /// Seal its packages, so that only Subscribers with a grant can read them.
     #[serde(default)]
     pub encrypt: bool,
+    /// What it carries beyond modes and times.
+    #[serde(default)]
+    pub keep: Kept,
 }
 
 impl DistributionSpec {
@@ -53,6 +56,7 @@ impl DistributionSpec {
             skip_unreadable: false,
             priority: Priority::default(),
             encrypt: false,
+            keep: Kept::default(),
         }
     }
 
@@ -70,6 +74,13 @@ impl DistributionSpec {
         self
     }
 
+    /// The same, carrying this beyond modes and times.
+    #[must_use]
+    pub fn keep(mut self, keep: Kept) -> Self {
+        self.keep = keep;
+        self
+    }
+
     pub(super) fn of(distribution: Distribution) -> Self {
         Self {
             name: distribution.name,
@@ -80,6 +91,7 @@ impl DistributionSpec {
             skip_unreadable: distribution.skip_unreadable,
             priority: distribution.priority,
             encrypt: distribution.encrypt,
+            keep: distribution.keep,
         }
     }
 
@@ -94,6 +106,7 @@ impl DistributionSpec {
             skip_unreadable: self.skip_unreadable,
             priority: self.priority,
             encrypt: self.encrypt,
+            keep: self.keep,
         }
     }
 }

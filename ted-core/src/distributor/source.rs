@@ -11,8 +11,10 @@ use std::sync::{PoisonError, RwLock};
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use rustix::fs::OFlags;
 
+use crate::model::Kept;
 use crate::package::{Entry, EntryKind, EntryPath, Skipped, Source, SourceError, SourceFile};
 
+use super::attributes;
 use super::seen::Mark;
 use super::walk::walk;
 
@@ -77,6 +79,7 @@ pub struct FolderSource {
     root: PathBuf,
     exclude: Exclude,
     unreadable: Unreadable,
+    keep: Kept,
     /// What each file was when it was listed, by path.
     stamps: RwLock<HashMap<EntryPath, Stamp>>,
 }
@@ -85,7 +88,14 @@ impl FolderSource {
     /// The folder at `root`.
     #[must_use]
     pub fn new(root: PathBuf, exclude: Exclude, unreadable: Unreadable) -> Self {
-        Self { root, exclude, unreadable, stamps: RwLock::default() }
+        Self { root, exclude, unreadable, keep: Kept::default(), stamps: RwLock::default() }
+    }
+
+    /// The same, whose entries have this too.
+    #[must_use]
+    pub fn keeping(mut self, keep: Kept) -> Self {
+        self.keep = keep;
+        self
     }
 
     /// What each of `entries` was when it was listed; `None` for what is no file.
@@ -105,7 +115,8 @@ impl Source for FolderSource {
             return Err(failed(io::ErrorKind::NotADirectory.into()));
         }
         std::fs::read_dir(&root).map_err(failed)?;
-        let found = walk(&root, &metadata, &self.exclude);
+        let mut found = walk(&root, &metadata, &self.exclude);
+        found.skipped.append(&mut attributes::read(&root, &mut found.seen, self.keep));
         if !found.skipped.is_empty() && self.unreadable == Unreadable::Refuse {
             return Err(SourceError::Refused(found.skipped));
         }

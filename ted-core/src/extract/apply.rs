@@ -10,6 +10,7 @@ use crate::extract::error::ExtractError;
 use crate::extract::folders::{Access, Folders, split};
 use crate::extract::job::{ExtractPhase, ExtractProgress};
 use crate::extract::journal::{Journal, Standing, staged_name};
+use crate::extract::keep::Losses;
 use crate::extract::staging::{JournalGoes, Staging};
 use crate::extract::step::Step;
 use crate::limits::Limits;
@@ -20,6 +21,7 @@ pub(super) struct Apply<'a> {
     pub(super) disk: Disk<'a>,
     pub(super) root: &'a Arc<Dir>,
     pub(super) limits: &'a Limits,
+    pub(super) losses: &'a Losses,
     pub(super) report: &'a (dyn Fn(ExtractProgress) + Sync),
 }
 
@@ -33,6 +35,10 @@ impl Apply<'_> {
             self.new_folder(path, &mut folders)?;
         }
         self.moves(&staging, journal, &mut folders)?;
+        for (path, extra) in &journal.extras {
+            let folder = folders.get(path.as_bytes()).map_err(|error| ExtractError::io("opening", path, error))?;
+            extra.write(self.disk, Step::SetFolder, path, &*folder, self.losses);
+        }
         // Inner folders first: their own modes and times do not change those of the folder above.
         for (path, attributes) in journal.folders.iter().rev() {
             folders

@@ -1,5 +1,6 @@
 //! What an extraction is asked to do, how far it is, and what it did.
 
+use crate::extract::keep::NotKept;
 use crate::id::{DistributionId, Revision};
 use crate::limits::Limits;
 use crate::package::{CatalogRow, Entry, EntryPath, RawFrames};
@@ -34,6 +35,16 @@ impl Privilege {
     }
 }
 
+/// Who owns what is written, where the Distribution asks for its own owners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ownership {
+    /// Whoever extracts.
+    #[default]
+    Extractor,
+    /// Who owned it at the source, by name where that is known here, else by number. Only root can do that.
+    Keep,
+}
+
 /// The operator's choices.
 #[derive(Debug, Clone, Default)]
 pub struct ExtractOptions {
@@ -41,8 +52,10 @@ pub struct ExtractOptions {
     pub threads: usize,
     /// Which symbolic links are written.
     pub links: Links,
-    /// What becomes of setuid and setgid.
+    /// What becomes of setuid, setgid and file capabilities.
     pub privilege: Privilege,
+    /// Who owns what is written.
+    pub ownership: Ownership,
     /// Every bound.
     pub limits: Limits,
 }
@@ -105,6 +118,8 @@ pub struct ExtractSummary {
     pub unchanged: u64,
     /// Files that somebody had changed since the previous revision, and that now are the revision's again.
     pub local_changes: Vec<EntryPath>,
+    /// Owners and extended attributes that could not be kept.
+    pub not_kept: NotKept,
 }
 
 /// What was found of an interrupted extraction.

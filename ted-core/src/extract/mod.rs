@@ -14,6 +14,7 @@
 //! Every path component is opened without following symbolic links, relative to the folder above it, and a link
 //! that somebody planted in the target is something in the way, never a way.
 
+pub(crate) mod accounts;
 mod apply;
 mod compare;
 mod disk;
@@ -23,6 +24,7 @@ mod folders;
 mod job;
 mod journal;
 mod judge;
+mod keep;
 mod made;
 mod names;
 mod plan;
@@ -38,7 +40,10 @@ mod tests;
 
 pub use compare::{Difference, compare};
 pub use error::{ExtractError, Refusal};
-pub use job::{ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, ExtractSummary, Links, Privilege, Recovery};
+pub use job::{
+    ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, ExtractSummary, Links, Ownership, Privilege, Recovery,
+};
 pub use judge::judge_entries;
+pub use keep::NotKept;
 pub use run::{extract, recover};
 pub use target::{Create, Target};

@@ -8,8 +8,9 @@ use cap_std::fs::Dir;
 use crate::extract::disk::{self, Attributes, Facts, Found};
 use crate::extract::error::ExtractError;
 use crate::extract::folders::{Access, Folders, split};
-use crate::extract::job::{ExtractJob, Privilege};
+use crate::extract::job::ExtractJob;
 use crate::extract::judge::{find_row, hard_link_target};
+use crate::extract::keep::Keep;
 use crate::extract::made::PreviousList;
 use crate::package::{CatalogRow, Entry, EntryKind, EntryPath};
 
@@ -44,11 +45,6 @@ impl Plan {
     }
 }
 
-/// Mode and time that an entry gets.
-pub(super) fn attributes(entry: &Entry, privilege: Privilege) -> Attributes {
-    Attributes { mode: privilege.mask(entry.mode), mtime: entry.mtime }
-}
-
 /// Whether files that the previous revision left may be taken for unchanged when size, time and mode agree.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
@@ -59,10 +55,15 @@ pub(super) enum Trust {
 }
 
 /// Compares the list, which has been judged, with the target (`None`: it does not exist yet).
-pub(super) fn plan(root: Option<Arc<Dir>>, job: &ExtractJob<'_>, trust: Trust) -> Result<Plan, ExtractError> {
+pub(super) fn plan(
+    root: Option<Arc<Dir>>,
+    job: &ExtractJob<'_>,
+    trust: Trust,
+    keep: &Keep,
+) -> Result<Plan, ExtractError> {
     let mut planner = Planner {
         rows: job.rows,
-        privilege: job.options.privilege,
+        keep,
         previous: job.previous.map(PreviousList::new),
         trust,
         folders: root.map(|root| Folders::new(root, Access::Look, job.options.limits.open_folders_max)),
@@ -79,7 +80,7 @@ pub(super) fn plan(root: Option<Arc<Dir>>, job: &ExtractJob<'_>, trust: Trust) -
 
 struct Planner<'a> {
     rows: &'a [CatalogRow],
-    privilege: Privilege,
+    keep: &'a Keep,
     previous: Option<PreviousList<'a>>,
     trust: Trust,
     folders: Option<Folders<'a>>,
@@ -106,7 +107,7 @@ impl<'a> Planner<'a> {
         if let Some(folders) = &mut self.folders {
             let facts = folders.get(b"").and_then(|folder| disk::facts_of(&*folder));
             let facts = facts.map_err(|error| ExtractError::io("looking at", &entry.path, error))?;
-            root.touched = !agrees(&facts, attributes(entry, self.privilege));
+            root.touched = !agrees(&facts, self.keep.attributes(entry)) || !self.has_all(entry, &facts);
             self.plan.unchanged += u64::from(!root.touched);
         }
         self.known.insert(b"", root);
@@ -169,11 +170,13 @@ impl<'a> Planner<'a> {
         }
         let failed = |error| ExtractError::io("looking at", &entry.path, error);
         match (entry.kind, kind) {
-            (EntryKind::Directory, _) => Ok(agrees(&facts, attributes(entry, self.privilege))),
+            (EntryKind::Directory, _) => Ok(agrees(&facts, self.keep.attributes(entry)) && self.has_all(entry, &facts)),
             (EntryKind::HardLink, _) => self.is_linked(entry, facts).map_err(failed),
             (EntryKind::Symlink, _) => {
                 let name = entry.path.file_name().unwrap_or_default();
-                Ok(facts.mtime == entry.mtime && disk::link_text(folder, name).map_err(failed)? == entry.link)
+                Ok(facts.mtime == entry.mtime
+                    && self.has_all(entry, &facts)
+                    && disk::link_text(folder, name).map_err(failed)? == entry.link)
             }
             (EntryKind::File, _) => Ok(self.is_unchanged_file(entry, facts)),
         }
@@ -207,7 +210,13 @@ impl<'a> Planner<'a> {
         self.trust == Trust::FactsSuffice
             && same_entry
             && facts.size == entry.size
-            && agrees(&facts, attributes(entry, self.privilege))
+            && agrees(&facts, self.keep.attributes(entry))
+            && self.has_all(entry, &facts)
+    }
+
+    /// Whether what stands there has owner and extended attributes already, as far as it had been given them.
+    fn has_all(&self, entry: &Entry, facts: &Facts) -> bool {
+        self.keep.agrees(entry, self.previous.and_then(|previous| previous.get(&entry.path)), facts)
     }
 
     /// Whether what stands there is the same file as the one that the hard link names, and that one stays.

@@ -11,6 +11,7 @@ use crate::extract::error::ExtractError;
 use crate::extract::job::{ExtractJob, ExtractOptions, ExtractProgress, ExtractSummary, Recovery};
 use crate::extract::journal::Journal;
 use crate::extract::judge::judge_entries;
+use crate::extract::keep::{Keep, Losses};
 use crate::extract::names::judge_names;
 use crate::extract::plan::{self, Plan, Trust};
 use crate::extract::space::judge_space;
@@ -80,7 +81,8 @@ fn recover_on(
     let Some(root) = target.existing()? else { return Ok(Recovery::Nothing) };
     let Some(staging) = Staging::find(&root, target.path(), distribution)? else { return Ok(Recovery::Nothing) };
     if let Some(journal) = Journal::read(&staging, target.path(), limits)? {
-        Apply { disk, root: &root, limits, report: &|_| {} }.run(staging, &journal)?;
+        let losses = Losses::new(0);
+        Apply { disk, root: &root, limits, losses: &losses, report: &|_| {} }.run(staging, &journal)?;
         return Ok(Recovery::RolledForward(journal.revision));
     }
     staging
@@ -107,10 +109,11 @@ impl Run<'_> {
             Recovery::RolledForward(_) => Trust::Nothing,
             Recovery::Nothing | Recovery::RolledBack => Trust::FactsSuffice,
         };
-        let plan = plan::plan(self.target.existing()?, job, trust)?;
+        let keep = Keep::of(job.rows, job.options);
+        let plan = plan::plan(self.target.existing()?, job, trust, &keep)?;
         if !plan.is_empty() {
             judge_space(&self.target.nearest(), job.rows, &plan)?;
-            self.write(&plan)?;
+            self.write(&plan, &keep)?;
         }
         Ok(ExtractSummary {
             recovered,
@@ -120,18 +123,20 @@ impl Run<'_> {
             folders_made: plan.new_folders.len() as u64,
             unchanged: plan.unchanged,
             local_changes: plan.local_changes,
+            not_kept: keep.losses.so_far(),
         })
     }
 
     /// Stages, commits and applies. A failure before the commit leaves nothing behind.
-    fn write(&self, plan: &Plan) -> Result<(), ExtractError> {
+    fn write(&self, plan: &Plan, keep: &Keep) -> Result<(), ExtractError> {
         let (root, made) = self.target.create(self.disk)?;
         let staged = Staging::create(self.disk, &root, self.target.path(), &self.job.distribution)
-            .and_then(|staging| self.commit(&root, staging, plan));
+            .and_then(|staging| self.commit(&root, staging, (plan, keep)));
         match staged {
             Ok((staging, journal)) => {
                 let limits = &self.job.options.limits;
-                Apply { disk: self.disk, root: &root, limits, report: self.progress }.run(staging, &journal)
+                let (disk, losses, report) = (self.disk, &keep.losses, self.progress);
+                Apply { disk, root: &root, limits, losses, report }.run(staging, &journal)
             }
             Err(error) => {
                 self.target.uncreate(self.disk, made);
@@ -140,8 +145,13 @@ impl Run<'_> {
         }
     }
 
-    fn commit(&self, root: &Arc<Dir>, staging: Staging, plan: &Plan) -> Result<(Staging, Journal), ExtractError> {
-        match self.stage(root, &staging, plan) {
+    fn commit(
+        &self,
+        root: &Arc<Dir>,
+        staging: Staging,
+        planned: (&Plan, &Keep),
+    ) -> Result<(Staging, Journal), ExtractError> {
+        match self.stage(root, &staging, planned) {
             Ok(journal) => Ok((staging, journal)),
             Err(error) => {
                 // If this fails as well, `recover` does it later; the first error is the one that says what is wrong.
@@ -151,14 +161,14 @@ impl Run<'_> {
         }
     }
 
-    fn stage(&self, root: &Arc<Dir>, staging: &Staging, plan: &Plan) -> Result<Journal, ExtractError> {
+    fn stage(&self, root: &Arc<Dir>, staging: &Staging, (plan, keep): (&Plan, &Keep)) -> Result<Journal, ExtractError> {
         let (disk, job) = (self.disk, self.job);
         judge_names(disk, &staging.folder, job.rows, job.options)?;
         let (report, cancel) = (self.progress, self.cancel);
-        Stage { disk, job, plan, staging: &staging.folder, report, cancel }.run(root)?;
+        Stage { disk, job, plan, keep, staging: &staging.folder, report, cancel }.run(root)?;
         disk.sync_file_system(root)
             .map_err(|error| ExtractError::io("syncing", self.target.path().display(), error))?;
-        let journal = Journal::new(job, plan);
+        let journal = Journal::new(job, plan, keep);
         journal.commit(disk, staging, &job.options.limits)?;
         Ok(journal)
     }

@@ -15,7 +15,8 @@ use crate::extract::folders::{Access, Folders, split};
 use crate::extract::job::{ExtractJob, ExtractPhase, ExtractProgress};
 use crate::extract::journal::staged_name;
 use crate::extract::judge::{find_row, hard_link_target};
-use crate::extract::plan::{Plan, attributes};
+use crate::extract::keep::Keep;
+use crate::extract::plan::Plan;
 use crate::extract::sparse::{self, End};
 use crate::extract::step::Step;
 use crate::id::Hash;
@@ -30,6 +31,7 @@ pub(super) struct Stage<'a> {
     pub(super) disk: Disk<'a>,
     pub(super) job: &'a ExtractJob<'a>,
     pub(super) plan: &'a Plan,
+    pub(super) keep: &'a Keep,
     pub(super) staging: &'a Dir,
     pub(super) report: &'a (dyn Fn(ExtractProgress) + Sync),
     pub(super) cancel: &'a AtomicBool,
@@ -58,6 +60,7 @@ impl<'a> Stage<'a> {
             self.disk
                 .symlink(&entry.link, self.staging, name.as_bytes(), entry.mtime)
                 .map_err(|error| ExtractError::io("making the symbolic link", &entry.path, error))?;
+            self.keep.write_link(self.disk, entry, (self.staging, name.as_bytes()));
         }
         let mut folders = Folders::new(Arc::clone(root), Access::Look, self.job.options.limits.open_folders_max);
         self.plan.hard_links.iter().try_for_each(|&index| self.hard_link(index, &mut folders))
@@ -309,8 +312,9 @@ impl<'a> Work<'a> {
     }
 
     fn close(&self, row: &CatalogRow, file: &File) -> io::Result<()> {
-        let attributes = attributes(&row.entry, self.stage.job.options.privilege);
-        self.stage.disk.set_attributes(Step::SetFile, file, attributes)
+        let Stage { disk, keep, .. } = self.stage;
+        keep.extra(&row.entry, None).write(disk, Step::SetFile, &row.entry.path, file, &keep.losses);
+        disk.set_attributes(Step::SetFile, file, keep.attributes(&row.entry))
     }
 
     fn report(&self, bytes: u64, entries: u64) {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Coded;
 use crate::id::DistributionId;
-use crate::model::{FleetError, Item};
+use crate::model::{FleetError, Item, Kept};
 use crate::name::Label;
 
 /// The operator's digest over a package's body. Frame hashes and the signature are always there besides.
@@ -99,6 +99,9 @@ pub struct Distribution {
     /// Whether its packages are sealed, so that only Subscribers with a grant can read them.
     #[serde(default)]
     pub encrypt: bool,
+    /// What it carries beyond modes and times.
+    #[serde(default)]
+    pub keep: Kept,
 }
 
 impl Distribution {
@@ -115,6 +118,7 @@ impl Distribution {
             skip_unreadable: false,
             priority: Priority::default(),
             encrypt: false,
+            keep: Kept::default(),
         }
     }
 

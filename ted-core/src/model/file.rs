@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::DistributionId;
 use crate::model::{
-    CertificateWay, Channel, Digest, Distribution, Endpoint, Fleet, FleetError, Priority, Settings, Subscriber,
+    CertificateWay, Channel, Digest, Distribution, Endpoint, Fleet, FleetError, Kept, Priority, Settings, Subscriber,
 };
 use crate::name::{Label, NodeName};
 
@@ -80,6 +80,8 @@ struct DistributionFile {
     priority: Priority,
     #[serde(default)]
     encrypt: bool,
+    #[serde(default, skip_serializing_if = "Kept::is_nothing")]
+    keep: Kept,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -121,13 +123,14 @@ impl DistributionFile {
             skip_unreadable: self.skip_unreadable,
             priority: self.priority,
             encrypt: self.encrypt,
+            keep: self.keep,
         })
     }
 }
 
 impl From<&Distribution> for DistributionFile {
     fn from(distribution: &Distribution) -> Self {
-        let Distribution { id, name, source, exclude, digest, target, skip_unreadable, priority, encrypt } =
+        let Distribution { id, name, source, exclude, digest, target, skip_unreadable, priority, encrypt, keep } =
             distribution;
         Self {
             name: name.clone(),
@@ -139,6 +142,7 @@ impl From<&Distribution> for DistributionFile {
             skip_unreadable: *skip_unreadable,
             priority: *priority,
             encrypt: *encrypt,
+            keep: *keep,
         }
     }
 }
@@ -214,6 +218,7 @@ mod tests {
         let mut fleet = fleet();
         let mut site = fleet.distribution(&label("site")).expect("there").clone();
         site.exclude = vec!["*.log".to_owned(), "tmp/**".to_owned()];
+        site.keep.ownership = true;
         site.target = Some("/srv/%NODE_NAME%".to_owned());
         site.digest = Digest::Md5;
         site.priority = Priority::High;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use ted_core::Error;
 use ted_core::codec;
 use ted_core::id::{Hash, KeyHash, Revision};
 use ted_core::limits::Limits;
 use ted_core::package::delta::{Applier, DeltaError, PackageFiles, RevisionContent, build_delta};
 use ted_core::package::{BuildOptions, PackageKind, Root, read_delta_index};
-use ted_core::{Coded, Error};
 
 use super::forge::{DISTRIBUTION, FILE, FOLDER, Forge, Frame, SYMLINK, compress, endless};
 use super::place::{Place, chain};

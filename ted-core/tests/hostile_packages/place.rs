@@ -7,11 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use ted_core::Error;
 use ted_core::extract::{Create, ExtractJob, ExtractOptions, Target, extract};
 use ted_core::limits::Limits;
 use ted_core::package::{BodyReader, Entry, PackageIndex, ROOT_CONTEXT, Root, read_index};
 use ted_core::security::{Signature, Usage};
-use ted_core::{Coded, Error};
 
 use super::forge::{Distributor, FILE, FOLDER, Forge, SYMLINK};
 
