@@ -3,9 +3,10 @@
 use std::sync::atomic::AtomicBool;
 
 use ted_core::extract::{
-    Create, ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, Links, Recovery, Target, extract as extract_to,
+    Create, ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, Links, Ownership, Privilege, Recovery, Target,
+    extract as extract_to,
 };
-use ted_core::package::BodyReader;
+use ted_core::package::{Asked, BodyReader};
 
 use super::open::{KeyFinder, PackageFile, Trust};
 use super::view::Extraction;
@@ -30,6 +31,11 @@ pub(super) fn extract(args: &ExtractArgs, keys: &KeyFinder<'_>, progress: &Progr
         links: match args.links {
             LinkChoice::Any => Links::Any,
             LinkChoice::Inside => Links::Inside,
+        },
+        ownership: if args.ownership { Ownership::Keep } else { Ownership::Extractor },
+        privilege: match args.privileged && Asked::of(index.catalog()).privileged {
+            true => Privilege::KeepSetuid,
+            false => Privilege::Drop,
         },
         ..ExtractOptions::default()
     };
@@ -58,6 +64,8 @@ pub(super) fn extract(args: &ExtractArgs, keys: &KeyFinder<'_>, progress: &Progr
         links_made: done.links_made,
         folders_made: done.folders_made,
         unchanged: done.unchanged,
+        not_kept: done.not_kept.count,
+        not_kept_first: done.not_kept.first.iter().map(|(path, what)| format!("{path}: {what}")).collect(),
         recovered: done.recovered != Recovery::Nothing,
         origin: package.origin,
     })

@@ -295,6 +295,10 @@ pub struct Extraction {
     pub folders_made: u64,
     /// Entries that were in place already.
     pub unchanged: u64,
+    /// Owners and extended attributes that could not be kept.
+    pub not_kept: u64,
+    /// The first of them, `path: what: why`.
+    pub not_kept_first: Vec<String>,
     /// Whether an interrupted extraction was finished or undone first.
     pub recovered: bool,
     /// What is known of the package's origin.
@@ -316,6 +320,12 @@ impl Render for Extraction {
             count(self.folders_made, "folder", "folders"),
             self.unchanged
         ));
+        for lost in &self.not_kept_first {
+            out.line(format_args!("not kept: {lost}"));
+        }
+        if self.not_kept > self.not_kept_first.len() as u64 {
+            out.line(format_args!("not kept in all: {}", count(self.not_kept, "attribute", "attributes")));
+        }
         out.line(format_args!("origin: {}", self.origin.sentence()));
     }
 }

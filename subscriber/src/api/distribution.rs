@@ -152,6 +152,12 @@ pub(crate) struct ExtractedView {
     pub(crate) unchanged: u64,
     /// Paths that somebody had changed and that are the revision's again.
     pub(crate) local_changes: Vec<String>,
+    /// Owners and extended attributes that could not be kept.
+    #[serde(default)]
+    pub(crate) not_kept: u64,
+    /// The first of them, `path: what: why`.
+    #[serde(default)]
+    pub(crate) not_kept_first: Vec<String>,
 }
 
 impl Render for Extracted {
@@ -162,6 +168,12 @@ impl Render for Extracted {
         for done in &self.extracted {
             for path in &done.local_changes {
                 out.line(format_args!("changed here and overwritten: {path}"));
+            }
+            for lost in &done.not_kept_first {
+                out.line(format_args!("not kept: {lost}"));
+            }
+            if done.not_kept > done.not_kept_first.len() as u64 {
+                out.line(format_args!("not kept in all: {}", count(done.not_kept, "attribute", "attributes")));
             }
             out.line(format_args!(
                 "{}/{}: extracted revision {} to {}: {} ({}), {}, {}; {} unchanged",

@@ -84,6 +84,8 @@ impl From<ExtractionRow> for ExtractedView {
             folders_made: summary.folders_made,
             unchanged: summary.unchanged,
             local_changes: summary.local_changes.iter().map(ToString::to_string).collect(),
+            not_kept: summary.not_kept.count,
+            not_kept_first: summary.not_kept.first.iter().map(|(path, what)| format!("{path}: {what}")).collect(),
         }
     }
 }

@@ -17,7 +17,7 @@ use ted_cli::api::{self, Api, Operation, handle};
 use ted_cli::backup::NodeBackup;
 use ted_cli::error::ApiError;
 use ted_cli::keystore::{KeystoreImport, KeystoreList, KeystoreRemove, KeystoreShow};
-use ted_core::extract::Links;
+use ted_core::extract::{Links, Ownership};
 use ted_core::id::UnixMillis;
 use ted_core::limits::Limits;
 use ted_core::name::NodeName;
@@ -32,7 +32,7 @@ use crate::api::{
     DistributionVerify, DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust,
     NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
 };
-use crate::config::{Config, LinkRule};
+use crate::config::{Config, LinkRule, OwnershipRule};
 
 const MIB: NonZeroU64 = NonZeroU64::new(1 << 20).expect("not zero");
 
@@ -167,6 +167,12 @@ fn builder(settings: &Settings) -> Result<SubscriberBuilder, Error> {
     };
     let builder = Subscriber::builder(&settings.data_dir).connection_timeout(silence).links(links);
     let mut builder = builder.settings(config.settings.clone());
+    if config.ownership == OwnershipRule::Keep {
+        builder = builder.ownership(Ownership::Keep);
+    }
+    for distribution in &config.privileged {
+        builder = builder.permit_privileged(distribution.clone());
+    }
     if let Some(listen) = config.listen {
         builder = builder.listen(listen);
     }

@@ -95,3 +95,44 @@ fn names<'a>(entries: impl Iterator<Item = &'a Entry>) -> Owners {
     };
     Owners { users: named(users, accounts::user_name), groups: named(groups, accounts::group_name) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use rustix::fs::{XattrFlags, fsetxattr};
+
+    use super::*;
+    use crate::distributor::source::{Exclude, FolderSource, Unreadable};
+    use crate::package::Source;
+
+    fn entries(folder: &Path, keep: Kept) -> Vec<Entry> {
+        let exclude = Exclude::new::<&str>(&[]).expect("no patterns");
+        let source = FolderSource::new(folder.to_owned(), exclude, Unreadable::Refuse).keeping(keep);
+        source.entries(&mut |_| {}).expect("readable")
+    }
+
+    #[test]
+    fn only_what_is_asked_for_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().join("f");
+        fs::write(&place, "x").expect("written");
+        std::os::unix::fs::symlink("f", folder.path().join("s")).expect("linked");
+        if fsetxattr(File::open(&place).expect("there"), "user.a", b"1", XattrFlags::empty()).is_err() {
+            eprintln!("not run: the file system has no extended attributes");
+            return;
+        }
+        let plain = entries(folder.path(), Kept::default());
+        assert!(plain.iter().all(|entry| entry.extensions.is_empty()));
+        let with = entries(folder.path(), Kept { xattrs: true, ..Kept::default() });
+        assert_eq!(with[1].xattrs(), [Xattr { name: b"user.a".to_vec(), value: b"1".to_vec() }]);
+        assert!(with[0].extensions.is_empty() && with[2].extensions.is_empty());
+        let asking = entries(folder.path(), Kept { ownership: true, privileged: true, ..Kept::default() });
+        assert!(asking[1].extensions.is_empty());
+        let asked = Asked::of(&asking);
+        assert!(asked.privileged);
+        let owner = (asking[0].uid, accounts::user_name(asking[0].uid));
+        let named = |(number, name): (u32, Option<String>)| Some((number, name?));
+        assert_eq!(asked.owners.expect("asked for").users, named(owner).into_iter().collect::<Vec<_>>());
+    }
+}

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::extract::{Create, ExtractJob, ExtractOptions, Target, extract, recover};
+use crate::extract::{Create, ExtractJob, Target, extract, recover};
 use crate::id::{DistributionId, FiringId, KeyHash, Revision};
 use crate::name::{Label, NodeName};
 use crate::node::wait;
@@ -157,8 +157,7 @@ impl State {
         let (index, file) = opened(held.package)?;
         let target = Target::open(&path, Create::Missing)?;
         recover(&target, &distribution)?;
-        let threads = self.settings.threads.map_or(0, usize::from);
-        let options = ExtractOptions { links: self.settings.links, threads, ..ExtractOptions::default() };
+        let options = self.extract_options(&fleet, &held.name, index.catalog());
         let frames = BodyReader::new(index.clone(), &*file);
         let job = ExtractJob {
             rows: index.catalog(),
@@ -177,6 +176,9 @@ impl State {
             });
         };
         let summary = extract(&target, &job, &progress, &self.run().stopping)?;
+        for (path, what) in &summary.not_kept.first {
+            tracing::warn!(distribution = %held.name, %path, what, "not kept");
+        }
         let extracted =
             Extracted { revision: held.revision, package: held.package, target: path.clone(), at: self.clock.now() };
         self.records.put(&extracted_key(&fleet, &distribution), &extracted)?;

@@ -14,6 +14,7 @@ mod keys;
 mod offers;
 mod outbox;
 mod peers;
+mod permits;
 mod receive;
 mod reference;
 mod renewal;
@@ -34,7 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::extract::Links;
+use crate::extract::{Links, Ownership};
 use crate::limits::Limits;
 use crate::model::Endpoint;
 use crate::name::NodeName;
@@ -54,6 +55,7 @@ pub use report::{
 pub use scrub::ScrubInterval;
 pub use targets::{TargetRule, Targets};
 
+use permits::Permits;
 use scrub::ScrubSettings;
 use state::State;
 use verify::Mend;
@@ -66,6 +68,7 @@ pub(crate) struct Settings {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) targets: Targets,
     pub(crate) links: Links,
+    pub(crate) permits: Permits,
     pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) silence: Silence,
     pub(crate) own: crate::model::Settings,
@@ -116,6 +119,21 @@ impl SubscriberBuilder {
     #[must_use]
     pub fn links(mut self, links: Links) -> Self {
         self.settings.links = links;
+        self
+    }
+
+    /// Who owns what is extracted, where a Distribution asks for its own owners; whoever extracts by default.
+    #[must_use]
+    pub fn ownership(mut self, ownership: Ownership) -> Self {
+        self.settings.permits.ownership = ownership;
+        self
+    }
+
+    /// Keeps setuid, setgid and file capabilities of this Distribution, where it asks for that: whoever builds it can
+    /// become root here. By default none of any is kept.
+    #[must_use]
+    pub fn permit_privileged(mut self, distribution: DistributionRef) -> Self {
+        self.settings.permits.privileged.insert(distribution);
         self
     }
 
@@ -213,6 +231,7 @@ impl Subscriber {
             listen: None,
             targets: Targets::default(),
             links: Links::default(),
+            permits: Permits::default(),
             threads: None,
             silence: Silence::default(),
             own: crate::model::Settings::default(),

@@ -128,7 +128,12 @@ pub struct ExtractionRow {
 
 impl fmt::Display for ExtractionRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} files written, {} unchanged", self.summary.files_written, self.summary.unchanged)
+        write!(f, "{} files written, {} unchanged", self.summary.files_written, self.summary.unchanged)?;
+        let lost = &self.summary.not_kept;
+        match lost.first.first() {
+            Some((path, what)) => write!(f, "; {} attributes not kept, the first of `{path}`: {what}", lost.count),
+            None => Ok(()),
+        }
     }
 }
 

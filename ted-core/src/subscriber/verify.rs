@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::extract::{Create, Difference, ExtractOptions, Target, compare};
+use crate::extract::{Create, Difference, Target, compare};
 use crate::package::{PackageIndex, verify_body};
 use crate::subscriber::deliveries::{Extracted, Held};
 use crate::subscriber::reference::DistributionRef;
@@ -79,7 +79,8 @@ impl State {
             return Ok(vec![]);
         };
         let target = Target::open(&extracted.target, Create::Missing)?;
-        Ok(compare(&target, index.catalog(), &ExtractOptions::default())?)
+        let options = self.extract_options(&fleet, &held.name, index.catalog());
+        Ok(compare(&target, index.catalog(), &options)?)
     }
 }
 
