@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::time::Instant;
 
 use ted_core::package::{
-    AnyIndex, BlindIndex, BodyDigest, BodyReader, CatalogRow, EntryKind, EntryPath, PackageKind, RawFrames as _, Suite,
-    verify_body, verify_frames,
+    AnyIndex, Asked, BlindIndex, BodyDigest, BodyReader, CatalogRow, EntryKind, EntryPath, PackageKind, RawFrames as _,
+    Suite, verify_body, verify_frames,
 };
 
 use super::open::PackageFile;
@@ -36,6 +36,7 @@ pub(super) fn inspect(package: &PackageFile) -> Inspection {
         },
         opened: opened.is_some(),
         content: disclosure.map(|known| known.content.to_string()),
+        asks: opened.map(|opened| asks(&Asked::of(opened.catalog()))).unwrap_or_default(),
         entries: opened.map(|opened| opened.catalog().len() as u64),
         content_bytes: opened.map(|opened| opened.catalog().iter().map(|row| row.entry.size).sum()),
         package_bytes: index.bytes(),
@@ -47,6 +48,11 @@ pub(super) fn inspect(package: &PackageFile) -> Inspection {
         distributor_key: root.distributor.to_string(),
         origin: package.origin.clone(),
     }
+}
+
+fn asks(asked: &Asked) -> Vec<String> {
+    let words = [(asked.owners.is_some(), "owners"), (asked.privileged, "privileged")];
+    words.into_iter().filter(|(asked, _)| *asked).map(|(_, word)| word.to_owned()).collect()
 }
 
 pub(super) fn list(package: &PackageFile) -> Result<Listing, ApiError> {

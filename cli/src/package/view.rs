@@ -29,6 +29,8 @@ pub struct Inspection {
     pub opened: bool,
     /// The content id, unless it stayed sealed.
     pub content: Option<String>,
+    /// What it asks of whoever extracts it, beyond modes and times: `owners`, `privileged`.
+    pub asks: Vec<String>,
     /// Entries in its catalog, unless it stayed sealed.
     pub entries: Option<u64>,
     /// Bytes of all files together, unless it stayed sealed.
@@ -91,6 +93,7 @@ impl Render for Inspection {
             ("kind", Some(self.kind.clone())),
             ("sealed", Some(self.sealing())),
             ("content id", self.content.clone()),
+            ("asks for", (!self.asks.is_empty()).then(|| self.asks.join(", "))),
             ("entries", self.entries.map(|entries| entries.to_string())),
             ("content", self.content_bytes.map(units::bytes)),
             ("package size", Some(units::bytes(self.package_bytes))),

@@ -130,7 +130,7 @@ impl Render for DistributionView {
             ("priority", Some(self.priority.to_string())),
             ("digest", Some(self.digest.to_string())),
             ("encrypted", Some(if self.encrypt { "yes" } else { "no" }.to_owned())),
-            ("keeps", Some(format!("modes, times, {}", self.keep))),
+            ("keeps too", (!self.keep.is_nothing()).then(|| self.keep.to_string())),
             ("unreadable", Some(if self.skip_unreadable { "left out" } else { "fails the build" }.to_owned())),
             ("revision", Some(newest.map_or("none yet".to_owned(), |newest| newest.revision.to_string()))),
             ("built", newest.map(|newest| newest.created.to_string())),

@@ -57,7 +57,7 @@ impl From<Kept> for Vec<String> {
 impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = Vec::from(*self);
-        f.pad(if words.is_empty() { "nothing else".to_owned() } else { words.join(", ") }.as_str())
+        f.pad(&if words.is_empty() { "nothing".to_owned() } else { words.join(", ") })
     }
 }
 
@@ -71,9 +71,6 @@ mod tests {
         assert_eq!(serde_json::to_string(&kept).expect("text"), r#"["xattrs","privileged"]"#);
         assert_eq!(serde_json::from_str::<Kept>(r#"["privileged","xattrs"]"#).expect("valid"), kept);
         assert!(serde_json::from_str::<Kept>(r#"["acls"]"#).is_err());
-        assert_eq!(
-            (kept.to_string(), Kept::default().to_string()),
-            ("xattrs, privileged".into(), "nothing else".into())
-        );
+        assert_eq!((kept.to_string(), Kept::default().to_string()), ("xattrs, privileged".into(), "nothing".into()));
     }
 }
