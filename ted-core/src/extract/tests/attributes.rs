@@ -1,13 +1,17 @@
 //! Owners, extended attributes and access control lists. What only root may do is tested where the tests run as root.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
 
-use super::{Built, Tree, look, open, scratch};
-use crate::extract::{ExtractOptions, Ownership, Privilege, compare};
+use super::{Built, DISTRIBUTION, Tree, look, open, scratch};
+use crate::extract::run::extract_with;
+use crate::extract::step::{Hook, Step};
+use crate::extract::{ExtractOptions, Ownership, Privilege, compare, recover};
 use crate::package::{Asked, Owners, Xattr};
 
 const ACCESS: &str = "system.posix_acl_access";
@@ -104,6 +108,47 @@ fn extended_attributes_and_access_control_lists_are_kept_changed_and_taken_away(
 fn differences(at: &Path, built: &Built) -> Vec<String> {
     let found = compare(&open(at), &built.rows, &ExtractOptions::default()).expect("readable");
     found.into_iter().map(|difference| format!("{}: {}", difference.path, difference.what)).collect()
+}
+
+/// The process ends before this step.
+struct EndsAt {
+    left: AtomicUsize,
+}
+
+impl Hook for EndsAt {
+    fn before(&self, _: Step) -> io::Result<()> {
+        let before = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(1)));
+        if before == Ok(0) { Err(io::Error::other("ended")) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn after_a_crash_at_any_step_the_next_extraction_leaves_every_attribute_as_it_should_be() {
+    let (_probe, probe) = scratch();
+    if !can_keep(&probe) {
+        return;
+    }
+    let tree = Tree::new().dir("d").file("d/f", b"1");
+    let old = with(with(tree.clone(), "d/f", &[("user.f", b"old")]), "d", &[("user.d", b"old"), ("user.gone", b"x")]);
+    let new = with(with(tree, "d/f", &[("user.f", b"new")]), "d", &[("user.d", b"new")]);
+    let (old, new) = (old.build(), new.build());
+    let (previous, options) = (old.entries(), ExtractOptions { threads: 1, ..ExtractOptions::default() });
+    for step in 0.. {
+        let (_folder, at) = scratch();
+        old.extract_to(&at, None).expect("the revision before");
+        let hook = EndsAt { left: AtomicUsize::new(step) };
+        let ended = extract_with(&open(&at), &new.job(Some(&previous), &options), &hook).is_err();
+        recover(&open(&at), &DISTRIBUTION).expect("finished or undone");
+        let found = [xattr(&at.join("d"), "user.d"), xattr(&at.join("d/f"), "user.f")].map(Option::unwrap_or_default);
+        assert!(found == [b"old", b"old"] || found == [b"new", b"new"], "step {step}: {found:?}");
+        new.extract_to(&at, Some(&previous)).expect("the next extraction");
+        assert_eq!(differences(&at, &new), [""; 0], "step {step}");
+        assert_eq!(xattr(&at.join("d"), "user.gone"), None, "step {step}");
+        if !ended {
+            assert!(step > 15, "the test has seen {step} steps");
+            break;
+        }
+    }
 }
 
 #[test]
