@@ -245,7 +245,7 @@ async fn grants_that_a_revoked_key_signed_count_for_nothing() {
 
     let release = stage.package.release().with_sealed(true);
     let statement = stage.fake.state(&release, SystemClock.now(), DAY, |_| {});
-    let answer = stage.fake.offer_with(1, release.distribution, statement, Some(envelope.id())).await;
+    let answer = stage.fake.offer_with(1, release.distribution, statement, vec![(package, envelope.id())]).await;
     assert!(matches!(&answer, OfferAnswer::Refused(refused) if refused.code() == "TED-1194"), "{answer:?}");
     assert_eq!(stage.fake.served(), 0);
 }

@@ -35,6 +35,10 @@ pub mod code {
     pub const NO_SUCH_ENTRY: &str = "TED-1811";
     /// The certificate named is not the one that made the package, or its signature does not hold.
     pub const ORIGIN_REFUSED: &str = "TED-1812";
+    /// What a delta changes is asked for, and the package that it goes from is not there.
+    pub const NO_BASE: &str = "TED-1027";
+    /// A file is asked for of a delta, which holds none whole.
+    pub const ONLY_CHANGES: &str = "TED-1028";
     /// A check of `doctor` failed.
     pub const DOCTOR: &str = "TED-1813";
     /// No Subscriber got the revision.

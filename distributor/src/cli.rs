@@ -15,8 +15,9 @@ use ted_cli::generate::GenerateCommand;
 use ted_cli::keystore::KeystoreCommand;
 use ted_cli::package::PackageCommand;
 use ted_cli::units::parse_duration;
-use ted_core::id::{FiringId, Revision};
-use ted_core::model::{CertificateWay, Digest, Endpoint, Kept, Priority};
+use ted_core::distributor::RevisionChoice;
+use ted_core::id::FiringId;
+use ted_core::model::{CertificateWay, Digest, Endpoint, ExtractMode, Kept, Priority};
 use ted_core::name::{Label, NodeName};
 
 pub(crate) use policy::{ConfigureArgs, RevocationCommand};
@@ -153,14 +154,33 @@ pub(crate) enum DistributionCommand {
     Rollback {
         /// Its name.
         name: Label,
-        /// The revision to go back to [default: the one before the newest].
-        #[arg(long, value_name = "REVISION", value_parser = parse_revision)]
-        to: Option<Revision>,
+        /// The revision to go back to, by its number or the last digits of it [default: the one before the newest].
+        #[arg(long, value_name = "REVISION")]
+        to: Option<RevisionChoice>,
     },
-    /// List the files of its newest revision.
+    /// List its revisions, newest first: when and how each was made, its sizes, what changed, and what is kept of it.
+    History {
+        /// Its name.
+        name: Label,
+    },
+    /// Show what changed from one kept revision to another, by path.
+    Diff {
+        /// Its name.
+        name: Label,
+        /// The revision to compare with, by its number, the last digits of it, or `previous`.
+        #[arg(value_name = "REVISION")]
+        from: RevisionChoice,
+        /// The revision that is compared.
+        #[arg(value_name = "REVISION", default_value = "newest")]
+        to: RevisionChoice,
+    },
+    /// List the files of a kept revision.
     Ls {
         /// Its name.
         name: Label,
+        /// Which revision, by its number, the last digits of it, or `previous`.
+        #[arg(value_name = "REVISION", default_value = "newest")]
+        revision: RevisionChoice,
     },
 }
 
@@ -194,6 +214,14 @@ pub(crate) struct DistributionOptions {
     /// Ask Subscribers to keep setuid, setgid and file capabilities; only those do that permit it [default: false].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) privileged: Option<bool>,
+    /// What Subscribers do about what else lies in the target: `merge` deletes nothing, `sync` deletes what the revision
+    /// does not have, `release` gives each revision a folder of its own and switches a link [default: merge].
+    #[arg(long)]
+    pub(crate) mode: Option<ExtractMode>,
+    /// How many revisions are offered by their differences: a Subscriber that has one of the last so many fetches deltas
+    /// and not the whole; 1 to 32, and 1 makes no deltas [default: 10].
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_revisions: Option<u32>,
 }
 
 impl DistributionOptions {
@@ -473,10 +501,6 @@ impl From<Until> for ted_core::Until {
     }
 }
 
-fn parse_revision(text: &str) -> Result<Revision, String> {
-    text.parse().map(Revision::from_number).map_err(|error| format!("{error}"))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -500,7 +524,7 @@ mod tests {
             "ted-distributor --data-dir /d --config /c --json -vv run",
             "ted-distributor status --watch --data-dir /d",
             "ted-distributor doctor --json",
-            "ted-distributor distribution create site --source /srv/site --exclude *.log --exclude tmp/** --digest md5 --target /srv/www --skip-unreadable --priority high",
+            "ted-distributor distribution create site --source /srv/site --exclude *.log --exclude tmp/** --digest md5 --target /srv/www --skip-unreadable --priority high --mode sync",
             "ted-distributor distribution update site --skip-unreadable=false --digest none",
             "ted-distributor distribution create site --source /srv/site --encrypt",
             "ted-distributor distribution update site --encrypt=false",

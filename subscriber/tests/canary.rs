@@ -109,6 +109,7 @@ fn the_reader() {
     let mut raw = vec![];
     match &index {
         AnyIndex::Blind(blind) => verify_frames(blind, &file, 1, &|_| {}).expect("its frames are whole"),
+        AnyIndex::Delta(delta) => verify_frames(delta.blind(), &file, 1, &|_| {}).expect("its frames are whole"),
         AnyIndex::Opened(opened) => {
             verify_body(opened, &file, 1, &|_| {}).expect("its body is whole");
             BodyReader::new(opened.clone(), &file).read_raw(0, &mut raw).expect("readable");

@@ -197,7 +197,7 @@ impl Fake {
     }
 
     pub async fn offer(&self, firing: u8, distribution: DistributionId, statement: EnvelopeId) -> OfferAnswer {
-        self.offer_with(firing, distribution, statement, None).await
+        self.offer_with(firing, distribution, statement, vec![]).await
     }
 
     pub async fn offer_with(
@@ -205,7 +205,7 @@ impl Fake {
         firing: u8,
         distribution: DistributionId,
         statement: EnvelopeId,
-        grants: Option<EnvelopeId>,
+        grants: Vec<(PackageId, EnvelopeId)>,
     ) -> OfferAnswer {
         let firing = FiringId::from_bytes([firing; 16]);
         let offer = Offer { firing, distribution, priority: Priority::Medium, statement, grants };

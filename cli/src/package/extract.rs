@@ -3,10 +3,10 @@
 use std::sync::atomic::AtomicBool;
 
 use ted_core::extract::{
-    Create, ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, Links, Ownership, Privilege, Recovery, Target,
-    extract as extract_to,
+    Contents, Create, ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, Links, Ownership, Privilege, Recovery,
+    Target, extract as extract_to,
 };
-use ted_core::package::{Asked, BodyReader};
+use ted_core::package::BodyReader;
 
 use super::open::{KeyFinder, PackageFile, Trust};
 use super::view::Extraction;
@@ -33,21 +33,19 @@ pub(super) fn extract(args: &ExtractArgs, keys: &KeyFinder<'_>, progress: &Progr
             LinkChoice::Inside => Links::Inside,
         },
         ownership: if args.ownership { Ownership::Keep } else { Ownership::Extractor },
-        privilege: match args.privileged && Asked::of(index.catalog()).privileged {
-            true => Privilege::KeepSetuid,
-            false => Privilege::Drop,
-        },
+        privilege: if args.privileged { Privilege::KeepSetuid } else { Privilege::Drop },
         ..ExtractOptions::default()
     };
     let root = index.root();
     let body = BodyReader::new(index.clone(), &package.file);
     let job = ExtractJob {
         rows: index.catalog(),
-        frames: &body,
+        contents: Contents::Frames(&body),
         previous: None,
         distribution: root.distribution,
         revision: root.revision,
         options: &options,
+        recovered: Recovery::Nothing,
     };
     let show = |at: ExtractProgress| {
         if at.phase == ExtractPhase::Staging {

@@ -3,26 +3,28 @@
 mod extract;
 mod open;
 mod read;
+mod revision;
 mod view;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use open::{KeyFinder, Origin, no_keys};
-pub use view::{DigestView, EntryView, Extraction, Inspection, Listing, Verification};
+pub use view::{ChangeView, Changes, DigestView, EntryView, Extraction, Inspection, Listing, Verification};
 
 use crate::error::ApiError;
 use crate::output::{self, Format};
 use crate::progress::Progress;
 use open::{PackageFile, Trust};
+use ted_core::package::AnyIndex;
 
 /// What to do with a package file.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub enum PackageCommand {
     /// Show what a package says of itself; of a sealed one without its key, what everyone sees.
     Inspect(PackageArgs),
-    /// List the files in a package.
-    Ls(PackageArgs),
+    /// List the files in a package; of a delta, what it changes.
+    Ls(LsArgs),
     /// Check every byte of a package, and with --certificate also who built it. Needs no key for a sealed one.
     Verify(PackageArgs),
     /// Print the content of one file in a package.
@@ -36,7 +38,8 @@ impl PackageCommand {
     #[must_use]
     pub fn file(&self) -> &Path {
         match self {
-            Self::Inspect(package) | Self::Ls(package) | Self::Verify(package) => &package.file,
+            Self::Inspect(package) | Self::Verify(package) => &package.file,
+            Self::Ls(args) => &args.package.file,
             Self::Cat(args) => &args.package.file,
             Self::Extract(args) => &args.file,
         }
@@ -51,6 +54,17 @@ pub struct PackageArgs {
     /// The Distributor's certificate, NAME.cer: the package has to come from that Distributor.
     #[arg(long, value_name = "FILE.cer")]
     pub certificate: Option<PathBuf>,
+}
+
+/// Which package to list.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LsArgs {
+    /// The package.
+    #[command(flatten)]
+    pub package: PackageArgs,
+    /// The package of the revision that a delta goes from [default: the one that a node keeps beside it].
+    #[arg(long, value_name = "FILE")]
+    pub base: Option<PathBuf>,
 }
 
 /// Which file of which package.
@@ -108,7 +122,13 @@ pub fn run(command: &PackageCommand, format: Format, keys: &KeyFinder<'_>) -> Re
     };
     match command {
         PackageCommand::Inspect(package) => output::print(format, &read::inspect(&open(package)?)),
-        PackageCommand::Ls(package) => output::print(format, &read::list(&open(package)?)?),
+        PackageCommand::Ls(LsArgs { package, base }) => {
+            let opened = open(package)?;
+            let AnyIndex::Delta(index) = &opened.index else { return output::print(format, &read::list(&opened)?) };
+            let trust = Trust::from_option(package.certificate.as_deref())?;
+            let changes = revision::changes_of((&package.file, index), base.as_deref(), &trust, keys)?;
+            output::print(format, &changes)
+        }
         PackageCommand::Verify(package) => {
             let opened = open(package)?;
             let verified = read::verify(&opened, &Progress::new(format)).map_err(|mut error| {
@@ -125,12 +145,27 @@ pub fn run(command: &PackageCommand, format: Format, keys: &KeyFinder<'_>) -> Re
     }
 }
 
-/// Lists the files of a package that is the node's own, in the asked format; for `distribution ls`.
+/// Lists the files of a revision that is the node's own, put together from its packages `files`, in the asked format;
+/// for `distribution ls`.
 ///
 /// # Errors
 /// As [`run`].
-pub fn print_listing(file: &Path, format: Format, keys: &KeyFinder<'_>) -> Result<(), ApiError> {
-    output::print(format, &read::list(&PackageFile::open(file, &Trust::Nobody, keys)?)?)
+pub fn print_listing(files: &[PathBuf], format: Format, keys: &KeyFinder<'_>) -> Result<(), ApiError> {
+    let at = revision::put_together(files, &Trust::Nobody, keys)?;
+    output::print(format, &Listing { entries: at.entries.iter().map(EntryView::of).collect() })
+}
+
+/// Prints what became of each path from one of the node's own revisions to another; for `distribution diff`.
+///
+/// # Errors
+/// As [`run`].
+pub fn print_changes(
+    (from, to): (&[PathBuf], &[PathBuf]),
+    format: Format,
+    keys: &KeyFinder<'_>,
+) -> Result<(), ApiError> {
+    let [from, to] = [from, to].map(|files| revision::put_together(files, &Trust::Nobody, keys));
+    output::print(format, &revision::compared(&from?, &to?))
 }
 
 #[cfg(test)]

@@ -105,6 +105,13 @@ impl PackageFile {
 
     /// The opened index; an error that says what to do for a package that stays sealed.
     pub(super) fn opened(&self) -> Result<&PackageIndex, ApiError> {
+        if let AnyIndex::Delta(index) = &self.index {
+            let base = index.base_revision();
+            return Err(ApiError::new(
+                code::ONLY_CHANGES,
+                format!("this is a delta: what changed from revision {base}"),
+            ));
+        }
         Ok(self.index.opened()?)
     }
 }

@@ -19,7 +19,11 @@ use crate::units::Time;
 pub(super) fn inspect(package: &PackageFile) -> Inspection {
     let (index, opened) = (package.index.blind(), package.index.opened().ok());
     let root = index.root();
-    let disclosure = opened.map(|opened| opened.disclosure());
+    let (disclosure, base) = match &package.index {
+        AnyIndex::Opened(opened) => (Some(opened.disclosure()), None),
+        AnyIndex::Delta(delta) => (Some(delta.disclosure()), Some(delta.base_content())),
+        AnyIndex::Blind(_) => (None, None),
+    };
     Inspection {
         package: index.id().to_string(),
         distribution: disclosure.map(|known| known.distribution_name.to_string()),
@@ -34,10 +38,11 @@ pub(super) fn inspect(package: &PackageFile) -> Inspection {
             Suite::None => "no".to_owned(),
             Suite::Aes256Gcm { .. } => "AES-256-GCM".to_owned(),
         },
-        opened: opened.is_some(),
+        opened: disclosure.is_some(),
+        base_content: base.map(|content| content.to_string()),
         content: disclosure.map(|known| known.content.to_string()),
         asks: opened.map(|opened| asks(&Asked::of(opened.catalog()))).unwrap_or_default(),
-        entries: opened.map(|opened| opened.catalog().len() as u64),
+        entries: disclosure.map(|known| known.entries),
         content_bytes: opened.map(|opened| opened.catalog().iter().map(|row| row.entry.size).sum()),
         package_bytes: index.bytes(),
         body_frames: index.body_frames(),
@@ -69,13 +74,15 @@ pub(super) fn verify(package: &PackageFile, progress: &Progress) -> Result<Verif
     };
     match &package.index {
         AnyIndex::Opened(opened) => verify_body(opened, &package.file, threads(), &show)?,
+        AnyIndex::Delta(delta) => verify_frames(delta.blind(), &package.file, threads(), &show)?,
         AnyIndex::Blind(blind) => verify_frames(blind, &package.file, threads(), &show)?,
     }
     progress.clear();
     Ok(Verification {
         package: index.id().to_string(),
         revision: root.revision.number(),
-        opened: package.index.opened().is_ok(),
+        opened: !matches!(package.index, AnyIndex::Blind(_)),
+        delta: matches!(root.kind, PackageKind::Delta { .. }),
         entries: package.index.opened().ok().map(|opened| opened.catalog().len() as u64),
         package_bytes: index.bytes(),
         frames: index.rows().len() as u64,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use ted_core::id::UnixMillis;
-use ted_core::package::{Entry, EntryKind, Mtime};
+use ted_core::package::{Aspect, Change, Entry, EntryKind, Mtime};
 
 use super::open::Origin;
 use crate::output::{Render, Text, count};
@@ -27,13 +27,17 @@ pub struct Inspection {
     pub sealed: String,
     /// Whether the catalog was seen: it is not sealed, or there was its key.
     pub opened: bool,
-    /// The content id, unless it stayed sealed.
+    /// The content id of the revision that a delta goes from, unless it stayed sealed.
+    #[serde(default)]
+    pub base_content: Option<String>,
+    /// The content id of the revision, unless it stayed sealed.
     pub content: Option<String>,
     /// What it asks of whoever extracts it, beyond modes and times: `owners`, `privileged`.
+    #[serde(default)]
     pub asks: Vec<String>,
-    /// Entries in its catalog, unless it stayed sealed.
+    /// Entries of the revision, unless it stayed sealed.
     pub entries: Option<u64>,
-    /// Bytes of all files together, unless it stayed sealed.
+    /// Bytes of all files together, unless it stayed sealed or is a delta.
     pub content_bytes: Option<u64>,
     /// Bytes of the package.
     pub package_bytes: u64,
@@ -92,6 +96,7 @@ impl Render for Inspection {
             ("created", Some(self.created.to_string())),
             ("kind", Some(self.kind.clone())),
             ("sealed", Some(self.sealing())),
+            ("base's content id", self.base_content.clone()),
             ("content id", self.content.clone()),
             ("asks for", (!self.asks.is_empty()).then(|| self.asks.join(", "))),
             ("entries", self.entries.map(|entries| entries.to_string())),
@@ -232,6 +237,100 @@ impl Render for Listing {
     }
 }
 
+/// What became of each path from one revision to another, in path order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// The revision that it was.
+    pub from: u64,
+    /// The revision that it is.
+    pub to: u64,
+    /// What is not as it was.
+    pub changes: Vec<ChangeView>,
+}
+
+/// What became of one path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeView {
+    /// `added`, `removed`, `moved` or `changed`.
+    pub change: String,
+    /// Where a file that moved was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Bytes of content that it had, where it was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_before: Option<u64>,
+    /// In what it differs from what it was.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differs_in: Vec<Aspect>,
+    /// What it is now; what is removed, as it was.
+    pub entry: EntryView,
+}
+
+impl ChangeView {
+    pub(super) fn of(change: &Change<'_>) -> Self {
+        let (word, before) = match *change {
+            Change::Added(_) => ("added", None),
+            Change::Removed(_) => ("removed", None),
+            Change::Moved { from, .. } => ("moved", Some(from)),
+            Change::Changed { from, .. } => ("changed", Some(from)),
+        };
+        Self {
+            change: word.to_owned(),
+            from: before.filter(|_| word == "moved").map(|from| from.path.to_string()),
+            size_before: before.map(|from| from.size),
+            differs_in: change.differs_in(),
+            entry: EntryView::of(change.entry()),
+        }
+    }
+
+    fn sign(&self) -> char {
+        match self.change.as_str() {
+            "added" => '+',
+            "removed" => '-',
+            "moved" => '>',
+            _ => '~',
+        }
+    }
+
+    /// What a line says behind the path.
+    fn remark(&self) -> String {
+        let words = self.differs_in.iter().map(|aspect| match aspect {
+            Aspect::Content if self.size_before != Some(self.entry.size) => {
+                format!("content (was {} bytes)", self.size_before.unwrap_or_default())
+            }
+            aspect => format!("{aspect:?}").to_lowercase(),
+        });
+        let words: Vec<_> = words.collect();
+        if words.is_empty() { String::new() } else { format!("  [{}]", words.join(", ")) }
+    }
+}
+
+impl Render for Changes {
+    fn render(&self, out: &mut Text) {
+        let size = self.changes.iter().map(|change| change.entry.size).max().unwrap_or(0).to_string().len();
+        for change in &self.changes {
+            let moved = change.from.as_ref().map(|from| format!("{from} -> ")).unwrap_or_default();
+            out.line(format_args!(
+                "{} {:>size$}  {moved}{}{}",
+                change.sign(),
+                change.entry.size,
+                change.entry.path,
+                change.remark()
+            ));
+        }
+        let of = |word: &str| self.changes.iter().filter(|change| change.change == word).count();
+        out.line(format_args!(
+            "revision {} to {}: {} added, {} removed, {} moved, {} changed",
+            self.from,
+            self.to,
+            of("added"),
+            of("removed"),
+            of("moved"),
+            of("changed")
+        ));
+    }
+}
+
 /// What `package verify` found; there is none for a package that is damaged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verification {
@@ -241,7 +340,10 @@ pub struct Verification {
     pub revision: u64,
     /// Whether catalog and files were checked too: it is not sealed, or there was its key.
     pub opened: bool,
-    /// Entries in its catalog, unless it stayed sealed.
+    /// Whether it is a delta, whose files are checked where they are made.
+    #[serde(default)]
+    pub delta: bool,
+    /// Entries in its catalog, unless it stayed sealed or is a delta.
     pub entries: Option<u64>,
     /// Bytes of the package.
     pub package_bytes: u64,
@@ -270,6 +372,9 @@ impl Render for Verification {
         match &self.digest {
             Some(digest) => out.line(format_args!("digest: {} {} matches", digest.algorithm, digest.hex)),
             None => out.line("digest: the package has none"),
+        }
+        if self.delta {
+            out.line("a delta: the files that it makes are checked where they are made");
         }
         if !self.opened {
             let unseen = "not seen: catalog and files; the package is sealed, and there is no key to open it with";

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use ted_cli::api::Done;
 use ted_cli::output::{Column, Render, Text, count, list, or_dash};
 use ted_cli::units::{self, Time};
-use ted_core::model::{Digest, Kept, Priority};
+use ted_core::distributor::DeltaPackage;
+use ted_core::model::{Digest, Distribution, ExtractMode, Kept, Priority};
 use ted_core::name::Label;
 
 /// Declares a Distribution; its id is chosen by the node.
@@ -26,6 +27,14 @@ pub(crate) struct DistributionCreate {
     pub(crate) encrypt: bool,
     #[serde(default)]
     pub(crate) keep: Kept,
+    #[serde(default = "max_revisions")]
+    pub(crate) max_revisions: u32,
+    #[serde(default)]
+    pub(crate) mode: ExtractMode,
+}
+
+fn max_revisions() -> u32 {
+    Distribution::MAX_REVISIONS
 }
 
 /// Changes what is `Some`.
@@ -48,6 +57,10 @@ pub(crate) struct DistributionUpdate {
     pub(crate) ownership: Option<bool>,
     #[serde(default)]
     pub(crate) privileged: Option<bool>,
+    #[serde(default)]
+    pub(crate) mode: Option<ExtractMode>,
+    #[serde(default)]
+    pub(crate) max_revisions: Option<u32>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -99,6 +112,10 @@ pub(crate) struct DistributionView {
     pub(crate) encrypt: bool,
     #[serde(default)]
     pub(crate) keep: Kept,
+    #[serde(default)]
+    pub(crate) mode: ExtractMode,
+    #[serde(default = "max_revisions")]
+    pub(crate) max_revisions: u32,
     /// The newest revision; `None` before the first build.
     pub(crate) newest: Option<RevisionView>,
 }
@@ -116,6 +133,38 @@ pub(crate) struct RevisionView {
     pub(crate) package: String,
     /// The baseline's file; `None` where it is gone.
     pub(crate) file: Option<PathBuf>,
+    /// The delta that leads to it.
+    #[serde(default)]
+    pub(crate) delta: Option<DeltaView>,
+    /// Why there is none, in words.
+    #[serde(default)]
+    pub(crate) no_delta: Option<String>,
+}
+
+/// The delta that leads to a revision.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DeltaView {
+    /// The revision that it goes from.
+    pub(crate) base: u64,
+    pub(crate) package_bytes: u64,
+    pub(crate) package: String,
+}
+
+impl From<DeltaPackage> for DeltaView {
+    fn from(delta: DeltaPackage) -> Self {
+        Self { base: delta.base.number(), package_bytes: delta.bytes, package: delta.package.to_string() }
+    }
+}
+
+impl RevisionView {
+    /// The delta in a few words.
+    fn delta_text(&self) -> Option<String> {
+        let none = || self.no_delta.as_ref().map(|why| format!("none: {why}"));
+        self.delta
+            .as_ref()
+            .map(|delta| format!("{} from revision {}", units::bytes(delta.package_bytes), delta.base))
+            .or_else(none)
+    }
 }
 
 impl Render for DistributionView {
@@ -127,6 +176,7 @@ impl Render for DistributionView {
             ("source", Some(self.source.clone())),
             ("exclude", (!self.exclude.is_empty()).then(|| list(&self.exclude))),
             ("target", self.target.clone()),
+            ("mode", Some(self.mode.to_string())),
             ("priority", Some(self.priority.to_string())),
             ("digest", Some(self.digest.to_string())),
             ("encrypted", Some(if self.encrypt { "yes" } else { "no" }.to_owned())),
@@ -137,6 +187,8 @@ impl Render for DistributionView {
             ("entries", newest.map(|newest| newest.entries.to_string())),
             ("content", newest.map(|newest| units::bytes(newest.content_bytes))),
             ("package", newest.map(|newest| format!("{}, {}", units::bytes(newest.package_bytes), newest.package))),
+            ("delta", newest.and_then(RevisionView::delta_text)),
+            ("revisions", Some(format!("{} by differences at most", self.max_revisions))),
             ("file", newest.and_then(|newest| newest.file.as_ref()).map(|file| file.display().to_string())),
         ]);
     }
@@ -217,6 +269,9 @@ impl Render for BuildView {
             units::duration(elapsed),
             units::rate(at.content_bytes, elapsed)
         ));
+        if let Some(delta) = at.delta_text() {
+            out.line(format_args!("{name}: delta {delta}"));
+        }
         if self.frames_copied > 0 {
             let frames = count(self.frames, "frame", "frames");
             out.line(format_args!("{name}: {} of {frames} copied from the revision before", self.frames_copied));

@@ -6,6 +6,7 @@ mod firing;
 mod node;
 mod policy;
 mod resolve;
+mod revision;
 mod rotation;
 mod security;
 mod sign;
@@ -15,8 +16,8 @@ pub(crate) use channel::{
     ChannelCreate, ChannelDelete, ChannelList, ChannelShow, ChannelUpdate, ChannelView, Channels,
 };
 pub(crate) use distribution::{
-    BuildView, DistributionBuild, DistributionCreate, DistributionDelete, DistributionList, DistributionShow,
-    DistributionUpdate, DistributionView, Distributions, RevisionView,
+    BuildView, DeltaView, DistributionBuild, DistributionCreate, DistributionDelete, DistributionList,
+    DistributionShow, DistributionUpdate, DistributionView, Distributions, RevisionView,
 };
 pub(crate) use firing::{
     ChannelSend, DeliveryStage, DeliveryView, FiringCancel, FiringState, FiringView, FiringWait, PlannedView, SendView,
@@ -24,9 +25,12 @@ pub(crate) use firing::{
 pub(crate) use node::{DaemonView, NodeDoctor, NodeStatus, NodeView, StatusView};
 pub(crate) use policy::{CertificateRevoke, Revoked, RevokedView, SettingView, SettingsView, SubscriberConfigure};
 pub(crate) use resolve::{CertificateNeeded, CertificateResolve, NeededView, PairView, ResolvingView};
+pub(crate) use revision::{
+    DistributionHistory, DistributionRevision, DistributionRollback, HistoryView, RevisionFiles,
+};
 pub(crate) use rotation::{
     CertificateCancel, CertificateCorrectClock, CertificateFinalize, CertificateRekey, CertificateRenew,
-    CertificateReplace, ClockView, DistributionRollback, RekeyView, Renewed, ReplacementView,
+    CertificateReplace, ClockView, RekeyView, Renewed, ReplacementView,
 };
 pub(crate) use security::{
     CertificateExport, CertificateList, CertificateShow, CertificateView, Certificates, InviteCreate, InviteFile,

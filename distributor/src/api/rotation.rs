@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use ted_cli::output::{Render, Text, list};
 use ted_cli::units::Time;
-use ted_core::Revision;
 use ted_core::distributor::{RekeyReport, ReplacementReport};
-use ted_core::name::{Label, NodeName};
+use ted_core::name::NodeName;
 
-use super::{CertificateView, DistributionView};
+use super::CertificateView;
 
 /// Issues the Distributor's signing and TLS certificates anew, due or not.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,15 +40,6 @@ pub(crate) struct CertificateRekey {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CertificateCorrectClock {}
 
-/// Makes a new revision with the content of one that is kept.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct DistributionRollback {
-    pub(crate) name: Label,
-    /// The revision whose content it gets; `None` means the one before the newest.
-    pub(crate) to: Option<Revision>,
-}
-
 ted_cli::operations! {
     CertificateRenew => "certificate/renew" -> Renewed,
     CertificateReplace => "certificate/replace" -> ReplacementView,
@@ -57,7 +47,6 @@ ted_cli::operations! {
     CertificateCancel => "certificate/cancel" -> ReplacementView,
     CertificateRekey => "certificate/rekey" -> RekeyView,
     CertificateCorrectClock => "certificate/correct-clock" -> ClockView,
-    DistributionRollback => "distribution/rollback" -> DistributionView,
 }
 
 /// The certificates that took over.

@@ -1,21 +1,17 @@
 //! `distribution`, `channel` and `subscriber`.
 
 use ted_cli::common::absolute;
-use ted_cli::error::{ApiError, code};
-use ted_cli::package;
+use ted_cli::error::ApiError;
 
-use super::{Context, resolve};
+use super::{Context, resolve, revision};
 use crate::api::{
     ChannelCreate, ChannelDelete, ChannelList, ChannelShow, ChannelUpdate, DistributionBuild, DistributionCreate,
-    DistributionDelete, DistributionList, DistributionRollback, DistributionShow, DistributionUpdate,
-    SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList, SubscriberPending, SubscriberShow,
-    SubscriberUpdate, WayUpdate,
+    DistributionDelete, DistributionHistory, DistributionList, DistributionRollback, DistributionShow,
+    DistributionUpdate, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList, SubscriberPending,
+    SubscriberShow, SubscriberUpdate, WayUpdate,
 };
 use crate::cli::{ChannelCommand, DistributionCommand, SubscriberCommand};
-use ted_core::distributor::own_key;
-use ted_core::id::PackageId;
-use ted_core::name::Label;
-use ted_core::package::Root;
+use ted_core::model::Distribution;
 
 pub(super) async fn distribution(context: &Context, command: DistributionCommand) -> Result<(), ApiError> {
     match command {
@@ -31,6 +27,8 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 priority: options.priority.unwrap_or_default(),
                 encrypt: options.encrypt.unwrap_or_default(),
                 keep,
+                mode: options.mode.unwrap_or_default(),
+                max_revisions: options.max_revisions.unwrap_or(Distribution::MAX_REVISIONS),
             };
             context.answer(&request).await
         }
@@ -47,10 +45,14 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 xattrs: options.xattrs,
                 ownership: options.ownership,
                 privileged: options.privileged,
+                mode: options.mode,
+                max_revisions: options.max_revisions,
             };
             context.answer(&request).await
         }
-        DistributionCommand::Rollback { name, to } => context.answer(&DistributionRollback { name, to }).await,
+        DistributionCommand::Rollback { name, to } => {
+            context.answer_with_progress(&DistributionRollback { name, to }).await
+        }
         DistributionCommand::List => context.answer(&DistributionList {}).await,
         DistributionCommand::Show { name } => context.answer(&DistributionShow { name }).await,
         DistributionCommand::Delete { name } => {
@@ -60,24 +62,10 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
         DistributionCommand::Build { name, checksum } => {
             context.answer_with_progress(&DistributionBuild { name, checksum }).await
         }
-        DistributionCommand::Ls { name } => list_files(context, name).await,
+        DistributionCommand::History { name } => context.answer(&DistributionHistory { name }).await,
+        DistributionCommand::Diff { name, from, to } => revision::compare(context, name, (from, to)).await,
+        DistributionCommand::Ls { name, revision } => revision::list(context, name, revision).await,
     }
-}
-
-/// The list may be long, so it is read from the package itself and not carried through the daemon.
-async fn list_files(context: &Context, name: Label) -> Result<(), ApiError> {
-    let shown = context.session().await?.call(&DistributionShow { name }).await?;
-    let Some(newest) = shown.newest else {
-        return Err(ApiError::new(code::STATE, format!("{} has no revision yet", shown.name))
-            .with_remedy(format!("Build one: `distribution build {}`.", shown.name)));
-    };
-    let Some(file) = newest.file else {
-        return Err(ApiError::new(code::STATE, format!("the package of {} is gone", shown.name))
-            .with_remedy(format!("Build it anew: `distribution build {}`.", shown.name)));
-    };
-    package::print_listing(&file, context.format, &|_: &PackageId, root: &Root| {
-        Ok(own_key(&context.settings.data_dir, root))
-    })
 }
 
 pub(super) async fn channel(context: &Context, command: ChannelCommand) -> Result<(), ApiError> {

@@ -11,10 +11,10 @@ use ted_core::{BuildOutcome, BuiltRevision, DistributionSpec};
 
 use super::Service;
 use crate::api::{
-    BuildView, ChannelCreate, ChannelDelete, ChannelUpdate, ChannelView, Channels, DeliveryView, DistributionBuild,
-    DistributionCreate, DistributionDelete, DistributionUpdate, DistributionView, Distributions, EnrolledView,
-    FiringView, Pending, PendingView, RevisionView, SubscriberApprove, SubscriberCreate, SubscriberDelete,
-    SubscriberUpdate, SubscriberView, Subscribers, WayUpdate,
+    BuildView, ChannelCreate, ChannelDelete, ChannelUpdate, ChannelView, Channels, DeliveryView, DeltaView,
+    DistributionBuild, DistributionCreate, DistributionDelete, DistributionUpdate, DistributionView, Distributions,
+    EnrolledView, FiringView, Pending, PendingView, RevisionView, SubscriberApprove, SubscriberCreate,
+    SubscriberDelete, SubscriberUpdate, SubscriberView, Subscribers, WayUpdate,
 };
 
 impl Service {
@@ -29,6 +29,8 @@ impl Service {
             skip_unreadable: request.skip_unreadable,
             encrypt: request.encrypt,
             keep: request.keep,
+            mode: request.mode,
+            max_revisions: request.max_revisions,
             priority: request.priority,
         };
         self.distributor().create_distribution(spec).await?;
@@ -50,6 +52,8 @@ impl Service {
         spec.keep.xattrs = request.xattrs.unwrap_or(spec.keep.xattrs);
         spec.keep.ownership = request.ownership.unwrap_or(spec.keep.ownership);
         spec.keep.privileged = request.privileged.unwrap_or(spec.keep.privileged);
+        spec.mode = request.mode.unwrap_or(spec.mode);
+        spec.max_revisions = request.max_revisions.unwrap_or(spec.max_revisions);
         spec.priority = request.priority.unwrap_or(spec.priority);
         self.distributor().update_distribution(&request.name, spec).await?;
         self.show_distribution(request.name).await
@@ -211,6 +215,8 @@ impl From<DistributionStatus> for DistributionView {
             skip_unreadable: spec.skip_unreadable,
             encrypt: spec.encrypt,
             keep: spec.keep,
+            mode: spec.mode,
+            max_revisions: spec.max_revisions,
             priority: spec.priority,
             newest: newest.map(|newest| RevisionView::new(&newest, file)),
         }
@@ -227,6 +233,8 @@ impl RevisionView {
             package_bytes: built.bytes,
             package: built.package.to_string(),
             file,
+            delta: built.delta.map(DeltaView::from),
+            no_delta: built.no_delta.clone(),
         }
     }
 }

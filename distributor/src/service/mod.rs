@@ -8,6 +8,7 @@ mod fleet;
 mod node;
 mod policy;
 mod resolve;
+mod revision;
 mod rotation;
 mod security;
 mod sign;

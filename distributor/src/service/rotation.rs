@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
-use ted_cli::api::{self, Operation as _, handle};
+use ted_cli::api::{Operation as _, handle};
 use ted_cli::error::ApiError;
 use ted_cli::files;
 use ted_core::distributor::{RekeyReport, Renew};
@@ -13,8 +13,7 @@ use ted_core::name::NodeName;
 use super::{Service, Settings, builder};
 use crate::api::{
     CertificateCancel, CertificateCorrectClock, CertificateFinalize, CertificateRekey, CertificateRenew,
-    CertificateReplace, CertificateView, ClockView, DistributionRollback, DistributionView, RekeyView, Renewed,
-    ReplacementView,
+    CertificateReplace, CertificateView, ClockView, RekeyView, Renewed, ReplacementView,
 };
 
 impl Service {
@@ -26,8 +25,7 @@ impl Service {
             CertificateCancel::NAME => handle(body, |_: CertificateCancel| self.cancel_replacement()).await,
             CertificateRekey::NAME => handle(body, |it: CertificateRekey| self.rekey(it.name)).await,
             CertificateCorrectClock::NAME => handle(body, |_: CertificateCorrectClock| self.correct_clock()).await,
-            DistributionRollback::NAME => handle(body, |it| self.rollback(it)).await,
-            _ => Err(api::unknown_operation(operation)),
+            _ => self.revision_operation(operation, body).await,
         }
     }
 
@@ -81,11 +79,6 @@ impl Service {
 
     async fn correct_clock(&self) -> Result<ClockView, ApiError> {
         Ok(ClockView { time: self.distributor().correct_clock().await?.into() })
-    }
-
-    async fn rollback(&self, request: DistributionRollback) -> Result<DistributionView, ApiError> {
-        self.distributor().rollback(&request.name, request.to).await?;
-        self.show_distribution(request.name).await
     }
 
     /// Puts the present certificate beside the data, in the place of the one before it.

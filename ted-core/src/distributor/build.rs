@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::distributor::deltas::NewBaseline;
 use crate::distributor::error::DistributorError;
-use crate::distributor::events::DistributorEvent;
+use crate::distributor::events::{BuildPhase, DistributorEvent};
+use crate::distributor::history::RevisionOrigin;
 use crate::distributor::report::{BuildOutcome, BuiltRevision, Reading};
 use crate::distributor::seen::Look;
 use crate::distributor::source::{Exclude, FolderSource, Unreadable};
@@ -16,7 +18,7 @@ use crate::error::Error;
 use crate::id::{Revision, UnixMillis};
 use crate::model::{Digest, Distribution};
 use crate::name::Label;
-use crate::node::{keep_newest, wait};
+use crate::node::{RecordBatch, keep_packages, wait};
 use crate::package::{
     BuildOptions, BuildProgress, BuiltPackage, DigestKind, Entry, PackageIndex, PackageKind, Previous, ROOT_CONTEXT,
     RootSigner, Skipped, Source, build_baseline, build_next_baseline, same_but_content,
@@ -28,16 +30,13 @@ use crate::store::{Depot, FinishedFile, PackagePlace, StagedFile};
 const CHANGED: &str = "TED-1703";
 
 /// Bytes that are handed to the file system at once.
-const WRITE_BYTES: usize = 1 << 20;
+pub(super) const WRITE_BYTES: usize = 1 << 20;
 
 /// A source that changes while it is read is read once more; then it is an error.
 const ATTEMPTS: u32 = 2;
 
 /// How often a build says how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Revisions that stay: the newest, and the one before it, which a Subscriber may be in the middle of.
-pub(super) const REVISIONS_KEPT: usize = 2;
 
 impl State {
     /// Builds the newest state of a Distribution, if it is not built yet.
@@ -58,7 +57,17 @@ impl State {
 
     /// Makes this the newest revision.
     pub(super) fn set_newest(&self, distribution: &Distribution, built: &BuiltRevision) -> Result<(), Error> {
-        Ok(self.records.put(&newest_key(distribution), built)?)
+        Ok(self.records.apply(self.put_newest(RecordBatch::default(), distribution, built)?)?)
+    }
+
+    /// Adds to `batch` that this is the newest revision.
+    pub(super) fn put_newest(
+        &self,
+        batch: RecordBatch,
+        distribution: &Distribution,
+        built: &BuiltRevision,
+    ) -> Result<RecordBatch, Error> {
+        Ok(batch.put(&newest_key(distribution), built)?)
     }
 
     fn build_now(&self, distribution: &Distribution, mut reading: Reading) -> Result<BuildOutcome, Error> {
@@ -142,7 +151,7 @@ impl State {
     }
 
     /// The newest revision and its package. One that cannot be read any more does not count: it is built anew.
-    fn newest_package(&self, distribution: &Distribution) -> Result<Option<Newest>, Error> {
+    pub(super) fn newest_package(&self, distribution: &Distribution) -> Result<Option<Newest>, Error> {
         let Some(newest) = self.newest(distribution)? else { return Ok(None) };
         match self.open_own(newest.package) {
             Ok((index, file)) => {
@@ -174,12 +183,13 @@ impl State {
         let content_bytes = entries.iter().map(|entry| entry.size).sum();
         let options = self.build_options(distribution, revision, walked)?;
         let mut staged = self.depot.stage(&place)?;
-        let made = self.write_package(distribution, (&source, entries), newest.as_ref(), &options, &mut staged)?;
+        let previous = newest.as_ref().map(|(newest, unchanged)| (newest, unchanged.as_slice()));
+        let made = self.write_package(distribution, (&source, entries), previous, &options, &mut staged)?;
         self.remember_source(distribution, &made.index, (&source, walked));
-        if let Some((newest, _)) = newest {
+        if let Some((newest, _)) = &newest {
             self.doubt_what_was_read(distribution, &newest.built, &made.reused.damaged)?;
             if newest.stands && newest.index.disclosure().content == made.index.disclosure().content {
-                return Ok(BuildOutcome::Unchanged(newest.built));
+                return Ok(BuildOutcome::Unchanged(newest.built.clone()));
             }
         }
         wait(self.depot.put(FinishedFile { path: staged.finish()?, place }))?;
@@ -193,22 +203,50 @@ impl State {
             skipped,
             frames: made.root.body_frames,
             frames_copied: made.reused.frames,
+            delta: None,
+            no_delta: None,
         };
-        self.publish(distribution, &built)?;
+        let newest = newest.map(|(newest, _)| newest);
+        let file = self.depot.open_file(made.id)?;
+        let new = NewBaseline { index: &made.index, file: &*file, options: &options };
+        let built = self.add_revision(distribution, built, newest.as_ref(), (&new, RevisionOrigin::Build))?;
+        self.tell_built(distribution, &built);
         Ok(BuildOutcome::Built(built))
     }
 
-    /// Writes the package of `entries`, and takes from the newest one what is unchanged, if there is anything.
-    fn write_package(
+    /// Makes a baseline that is in its place the newest revision, with the delta that leads to it from `old`.
+    pub(super) fn add_revision(
         &self,
         distribution: &Distribution,
-        (source, entries): (&FolderSource, Vec<Entry>),
-        newest: Option<&(Newest, Vec<bool>)>,
+        mut built: BuiltRevision,
+        old: Option<&Newest>,
+        (new, origin): (&NewBaseline<'_>, RevisionOrigin),
+    ) -> Result<BuiltRevision, Error> {
+        let delta = match old {
+            Some(old) => self.add_delta(distribution, old, new),
+            None => Err("there is no revision before it to go from".to_owned()),
+        };
+        match delta {
+            Ok(delta) => built.delta = Some(delta),
+            Err(why) => built.no_delta = Some(why),
+        }
+        self.record_revision(distribution, &built, old, (new, origin))?;
+        self.prune_packages(distribution, built.revision)?;
+        self.forget_grants()?;
+        Ok(built)
+    }
+
+    /// Writes the package of `entries`, and takes from the newest one what is unchanged, if there is anything.
+    pub(super) fn write_package(
+        &self,
+        distribution: &Distribution,
+        (source, entries): (&dyn Source, Vec<Entry>),
+        newest: Option<(&Newest, &[bool])>,
         options: &BuildOptions,
         staged: &mut StagedFile,
     ) -> Result<BuiltPackage, Error> {
         let signer = Signer { crypto: &*self.crypto, identity: &self.own().signing };
-        let progress = self.build_progress(distribution);
+        let progress = self.build_progress(distribution, BuildPhase::Baseline);
         let mut out = BufWriter::with_capacity(WRITE_BYTES, &mut *staged);
         let made = match newest.filter(|(_, unchanged)| unchanged.contains(&true)) {
             Some((Newest { index, file, .. }, unchanged)) => {
@@ -237,12 +275,8 @@ impl State {
         self.doubt_own(distribution, built.package)
     }
 
-    /// Makes a package that is in its place the newest revision.
-    fn publish(&self, distribution: &Distribution, built: &BuiltRevision) -> Result<(), Error> {
-        self.set_newest(distribution, built)?;
-        keep_newest(&self.depot, &distribution.id, REVISIONS_KEPT)?;
-        self.forget_grants()?;
-        let BuiltRevision { revision, package, bytes, frames, frames_copied, .. } = *built;
+    fn tell_built(&self, distribution: &Distribution, built: &BuiltRevision) {
+        let BuiltRevision { revision, package, bytes, frames, frames_copied, delta, .. } = *built;
         let name = &distribution.name;
         tracing::info!(distribution = %name, %revision, %package, bytes, frames, frames_copied, "built");
         self.events.emit(DistributorEvent::Built {
@@ -252,11 +286,11 @@ impl State {
             bytes,
             frames,
             frames_copied,
+            delta_bytes: delta.map(|delta| delta.bytes),
         });
-        Ok(())
     }
 
-    fn build_options(
+    pub(super) fn build_options(
         &self,
         distribution: &Distribution,
         revision: Revision,
@@ -281,12 +315,17 @@ impl State {
     /// Forgets what was built of a Distribution, packages included.
     pub(super) fn forget_built(&self, distribution: &Distribution) -> Result<(), Error> {
         self.records.delete(&newest_key(distribution))?;
-        keep_newest(&self.depot, &distribution.id, 0)?;
+        keep_packages(&self.depot, &distribution.id, |_| false)?;
+        self.forget_history(distribution)?;
         self.forget_seen(distribution);
         self.forget_grants()
     }
 
-    fn build_progress(&self, distribution: &Distribution) -> impl Fn(BuildProgress) + Sync {
+    pub(super) fn build_progress(
+        &self,
+        distribution: &Distribution,
+        phase: BuildPhase,
+    ) -> impl Fn(BuildProgress) + Sync + use<> {
         let (name, events) = (distribution.name.clone(), self.events.clone());
         let said = std::sync::Mutex::new(None::<std::time::Instant>);
         move |progress: BuildProgress| {
@@ -296,6 +335,7 @@ impl State {
                 *said = Some(std::time::Instant::now());
                 events.emit(DistributorEvent::Building {
                     distribution: name.clone(),
+                    phase,
                     bytes: progress.raw_bytes,
                     bytes_total: progress.raw_bytes_total,
                 });
@@ -305,10 +345,10 @@ impl State {
 }
 
 /// The newest revision, opened.
-struct Newest {
-    built: BuiltRevision,
-    index: PackageIndex,
-    file: Arc<File>,
+pub(super) struct Newest {
+    pub(super) built: BuiltRevision,
+    pub(super) index: PackageIndex,
+    pub(super) file: Arc<File>,
     /// Whether it is what the Distribution should be: not where it is sealed and should not be, or the other way round.
     stands: bool,
 }

@@ -76,13 +76,29 @@ pub enum DistributorError {
     /// The keystore is there, and new keys were asked for in its place.
     #[error("the keystore is there: `certificate rekey` without a lost one retires it")]
     KeystoreThere,
-    /// The revision to go back to is not kept.
+    /// A revision that was asked for is not kept.
     #[error("no such revision of Distribution `{name}` is kept; there is: {}", if kept.is_empty() { "none" } else { kept })]
     NotKept {
         /// The Distribution.
         name: Label,
-        /// The older revisions that are kept.
+        /// The revisions that are kept.
         kept: String,
+    },
+    /// A Distribution has no such revision.
+    #[error("Distribution `{name}` has no revision `{asked}`")]
+    UnknownRevision {
+        /// The Distribution.
+        name: Label,
+        /// What was asked for.
+        asked: String,
+    },
+    /// Several revisions of a Distribution end with the same digits.
+    #[error("several revisions of Distribution `{name}` end with {asked}")]
+    AmbiguousRevision {
+        /// The Distribution.
+        name: Label,
+        /// What was asked for.
+        asked: String,
     },
     /// An invite needs at least one endpoint at which this Distributor is reached.
     #[error("this Distributor does not know at which endpoint it is reached")]
@@ -171,6 +187,8 @@ impl Coded for DistributorError {
             Self::ForeignPackage => "TED-1829",
             Self::KeystoreThere => "TED-1885",
             Self::NotKept { .. } => "TED-1886",
+            Self::UnknownRevision { .. } => "TED-1721",
+            Self::AmbiguousRevision { .. } => "TED-1722",
             Self::NoContentKey(_) => "TED-1168",
             Self::NoEndpoint => "TED-1838",
             Self::OwnCopyDamaged { .. } => "TED-1845",

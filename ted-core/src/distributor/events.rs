@@ -8,6 +8,17 @@ use crate::id::{FiringId, PackageId, Revision, UnixMillis};
 use crate::name::{Label, NodeName};
 use crate::security::Stage;
 
+/// What a build makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum BuildPhase {
+    /// The package that holds the whole revision.
+    Baseline,
+    /// The package that leads to it from the revision before.
+    Delta,
+}
+
 /// Something that happened at a Distributor. As JSON: an object whose `event` says which.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -17,6 +28,8 @@ pub enum DistributorEvent {
     Building {
         /// Which Distribution.
         distribution: Label,
+        /// What is being made.
+        phase: BuildPhase,
         /// Bytes read.
         bytes: u64,
         /// Bytes there are.
@@ -46,6 +59,20 @@ pub enum DistributorEvent {
         frames: u64,
         /// How many of these were copied from the package before it.
         frames_copied: u64,
+        /// Bytes of the delta that leads to it, where there is one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        delta_bytes: Option<u64>,
+    },
+    /// A delta could not be made. Subscribers fetch the revision's baseline instead.
+    NoDelta {
+        /// Which Distribution.
+        distribution: Label,
+        /// The revision that it would have led to.
+        revision: Revision,
+        /// The stable code.
+        code: String,
+        /// Why.
+        reason: String,
     },
     /// An operator went back: a new revision has the content of an older one.
     RolledBack {

@@ -34,8 +34,9 @@ const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The code of a Subscriber whose key was revoked, as it is refused on a connection.
 const REVOKED: &str = "TED-1305";
 
-/// Trees that are kept in memory for those who fetch, 3 MB each in a fleet of 10,000.
-const SETS_KEPT: usize = 4;
+/// Grants that are kept in memory for those who fetch, with the trees over them: 300 bytes each. The sets of the ten
+/// packages of a Distribution in a fleet of 10,000.
+const GRANTS_KEPT: usize = 100_000;
 
 /// What the catalog keeps about a package's grants; they themselves lie under `grant/<package>/`.
 #[derive(Clone, Serialize, Deserialize)]
@@ -75,8 +76,9 @@ impl Withheld {
 
 /// What came of granting.
 pub(super) struct Granted {
-    /// The envelope to offer with; `None` if nobody was ever granted anything.
-    pub(super) envelope: Option<EnvelopeId>,
+    /// For each sealed package the envelope to offer with; those of which nobody was ever granted anything lack.
+    pub(super) envelopes: Vec<(PackageId, EnvelopeId)>,
+    /// Who cannot be granted all of them, each once.
     pub(super) withheld: Vec<Withheld>,
 }
 
@@ -120,32 +122,42 @@ impl State {
         Ok(info.map(|info| info.root).filter(|root| root.is_sealed()))
     }
 
-    /// Makes sure that the Subscribers `to` are granted a sealed revision, as far as they can be. Grants that are there
-    /// stay as they are. Of an unsealed revision there is nothing to grant.
+    /// Makes sure that the Subscribers `to` are granted every sealed package that a revision is offered with, as far as
+    /// they can be. Grants that are there stay as they are. Of unsealed packages there is nothing to grant.
     pub(super) fn grant(
         &self,
         distribution: &Distribution,
         built: &BuiltRevision,
         to: &[KeyHash],
     ) -> Result<Granted, Error> {
-        let Some(root) = self.sealed_root(built.package)? else {
-            return Ok(Granted { envelope: None, withheld: vec![] });
-        };
         let _one_at_a_time = lock(&self.granting);
+        let mut granted = Granted { envelopes: vec![], withheld: vec![] };
+        let mut recipients = None;
+        for package in self.packages_to_state(distribution, built) {
+            let Some(root) = self.sealed_root(package.id)? else { continue };
+            let recipients = recipients.get_or_insert_with(|| self.recipients(to, &mut granted.withheld));
+            let envelope = self.grant_package(distribution, (package.id, &root), recipients, &mut granted.withheld)?;
+            granted.envelopes.extend(envelope.map(|envelope| (package.id, envelope)));
+        }
+        Ok(granted)
+    }
+
+    /// As [`State::grant`], one package, with the lock on granting held.
+    fn grant_package(
+        &self,
+        distribution: &Distribution,
+        (package, root): (PackageId, &Root),
+        to: &[Recipient],
+        withheld: &mut Vec<Withheld>,
+    ) -> Result<Option<EnvelopeId>, Error> {
         let now = self.now();
-        let signed: Option<Signed> = self.records.get(&signed_key(&built.package))?;
+        let signed: Option<Signed> = self.records.get(&signed_key(&package))?;
         let set = match &signed {
             Some(signed) => self.grant_set(&signed.envelope.parse()?)?,
             None => None,
         };
-        let (mut withheld, mut lacking) = (vec![], vec![]);
-        for subscriber in to {
-            match self.recipient(subscriber, now) {
-                Ok(recipient) if set.as_ref().is_some_and(|set| set.has(&recipient)) => {}
-                Ok(recipient) => lacking.push(recipient),
-                Err(reason) => withheld.push(reason),
-            }
-        }
+        let has = |recipient: &&Recipient| set.as_ref().is_some_and(|set| set.has(recipient));
+        let lacking: Vec<&Recipient> = to.iter().filter(|recipient| !has(recipient)).collect();
         // Without its grants the record of them is worth nothing: they are made anew.
         let signed = signed.filter(|_| set.is_some());
         let mut holds = signed.as_ref().is_some_and(|signed| now < signed.issued.plus(LIFE * 2 / 3));
@@ -153,27 +165,41 @@ impl State {
             holds = holds && !self.is_envelope_void(&signed.envelope)?;
         }
         if lacking.is_empty() && (holds || set.is_none()) {
-            let envelope = signed.map(|signed| signed.envelope.parse()).transpose()?;
-            return Ok(Granted { envelope, withheld });
+            return Ok(signed.map(|signed| signed.envelope.parse()).transpose()?);
         }
-        let grants = match self.content_key(&root)? {
-            Some(key) => self.wrap(&key, built.package, &lacking, &mut withheld),
+        let grants = match self.content_key(root)? {
+            Some(key) => self.wrap(&key, package, &lacking, withheld),
             None => vec![],
         };
         let before = signed.zip(set);
         if grants.is_empty() && before.is_none() {
-            return Ok(Granted { envelope: None, withheld });
+            return Ok(None);
         }
-        let envelope = self.sign_grants(distribution, built.package, before, grants, now)?;
-        Ok(Granted { envelope: Some(envelope), withheld })
+        Ok(Some(self.sign_grants(distribution, package, before, grants, now)?))
     }
 
-    fn wrap(&self, key: &ContentKey, package: PackageId, to: &[Recipient], withheld: &mut Vec<Withheld>) -> Vec<Grant> {
+    /// Whom content keys can be wrapped for, of these; of the others, why not.
+    fn recipients(&self, subscribers: &[KeyHash], withheld: &mut Vec<Withheld>) -> Vec<Recipient> {
+        let now = self.now();
+        let judged = subscribers.iter().map(|subscriber| self.recipient(subscriber, now));
+        judged.filter_map(|judged| judged.map_err(|why| withheld.push(why)).ok()).collect()
+    }
+
+    fn wrap(
+        &self,
+        key: &ContentKey,
+        package: PackageId,
+        to: &[&Recipient],
+        withheld: &mut Vec<Withheld>,
+    ) -> Vec<Grant> {
         let mut grants = Vec::with_capacity(to.len());
         for recipient in to {
             match Grant::issue(&*self.crypto, key, &package, recipient) {
                 Ok(grant) => grants.push(grant),
-                Err(error) => withheld.push(Withheld::because(&recipient.identity, error)),
+                Err(error) if withheld.iter().all(|known| known.subscriber != recipient.identity) => {
+                    withheld.push(Withheld::because(&recipient.identity, error));
+                }
+                Err(_) => {}
             }
         }
         grants
@@ -270,7 +296,14 @@ impl State {
         let mut sets = lock(&self.grant_sets);
         sets.retain(|(known, _)| *known != envelope);
         sets.push_front((envelope, set));
-        sets.truncate(SETS_KEPT);
+        let mut grants = 0;
+        let fit = sets.iter().take_while(|(_, set)| {
+            grants += set.grants.len();
+            grants <= GRANTS_KEPT
+        });
+        // The newest is being used.
+        let kept = fit.count().max(1);
+        sets.truncate(kept);
     }
 
     /// Answers the Subscriber `key`, who asks for the grant of `recipient` among those that an envelope counts.

@@ -5,12 +5,15 @@ mod attributes;
 mod backup;
 mod build;
 mod certificates;
+mod chain;
 mod configure;
+mod deltas;
 mod enrol;
 mod error;
 mod events;
 mod fleet;
 mod grants;
+mod history;
 mod issued;
 mod names;
 mod peers;
@@ -20,6 +23,7 @@ mod repair;
 mod replace;
 mod report;
 mod resolve;
+mod revisions;
 mod revoke;
 mod rollback;
 mod rotation;
@@ -49,14 +53,15 @@ use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
 pub use configure::{SettingChanges, SubscriberSettings};
 pub use error::DistributorError;
-pub use events::DistributorEvent;
+pub use events::{BuildPhase, DistributorEvent};
 pub use grants::own_key;
+pub use history::{RevisionChoice, RevisionKept, RevisionOrigin, RevisionPackages, RevisionReport};
 pub use rekey::RekeyReport;
 pub use replace::{GRACE, ReplacementReport};
 pub use report::{
-    BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DistributionSpec, DistributionStatus, DistributorStatus,
-    FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, Reading, RequestingNode, Resolving,
-    ResolvingOutcome, ResolvingRow, ResolvingWay, SendOptions, SendPlan, SignedNode, SubscriberStatus,
+    BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DeltaPackage, DistributionSpec, DistributionStatus,
+    DistributorStatus, FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, Reading, RequestingNode,
+    Resolving, ResolvingOutcome, ResolvingRow, ResolvingWay, SendOptions, SendPlan, SignedNode, SubscriberStatus,
 };
 pub use revoke::RevokedRow;
 pub use rotation::Renew;

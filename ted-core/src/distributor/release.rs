@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::distributor::report::BuiltRevision;
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
-use crate::id::{EnvelopeId, Revision, UnixMillis};
+use crate::id::{EnvelopeId, PackageId, Revision, UnixMillis};
 use crate::limits::Limits;
-use crate::model::Distribution;
+use crate::model::{Distribution, ExtractMode};
 use crate::node::RecordBatch;
-use crate::security::{Carried, Envelope, EnvelopeBody, EnvelopeKind, PackageRef, ReleaseStatement};
+use crate::security::{Envelope, EnvelopeBody, EnvelopeKind, PackageRef, ReleaseStatement};
 
 /// How long a statement holds.
 const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -21,14 +21,19 @@ const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 struct Stated {
     revision: Revision,
     target: Option<String>,
+    #[serde(default)]
+    mode: ExtractMode,
     issued: UnixMillis,
     envelope: String,
-    /// The package that it names, as hex. Under another CA key it has another root.
+    /// The packages that it names, as hex. Under another CA key they have other roots.
     #[serde(default)]
-    package: String,
+    packages: Vec<String>,
     /// The one before it: somebody may have been offered it a moment ago.
     #[serde(default)]
     before: Option<String>,
+    /// The packages that that one names.
+    #[serde(default)]
+    packages_before: Vec<String>,
 }
 
 impl Stated {
@@ -54,25 +59,30 @@ impl State {
         // A clock that was set back must not make this statement older than the one before: every Subscriber would
         // refuse it.
         let now = before.as_ref().map_or(self.now(), |before| self.now().max(before.issued));
+        let carriers = self.packages_to_state(distribution, built);
+        let packages: Vec<String> = carriers.iter().map(|package| package.id.to_string()).collect();
         if let Some(stated) = &before
-            && (stated.revision, &stated.target) == (built.revision, &distribution.target)
-            && stated.package == built.package.to_string()
+            && (stated.revision, &stated.target, stated.mode)
+                == (built.revision, &distribution.target, distribution.mode)
+            && stated.packages == packages
             && !stated.is_due(now)
             && !self.is_envelope_void(&stated.envelope)?
         {
             return Ok(stated.envelope.parse()?);
         }
-        let envelope = self.state_release(distribution, built, now)?;
+        let envelope = self.state_release(distribution, built, carriers, now)?;
         let id = envelope.id();
         let stored =
             StoredEnvelope { distribution: distribution.id.to_string(), bytes: hex::encode(envelope.to_bytes()) };
         let stated = Stated {
             revision: built.revision,
             target: distribution.target.clone(),
+            mode: distribution.mode,
             issued: now,
             envelope: id.to_string(),
-            package: built.package.to_string(),
+            packages,
             before: before.as_ref().map(|before| before.envelope.clone()),
+            packages_before: before.as_ref().map(|before| before.packages.clone()).unwrap_or_default(),
         };
         let mut batch = RecordBatch::default().put(&envelope_key(&stated.envelope), &stored)?.put(&key, &stated)?;
         if let Some(gone) = before.and_then(|before| before.before) {
@@ -114,25 +124,25 @@ impl State {
         Ok(self.records.list::<Stated>("stated/")?.into_iter().map(|(_, stated)| stated.issued).max())
     }
 
+    /// What the last two statements about a Distribution name.
+    pub(super) fn stated_packages(&self, distribution: &Distribution) -> Result<Vec<PackageId>, Error> {
+        let stated: Option<Stated> = self.records.get(&format!("stated/{}", distribution.id))?;
+        let named = stated.into_iter().flat_map(|stated| [stated.packages, stated.packages_before].concat());
+        Ok(named.filter_map(|package| package.parse().ok()).collect())
+    }
+
     fn state_release(
         &self,
         distribution: &Distribution,
         built: &BuiltRevision,
+        packages: Vec<PackageRef>,
         now: UnixMillis,
     ) -> Result<Envelope, Error> {
-        let package = PackageRef {
-            id: built.package,
-            carried: Carried::Baseline { revision: built.revision },
-            bytes: built.bytes,
-        };
-        let release = ReleaseStatement {
-            distribution: distribution.id,
-            revision: built.revision,
-            packages: vec![package],
-            extensions: vec![],
-        }
-        .with_target(distribution.target.as_deref())
-        .with_sealed(self.sealed_root(built.package)?.is_some());
+        let release =
+            ReleaseStatement { distribution: distribution.id, revision: built.revision, packages, extensions: vec![] }
+                .with_target(distribution.target.as_deref())
+                .with_mode(distribution.mode)
+                .with_sealed(self.sealed_root(built.package)?.is_some());
         let body = EnvelopeBody {
             kind: EnvelopeKind::RELEASE_STATEMENT,
             distributor: self.own().authority.root().key_hash(),

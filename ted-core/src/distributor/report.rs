@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DistributionId, FiringId, PackageId, Revision, UnixMillis};
-use crate::model::{Digest, Distribution, Endpoint, Kept, Priority};
+use crate::model::{Digest, Distribution, Endpoint, ExtractMode, Kept, Priority};
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
 use crate::protocol::{Outcome, PartState};
@@ -41,6 +41,16 @@ pub struct DistributionSpec {
     /// What it carries beyond modes and times.
     #[serde(default)]
     pub keep: Kept,
+    /// How many revisions a Subscriber may be behind and still be brought the differences alone; 1 for none.
+    #[serde(default = "max_revisions")]
+    pub max_revisions: u32,
+    /// What extraction does about what else lies in the target; each Subscriber has the last word.
+    #[serde(default)]
+    pub mode: ExtractMode,
+}
+
+fn max_revisions() -> u32 {
+    Distribution::MAX_REVISIONS
 }
 
 impl DistributionSpec {
@@ -57,6 +67,8 @@ impl DistributionSpec {
             priority: Priority::default(),
             encrypt: false,
             keep: Kept::default(),
+            mode: ExtractMode::default(),
+            max_revisions: Distribution::MAX_REVISIONS,
         }
     }
 
@@ -81,6 +93,20 @@ impl DistributionSpec {
         self
     }
 
+    /// The same, extracted in this mode.
+    #[must_use]
+    pub fn mode(mut self, mode: ExtractMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// The same, with this many revisions within reach of a delta.
+    #[must_use]
+    pub fn max_revisions(mut self, revisions: u32) -> Self {
+        self.max_revisions = revisions;
+        self
+    }
+
     pub(super) fn of(distribution: Distribution) -> Self {
         Self {
             name: distribution.name,
@@ -92,6 +118,8 @@ impl DistributionSpec {
             priority: distribution.priority,
             encrypt: distribution.encrypt,
             keep: distribution.keep,
+            mode: distribution.mode,
+            max_revisions: distribution.max_revisions,
         }
     }
 
@@ -107,6 +135,8 @@ impl DistributionSpec {
             priority: self.priority,
             encrypt: self.encrypt,
             keep: self.keep,
+            mode: self.mode,
+            max_revisions: self.max_revisions,
         }
     }
 }
@@ -148,6 +178,24 @@ pub struct BuiltRevision {
     /// How many of these were copied from the baseline before it.
     #[serde(default)]
     pub frames_copied: u64,
+    /// The delta that leads to it, where there is one.
+    #[serde(default)]
+    pub delta: Option<DeltaPackage>,
+    /// Why there is no delta, in words.
+    #[serde(default)]
+    pub no_delta: Option<String>,
+}
+
+/// The delta that leads to a revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeltaPackage {
+    /// The revision that it goes from.
+    pub base: Revision,
+    /// The package, as hex.
+    #[serde(with = "crate::node::as_text")]
+    pub package: PackageId,
+    /// Its length in bytes.
+    pub bytes: u64,
 }
 
 /// Which files of a source a build reads.

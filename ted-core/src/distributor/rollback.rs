@@ -3,18 +3,22 @@
 use serde::{Deserialize, Serialize};
 
 use crate::distributor::Distributor;
-use crate::distributor::build::REVISIONS_KEPT;
+use crate::distributor::build::Newest;
+use crate::distributor::chain::RevisionSource;
+use crate::distributor::deltas::NewBaseline;
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
+use crate::distributor::history::RevisionOrigin;
 use crate::distributor::report::BuiltRevision;
+use crate::distributor::revisions::KeptPackages;
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
-use crate::id::Revision;
+use crate::id::{PackageId, Revision};
 use crate::model::Distribution;
 use crate::name::Label;
-use crate::node::{keep_newest, wait};
-use crate::package::{Entry, PackageKind, same_but_content};
-use crate::store::{Depot as _, PackageInfo, PackagePlace};
+use crate::node::wait;
+use crate::package::{BuildOptions, CatalogRow, Entry, PackageKind, Source, same_but_content};
+use crate::store::{Depot as _, FinishedFile, PackagePlace};
 
 /// What the catalog keeps of a rollback, until the source has changed: its content is not built again by itself.
 #[derive(Serialize, Deserialize)]
@@ -31,52 +35,65 @@ impl State {
         let _no_build_meanwhile = self.building.blocking_lock();
         let distribution = lock(&self.fleet).distribution(name)?.clone();
         let newest = self.newest(&distribution)?.ok_or_else(|| DistributorError::NotBuilt(name.clone()))?;
-        let info = self.to_go_back_to(&distribution, &newest, to)?;
+        let kept = self.kept_packages(&distribution);
+        let to = to_go_back_to(&distribution, &kept, newest.revision, to)?;
         let now = self.now();
         let revision = self.sequences.next_revision(&distribution.id, now)?;
-        let place = PackagePlace::at_distributor(&distribution.name, revision, PackageKind::Baseline);
-        let resigned = self.sign_package_again(&info, revision, &place)?;
-        let (index, _) = self.open_own(resigned.id)?;
-        let sizes: Vec<u64> = index.catalog().iter().map(|row| row.entry.size).collect();
+        let options = self.build_options(&distribution, revision, now)?;
+        // One that cannot be read, perhaps the reason for going back, gives nothing to the new one.
+        let old = self.newest_package(&distribution)?;
+        let as_it_is = kept.baseline(to).filter(|info| info.root.is_sealed() == distribution.encrypt);
+        let (package, copied) = match as_it_is {
+            Some(info) => {
+                let place = PackagePlace::at_distributor(name, revision, PackageKind::Baseline);
+                (self.sign_package_again(info, revision, &place)?.id, None)
+            }
+            None => self.build_again(&distribution, (&kept, to), old.as_ref(), &options)?,
+        };
+        let (index, file) = self.open_own(package)?;
         let built = BuiltRevision {
             revision,
             created: now,
-            package: resigned.id,
-            bytes: resigned.bytes,
-            content_bytes: sizes.iter().sum(),
-            entries: sizes.len() as u64,
+            package,
+            bytes: index.bytes(),
+            content_bytes: index.catalog().iter().map(|row| row.entry.size).sum(),
+            entries: index.catalog().len() as u64,
             skipped: vec![],
             frames: index.body_frames(),
-            frames_copied: index.body_frames(),
+            frames_copied: copied.unwrap_or(index.body_frames()),
+            delta: None,
+            no_delta: None,
         };
         self.records.put(&rolled_back_key(&distribution), &RolledBack { made: revision, from: newest.revision })?;
-        self.set_newest(&distribution, &built)?;
-        keep_newest(&self.depot, &distribution.id, REVISIONS_KEPT)?;
-        self.forget_grants()?;
-        let (from, to) = (newest.revision, info.root.revision);
+        let new = NewBaseline { index: &index, file: &*file, options: &options };
+        let built = self.add_revision(&distribution, built, old.as_ref(), (&new, RevisionOrigin::Rollback { to }))?;
+        let from = newest.revision;
         tracing::warn!(distribution = %name, %from, %to, %revision, "rolled back");
         self.events.emit(DistributorEvent::RolledBack { distribution: name.clone(), from, to, revision });
         Ok(built)
     }
 
-    fn to_go_back_to(
+    /// Builds the baseline of the kept revision `to` anew, and says how many of its frames were copied.
+    fn build_again(
         &self,
         distribution: &Distribution,
-        newest: &BuiltRevision,
-        to: Option<Revision>,
-    ) -> Result<PackageInfo, Error> {
-        let listed = wait(self.depot.list())?.into_iter();
-        let mut kept: Vec<_> = listed
-            .filter(|info| info.root.distribution == distribution.id && info.root.revision < newest.revision)
-            .collect();
-        kept.sort_by_key(|info| info.root.revision);
-        let there: Vec<_> = kept.iter().map(|info| info.root.revision.to_string()).collect();
-        let found = match to {
-            Some(to) => kept.into_iter().find(|info| info.root.revision == to),
-            None => kept.pop(),
-        };
-        Ok(found
-            .ok_or_else(|| DistributorError::NotKept { name: distribution.name.clone(), kept: there.join(", ") })?)
+        (kept, to): (&KeptPackages, Revision),
+        old: Option<&Newest>,
+        options: &BuildOptions,
+    ) -> Result<(PackageId, Option<u64>), Error> {
+        let chain = self.open_revision(distribution, kept, to)?;
+        let files = chain.contents(self.scratch_file()?)?;
+        let entries = chain.entries();
+        let source = RevisionSource::new(&entries, &files);
+        let place = PackagePlace::at_distributor(&distribution.name, options.revision, PackageKind::Baseline);
+        let mut staged = self.depot.stage(&place)?;
+        let unchanged = old.map(|old| same_contents(old.index.catalog(), &entries)).unwrap_or_default();
+        let without = |entry: &Entry| Entry { content: Entry::NO_CONTENT, ..entry.clone() };
+        let input = (&source as &dyn Source, entries.iter().map(without).collect());
+        let made =
+            self.write_package(distribution, input, old.map(|old| (old, unchanged.as_slice())), options, &mut staged)?;
+        let info = wait(self.depot.put(FinishedFile { path: staged.finish()?, place }))?;
+        Ok((info.id, Some(made.reused.frames)))
     }
 
     /// Whether the source still is what was rolled back from: then nothing new is built, or the rollback would undo
@@ -91,11 +108,40 @@ impl State {
         let Some(rolled_back) = rolled_back.filter(|rolled_back| rolled_back.made == newest.revision) else {
             return Ok(false);
         };
-        let of_revision =
-            |info: &PackageInfo| (info.root.distribution, info.root.revision) == (distribution.id, rolled_back.from);
-        let Some(from) = wait(self.depot.list())?.into_iter().find(of_revision) else { return Ok(false) };
+        let kept = self.kept_packages(distribution);
+        let Some(from) = kept.baseline(rolled_back.from) else { return Ok(false) };
         Ok(self.open_own(from.id).is_ok_and(|(index, _)| same_but_content(index.catalog(), entries)))
     }
+}
+
+/// The revision that an operator means to go back to.
+fn to_go_back_to(
+    distribution: &Distribution,
+    kept: &KeptPackages,
+    newest: Revision,
+    to: Option<Revision>,
+) -> Result<Revision, DistributorError> {
+    let mut there = kept.revisions();
+    there.retain(|revision| *revision < newest);
+    let found = match to {
+        Some(to) => there.contains(&to).then_some(to),
+        None => there.last().copied(),
+    };
+    let there: Vec<_> = there.iter().map(Revision::to_string).collect();
+    found.ok_or_else(|| DistributorError::NotKept { name: distribution.name.clone(), kept: there.join(", ") })
+}
+
+/// For each of `entries`: whether the file of the same path among `rows` has the same content. Both are in path order.
+fn same_contents(rows: &[CatalogRow], entries: &[Entry]) -> Vec<bool> {
+    let mut at = 0;
+    let same = |entry: &Entry| {
+        while rows.get(at).is_some_and(|row| row.entry.path < entry.path) {
+            at += 1;
+        }
+        let row = rows.get(at).filter(|row| row.entry.path == entry.path);
+        row.is_some_and(|row| (row.entry.kind, row.entry.content) == (entry.kind, entry.content))
+    };
+    entries.iter().map(same).collect()
 }
 
 fn rolled_back_key(distribution: &Distribution) -> String {

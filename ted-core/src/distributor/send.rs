@@ -13,7 +13,7 @@ use crate::distributor::report::{
 };
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
-use crate::id::{DistributionId, EnvelopeId, FiringId, KeyHash, UnixMillis};
+use crate::id::{DistributionId, EnvelopeId, FiringId, KeyHash, PackageId, UnixMillis};
 use crate::limits::Limits;
 use crate::model::{Distribution, Priority};
 use crate::name::{Label, NodeName};
@@ -49,6 +49,12 @@ pub(super) fn due_of(firing: &Firing, subscriber: &KeyHash, due: Due, now: UnixM
         });
     }
     targets
+}
+
+/// The envelopes that a revision is offered with.
+struct OfferedWith {
+    statement: EnvelopeId,
+    grants: Vec<(PackageId, EnvelopeId)>,
 }
 
 /// Ended firings that stay on record.
@@ -297,7 +303,7 @@ impl State {
         let (state, of) = (self.clone(), distribution.clone());
         let preparing = move || state.prepare_offer(id, &of, &built, &target.subscriber);
         let prepared = tokio::task::spawn_blocking(preparing).await.map_err(|_| DistributorError::Worker)??;
-        let Some((statement, grants)) = prepared else { return Ok(()) };
+        let Some(OfferedWith { statement, grants }) = prepared else { return Ok(()) };
         let offer =
             Offer { firing: id, distribution: distribution.id, priority: distribution.priority, statement, grants };
         self.change_firing(id, move |firing, now| firing.offered(&target.subscriber, &target.distribution, now)).await;
@@ -321,12 +327,15 @@ impl State {
         distribution: &Distribution,
         built: &BuiltRevision,
         subscriber: &KeyHash,
-    ) -> Result<Option<(EnvelopeId, Option<EnvelopeId>)>, Error> {
+    ) -> Result<Option<OfferedWith>, Error> {
         let granted = self.grant(distribution, built, std::slice::from_ref(subscriber));
         let why = match granted {
             Ok(granted) => match granted.withheld.into_iter().next() {
                 Some(why) => why,
-                None => return Ok(Some((self.statement(distribution, built)?, granted.envelope))),
+                None => {
+                    let statement = self.statement(distribution, built)?;
+                    return Ok(Some(OfferedWith { statement, grants: granted.envelopes }));
+                }
             },
             Err(error) => Withheld::because(subscriber, error),
         };

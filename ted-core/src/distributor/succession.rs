@@ -85,17 +85,21 @@ impl State {
         Ok(resigned)
     }
 
-    /// Lets the record of the newest revision name the package that holds it now.
+    /// Lets the record of the newest revision name the packages that carry it now.
     fn find_newest_again(&self, distribution: &Distribution) -> Result<(), Error> {
-        let Some(mut newest) = self.newest(distribution)? else { return Ok(()) };
-        if wait(self.depot.info(newest.package))?.is_some() {
+        let Some(newest) = self.newest(distribution)? else { return Ok(()) };
+        let mut found = newest.clone();
+        let kept = self.kept_packages(distribution);
+        if let Some(info) = kept.baseline(newest.revision) {
+            (found.package, found.bytes) = (info.id, info.bytes);
+        }
+        if let Some((delta, info)) = found.delta.as_mut().zip(kept.delta(newest.revision)) {
+            (delta.package, delta.bytes) = (info.id, info.bytes);
+        }
+        if found == newest {
             return Ok(());
         }
-        let of_revision =
-            |info: &PackageInfo| (info.root.distribution, info.root.revision) == (distribution.id, newest.revision);
-        let Some(info) = wait(self.depot.list())?.into_iter().find(of_revision) else { return Ok(()) };
-        (newest.package, newest.bytes) = (info.id, info.bytes);
-        self.set_newest(distribution, &newest)
+        self.set_newest(distribution, &found)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::extract::job::ExtractJob;
 use crate::extract::judge::{find_row, hard_link_target};
 use crate::extract::keep::{Extra, Keep};
 use crate::extract::made::PreviousList;
-use crate::extract::plan::Plan;
+use crate::extract::plan::{Deletion, Displacing, Keeping, Plan};
 use crate::extract::staging::{JOURNAL, JOURNAL_NEW, Staging};
 use crate::extract::step::Step;
 use crate::id::Revision;
@@ -22,7 +22,7 @@ use crate::limits::Limits;
 use crate::package::{EntryKind, EntryPath};
 
 const MAGIC: &[u8; 4] = b"TEDJ";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEADER_BYTES: usize = 6;
 const HASH_BYTES: usize = 32;
 
@@ -30,12 +30,18 @@ const HASH_BYTES: usize = 32;
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Journal {
     pub(super) revision: Revision,
+    /// What becomes of releases, in release mode; all paths are those of the release's own folder then.
+    pub(super) release: Option<Release>,
+    /// Files that somebody changed, and what they are kept as.
+    pub(super) kept: Vec<Kept>,
     /// What makes way for an entry of another kind.
     pub(super) displaced: Vec<Displaced>,
     /// Folders to make, outer ones first.
     pub(super) new_folders: Vec<EntryPath>,
     /// Staged entries to move: files, hard links, symbolic links, hard links to those.
     pub(super) moves: Vec<Move>,
+    /// What is deleted because the revision does not have it.
+    pub(super) deleted: Vec<Deleted>,
     /// Folders whose mode and time are set in the end, outer ones first; the root is not among them.
     pub(super) folders: Vec<(EntryPath, Attributes)>,
     /// Mode and time of the root.
@@ -49,6 +55,32 @@ pub(super) struct Journal {
 pub(super) struct Displaced {
     pub(super) path: EntryPath,
     pub(super) standing: Standing,
+    /// What it is kept as.
+    pub(super) copy: Option<EntryPath>,
+}
+
+/// What becomes of releases.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Release {
+    /// Whether the release is new: then it is put together in the staging folder, and gets its name when it is whole.
+    pub(super) new: bool,
+    /// Releases that are not kept any longer.
+    pub(super) gone: Vec<Revision>,
+}
+
+/// A file, and the name under which it is kept. Only what was seen there is kept, nothing that took its place.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    pub(super) path: EntryPath,
+    pub(super) inode: u64,
+    pub(super) copy: EntryPath,
+}
+
+/// Something that is deleted. Only what was seen there is, nothing that took its place.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Deleted {
+    pub(super) path: EntryPath,
+    pub(super) inode: u64,
 }
 
 /// What stands where an entry of another kind goes. The entry itself is never of this kind.
@@ -71,7 +103,7 @@ pub(super) fn staged_name(number: u64) -> String {
 }
 
 impl Journal {
-    pub(super) fn new(job: &ExtractJob<'_>, plan: &Plan, keep: &Keep) -> Self {
+    pub(super) fn new(job: &ExtractJob<'_>, (plan, keep): (&Plan, &Keep), release: Option<Release>) -> Self {
         let path = |index: usize| job.rows[index].entry.path.clone();
         let kind_of_target = |index: &usize| {
             let target = hard_link_target(&job.rows[*index].entry);
@@ -82,20 +114,27 @@ impl Journal {
             plan.hard_links.iter().partition(|index| kind_of_target(index) == Some(EntryKind::Symlink));
         let order = [&plan.contents, &links_to_files, &plan.symlinks, &links_to_links];
         let folder = |index: usize| keep.attributes(&job.rows[index].entry);
-        let previous = job.previous.map(PreviousList::new);
+        let previous = job.previous.map(PreviousList::Entries);
         let extra = |index: usize| {
             let entry = &job.rows[index].entry;
             keep.extra(entry, previous.and_then(|previous| previous.get(&entry.path)))
         };
         Self {
             revision: job.revision,
+            release,
+            kept: plan.keepings.iter().map(Kept::from).collect(),
             displaced: plan
                 .displaced
                 .iter()
-                .map(|&(index, found)| Displaced { path: path(index), standing: Standing::of(found) })
+                .map(|Displacing { index, found, copy }| Displaced {
+                    path: path(*index),
+                    standing: Standing::of(*found),
+                    copy: copy.clone(),
+                })
                 .collect(),
             new_folders: plan.new_folders.iter().map(|&index| path(index)).collect(),
             moves: order.into_iter().flatten().map(|&index| Move { staged: index as u64, path: path(index) }).collect(),
+            deleted: plan.deletions.iter().map(Deleted::from).collect(),
             folders: plan
                 .folders
                 .iter()
@@ -161,6 +200,18 @@ impl Journal {
     }
 }
 
+impl From<&Keeping> for Kept {
+    fn from(Keeping { path, inode, copy }: &Keeping) -> Self {
+        Self { path: path.clone(), inode: *inode, copy: copy.clone() }
+    }
+}
+
+impl From<&Deletion> for Deleted {
+    fn from(Deletion { path, inode }: &Deletion) -> Self {
+        Self { path: path.clone(), inode: *inode }
+    }
+}
+
 impl Standing {
     pub(super) fn of(found: Found) -> Self {
         if found == Found::Folder { Self::Folder } else { Self::NoFolder }
@@ -176,7 +227,10 @@ mod tests {
     fn a_journal_with_any_byte_changed_or_missing_is_refused() {
         let journal = Journal {
             revision: Revision::from_number(7),
-            displaced: vec![Displaced { path: EntryPath::root(), standing: Standing::Folder }],
+            release: Some(Release { new: true, gone: vec![Revision::from_number(3)] }),
+            kept: vec![Kept { path: EntryPath::root(), inode: 9, copy: EntryPath::root() }],
+            displaced: vec![Displaced { path: EntryPath::root(), standing: Standing::Folder, copy: None }],
+            deleted: vec![Deleted { path: EntryPath::root(), inode: 7 }],
             new_folders: Vec::new(),
             moves: vec![Move { staged: 3, path: EntryPath::from_bytes(b"a/b").expect("valid") }],
             folders: Vec::new(),

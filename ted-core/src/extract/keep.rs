@@ -122,7 +122,9 @@ impl Keep {
     pub(super) fn of(rows: &[CatalogRow], options: &ExtractOptions) -> Self {
         let own = (rustix::process::geteuid(), rustix::process::getegid());
         let losses = Losses::new(options.limits.not_kept_named_max);
-        let owners = match (options.ownership, Asked::of(rows).owners) {
+        let asked = Asked::of(rows);
+        let privilege = if asked.privileged { options.privilege } else { Privilege::Drop };
+        let owners = match (options.ownership, asked.owners) {
             (Ownership::Keep, Some(owners)) if own.0.is_root() => Some(Numbers::of(&owners)),
             (Ownership::Keep, Some(_)) => {
                 losses.add(&EntryPath::root(), || "owners: only root may give them".to_owned());
@@ -130,7 +132,7 @@ impl Keep {
             }
             _ => None,
         };
-        Self { privilege: options.privilege, owners, own: (own.0.as_raw(), own.1.as_raw()), losses }
+        Self { privilege, owners, own: (own.0.as_raw(), own.1.as_raw()), losses }
     }
 
     /// Mode and time that an entry gets. setuid and setgid are kept only where the file belongs to whom it belonged at

@@ -8,23 +8,25 @@ use cap_std::fs::Dir;
 use crate::extract::apply::Apply;
 use crate::extract::disk::Disk;
 use crate::extract::error::ExtractError;
-use crate::extract::job::{ExtractJob, ExtractOptions, ExtractProgress, ExtractSummary, Recovery};
-use crate::extract::journal::Journal;
+use crate::extract::job::{ExtractJob, ExtractOptions, ExtractProgress, ExtractSummary, PathList, Recovery};
+use crate::extract::journal::{Journal, Release};
 use crate::extract::judge::judge_entries;
 use crate::extract::keep::{Keep, Losses};
 use crate::extract::names::judge_names;
-use crate::extract::plan::{self, Plan, Trust};
+use crate::extract::plan::Plan;
 use crate::extract::space::judge_space;
 use crate::extract::stage::{Stage, judge_body};
 use crate::extract::staging::{JournalGoes, Staging};
 #[cfg(test)]
 use crate::extract::step::Hook;
 use crate::extract::step::NoHook;
+use crate::extract::survey::{Survey, survey};
 use crate::extract::target::Target;
 use crate::id::DistributionId;
 use crate::limits::Limits;
+use crate::package::EntryPath;
 
-/// Extracts one revision into the target: adds and updates, deletes nothing.
+/// Extracts one revision into the target, as [`ExtractOptions::mode`] says.
 ///
 /// What an earlier extraction left is finished or undone first. Files that the previous revision left, that this
 /// one has unchanged, and whose size, time and mode say that nobody touched them, are not written again.
@@ -72,7 +74,7 @@ pub(super) fn recover_with(
     recover_on(Disk::new(hook), target, distribution, &Limits::DEFAULT)
 }
 
-fn recover_on(
+pub(super) fn recover_on(
     disk: Disk<'_>,
     target: &Target,
     distribution: &DistributionId,
@@ -85,10 +87,13 @@ fn recover_on(
         Apply { disk, root: &root, limits, losses: &losses, report: &|_| {} }.run(staging, &journal)?;
         return Ok(Recovery::RolledForward(journal.revision));
     }
-    staging
-        .remove(disk, JournalGoes::First)
-        .map_err(|error| ExtractError::io("removing the staging folder in", target.path().display(), error))?;
+    staging.remove(disk, JournalGoes::First)?;
     Ok(Recovery::RolledBack)
+}
+
+/// The target's list of names reaches the disk.
+pub(super) fn sync_root(disk: Disk<'_>, root: &Dir) -> Result<(), ExtractError> {
+    disk.sync(root).map_err(|error| ExtractError::io("syncing", "the target", error))
 }
 
 struct Run<'a> {
@@ -103,18 +108,22 @@ impl Run<'_> {
     fn run(&self) -> Result<ExtractSummary, ExtractError> {
         let (job, limits) = (self.job, &self.job.options.limits);
         judge_entries(job.rows, job.options, false)?;
-        judge_body(job.rows, job.frames)?;
-        let recovered = recover_on(self.disk, self.target, &job.distribution, limits)?;
-        let trust = match recovered {
-            Recovery::RolledForward(_) => Trust::Nothing,
-            Recovery::Nothing | Recovery::RolledBack => Trust::FactsSuffice,
+        judge_body(job.rows, job.contents)?;
+        let recovered = match recover_on(self.disk, self.target, &job.distribution, limits)? {
+            Recovery::Nothing => job.recovered,
+            recovered => recovered,
         };
         let keep = Keep::of(job.rows, job.options);
-        let plan = plan::plan(self.target.existing()?, job, trust, &keep)?;
-        if !plan.is_empty() {
-            judge_space(&self.target.nearest(), job.rows, &plan)?;
-            self.write(&plan, &keep)?;
+        let mut survey = survey(self.target, job, recovered, &keep)?;
+        if let Some(error) = ExtractError::all_of(std::mem::take(&mut survey.plan.blocked)) {
+            return Err(error);
         }
+        let Survey { tree, plan, release, switches, local_changes } = survey;
+        if !plan.is_empty() || switches {
+            judge_space(&self.target.nearest(), job.rows, &plan)?;
+            self.write((&plan, &keep), tree, release)?;
+        }
+        let list = |paths: &[EntryPath]| PathList::of(paths, limits);
         Ok(ExtractSummary {
             recovered,
             files_written: plan.contents.len() as u64,
@@ -122,20 +131,29 @@ impl Run<'_> {
             links_made: (plan.symlinks.len() + plan.hard_links.len()) as u64,
             folders_made: plan.new_folders.len() as u64,
             unchanged: plan.unchanged,
-            local_changes: plan.local_changes,
+            local_changes: list(&local_changes),
+            kept: PathList::of(plan.copies(), limits),
+            deleted: list(&plan.deleted),
+            left: PathList::of(plan.left.iter().map(|(path, _)| path), limits),
             not_kept: keep.losses.so_far(),
         })
     }
 
     /// Stages, commits and applies. A failure before the commit leaves nothing behind.
-    fn write(&self, plan: &Plan, keep: &Keep) -> Result<(), ExtractError> {
+    fn write(
+        &self,
+        planned: (&Plan, &Keep),
+        tree: Option<Arc<Dir>>,
+        release: Option<Release>,
+    ) -> Result<(), ExtractError> {
         let (root, made) = self.target.create(self.disk)?;
+        let journal = Journal::new(self.job, planned, release);
         let staged = Staging::create(self.disk, &root, self.target.path(), &self.job.distribution)
-            .and_then(|staging| self.commit(&root, staging, (plan, keep)));
+            .and_then(|staging| self.commit((&root, tree.as_ref().unwrap_or(&root)), staging, planned, &journal));
         match staged {
-            Ok((staging, journal)) => {
+            Ok(staging) => {
                 let limits = &self.job.options.limits;
-                let (disk, losses, report) = (self.disk, &keep.losses, self.progress);
+                let (disk, losses, report) = (self.disk, &planned.1.losses, self.progress);
                 Apply { disk, root: &root, limits, losses, report }.run(staging, &journal)
             }
             Err(error) => {
@@ -147,12 +165,13 @@ impl Run<'_> {
 
     fn commit(
         &self,
-        root: &Arc<Dir>,
+        roots: (&Arc<Dir>, &Arc<Dir>),
         staging: Staging,
         planned: (&Plan, &Keep),
-    ) -> Result<(Staging, Journal), ExtractError> {
-        match self.stage(root, &staging, planned) {
-            Ok(journal) => Ok((staging, journal)),
+        journal: &Journal,
+    ) -> Result<Staging, ExtractError> {
+        match self.stage(roots, &staging, planned, journal) {
+            Ok(()) => Ok(staging),
             Err(error) => {
                 // If this fails as well, `recover` does it later; the first error is the one that says what is wrong.
                 let _ = staging.remove(self.disk, JournalGoes::First);
@@ -161,15 +180,23 @@ impl Run<'_> {
         }
     }
 
-    fn stage(&self, root: &Arc<Dir>, staging: &Staging, (plan, keep): (&Plan, &Keep)) -> Result<Journal, ExtractError> {
+    /// Links are made to what stands in `tree` already.
+    fn stage(
+        &self,
+        (root, tree): (&Arc<Dir>, &Arc<Dir>),
+        staging: &Staging,
+        (plan, keep): (&Plan, &Keep),
+        journal: &Journal,
+    ) -> Result<(), ExtractError> {
         let (disk, job) = (self.disk, self.job);
         judge_names(disk, &staging.folder, job.rows, job.options)?;
         let (report, cancel) = (self.progress, self.cancel);
-        Stage { disk, job, plan, keep, staging: &staging.folder, report, cancel }.run(root)?;
+        Stage { disk, job, plan, keep, staging: &staging.folder, report, cancel }.run(tree)?;
         disk.sync_file_system(root)
             .map_err(|error| ExtractError::io("syncing", self.target.path().display(), error))?;
-        let journal = Journal::new(job, plan, keep);
-        journal.commit(disk, staging, &job.options.limits)?;
-        Ok(journal)
+        if !job.options.gate.is_open() {
+            return Err(ExtractError::Cancelled);
+        }
+        journal.commit(disk, staging, &job.options.limits)
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Coded;
 use crate::id::DistributionId;
+use crate::limits::Limits;
 use crate::model::{FleetError, Item, Kept};
 use crate::name::Label;
 
@@ -35,6 +36,19 @@ pub enum Priority {
     Medium,
     /// Before all others.
     High,
+}
+
+/// What an extraction does about what else lies in the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExtractMode {
+    /// Files are added and updated, and none is deleted.
+    #[default]
+    Merge,
+    /// The target becomes what the revision is: whatever else lies in it is deleted.
+    Sync,
+    /// Each revision gets a folder of its own, `releases/<revision>`, and the link `current` leads to one of them.
+    Release,
 }
 
 /// A word that is not one of those to choose from.
@@ -75,6 +89,7 @@ macro_rules! text_form {
 
 text_form!(Digest, "digest", None = "none", Md5 = "md5", Blake3 = "blake3");
 text_form!(Priority, "priority", High = "high", Medium = "medium", Low = "low");
+text_form!(ExtractMode, "mode", Merge = "merge", Sync = "sync", Release = "release");
 
 /// A named set of files, owned by one Distributor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,9 +117,23 @@ pub struct Distribution {
     /// What it carries beyond modes and times.
     #[serde(default)]
     pub keep: Kept,
+    /// How many revisions, the newest included, are offered by their differences: a Subscriber that has one of them
+    /// fetches deltas. 1 means that every revision is fetched whole.
+    #[serde(default = "max_revisions")]
+    pub max_revisions: u32,
+    /// What extraction does about what else lies in the target; each Subscriber has the last word.
+    #[serde(default)]
+    pub mode: ExtractMode,
+}
+
+fn max_revisions() -> u32 {
+    Distribution::MAX_REVISIONS
 }
 
 impl Distribution {
+    /// What [`Distribution::max_revisions`] is unless somebody says otherwise.
+    pub const MAX_REVISIONS: u32 = 10;
+
     /// A Distribution with the default options.
     #[must_use]
     pub fn new(id: DistributionId, name: Label, source: impl Into<String>) -> Self {
@@ -119,6 +148,8 @@ impl Distribution {
             priority: Priority::default(),
             encrypt: false,
             keep: Kept::default(),
+            mode: ExtractMode::default(),
+            max_revisions: Self::MAX_REVISIONS,
         }
     }
 
@@ -138,6 +169,10 @@ impl Distribution {
             if let Err(error) = Glob::new(glob) {
                 return refuse("exclude", format!("`{glob}` is not a glob: {}", error.kind()));
             }
+        }
+        let most = Limits::DEFAULT.max_revisions_max;
+        if !(1..=most).contains(&self.max_revisions) {
+            return refuse("max_revisions", format!("{} is not between 1 and {most}", self.max_revisions));
         }
         Ok(())
     }
@@ -205,6 +240,8 @@ mod tests {
             ("target", |d| d.target = Some("www".to_owned())),
             ("target", |d| d.target = Some("/srv/../etc".to_owned())),
             ("target", |d| d.target = Some("/srv/%NODE_NAME".to_owned())),
+            ("max_revisions", |d| d.max_revisions = 0),
+            ("max_revisions", |d| d.max_revisions = 33),
             ("exclude", |d| d.exclude = vec!["*.log".to_owned(), "[".to_owned()]),
         ] {
             match with(change) {
@@ -222,6 +259,9 @@ mod tests {
         }
         for priority in [Priority::Low, Priority::Medium, Priority::High] {
             assert_eq!(priority.to_string().parse(), Ok(priority));
+        }
+        for mode in [ExtractMode::Merge, ExtractMode::Sync, ExtractMode::Release] {
+            assert_eq!(mode.to_string().parse(), Ok(mode));
         }
         assert!("sha1".parse::<Digest>().expect_err("unknown").to_string().contains("md5"));
         assert!(Priority::High > Priority::Medium && Priority::Medium > Priority::Low);

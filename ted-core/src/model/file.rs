@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::DistributionId;
 use crate::model::{
-    CertificateWay, Channel, Digest, Distribution, Endpoint, Fleet, FleetError, Kept, Priority, Settings, Subscriber,
+    CertificateWay, Channel, Digest, Distribution, Endpoint, ExtractMode, Fleet, FleetError, Kept, Priority, Settings,
+    Subscriber,
 };
 use crate::name::{Label, NodeName};
 
@@ -82,6 +83,14 @@ struct DistributionFile {
     encrypt: bool,
     #[serde(default, skip_serializing_if = "Kept::is_nothing")]
     keep: Kept,
+    #[serde(default = "max_revisions")]
+    max_revisions: u32,
+    #[serde(default)]
+    mode: ExtractMode,
+}
+
+fn max_revisions() -> u32 {
+    Distribution::MAX_REVISIONS
 }
 
 #[derive(Serialize, Deserialize)]
@@ -124,14 +133,28 @@ impl DistributionFile {
             priority: self.priority,
             encrypt: self.encrypt,
             keep: self.keep,
+            mode: self.mode,
+            max_revisions: self.max_revisions,
         })
     }
 }
 
 impl From<&Distribution> for DistributionFile {
     fn from(distribution: &Distribution) -> Self {
-        let Distribution { id, name, source, exclude, digest, target, skip_unreadable, priority, encrypt, keep } =
-            distribution;
+        let Distribution {
+            id,
+            name,
+            source,
+            exclude,
+            digest,
+            target,
+            skip_unreadable,
+            priority,
+            encrypt,
+            keep,
+            mode,
+            max_revisions,
+        } = distribution;
         Self {
             name: name.clone(),
             id: Some(id.to_string()),
@@ -143,6 +166,8 @@ impl From<&Distribution> for DistributionFile {
             priority: *priority,
             encrypt: *encrypt,
             keep: *keep,
+            mode: *mode,
+            max_revisions: *max_revisions,
         }
     }
 }
@@ -224,6 +249,8 @@ mod tests {
         site.priority = Priority::High;
         site.skip_unreadable = true;
         site.encrypt = true;
+        site.mode = ExtractMode::Release;
+        site.max_revisions = 4;
         fleet.update_distribution(&label("site"), site).expect("valid");
         let mut leaf = fleet.subscriber(&node("leaf1")).expect("there").clone();
         leaf.endpoints = vec!["[::1]:1229".parse().expect("valid"), "leaf1:7".parse().expect("valid")];

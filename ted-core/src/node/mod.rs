@@ -23,7 +23,7 @@ pub use events::Events;
 pub(crate) use exchange::{ExchangeError, Fetched, ask, fetch};
 pub(crate) use links::{Links, is_spare};
 pub(crate) use names::{label_of_id, name_of_key};
-pub(crate) use packages::{Opened, is_damaged, judge_signature, keep_newest, open_package, wait};
+pub(crate) use packages::{Opened, is_damaged, judge_signature, keep_packages, open_delta, open_package, wait};
 pub(crate) use records::{RecordBatch, Records};
 pub use restored::Restored;
 pub(crate) use serve::{Answering, Content, Reply, serve};

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use crate::error::Error;
-use crate::id::{DistributionId, PackageId, Revision};
+use crate::id::{DistributionId, PackageId};
 use crate::limits::Limits;
-use crate::package::{Opening, PackageError, PackageIndex, ROOT_CONTEXT, Root, is_damage, read_index};
+use crate::package::delta::DeltaIndex;
+use crate::package::{
+    Opening, PackageError, PackageIndex, ROOT_CONTEXT, Root, is_damage, read_delta_index, read_index,
+};
 use crate::security::{DistributorRoot, Signature, Usage};
-use crate::store::{Depot, DepotError, LocalDepot, prune};
+use crate::store::{DepotError, LocalDepot, PackageInfo, prune};
 
-/// Opens a package and verifies everything about it but the body. `opening` brings the key of a sealed one, once its
+/// Opens a baseline and verifies everything about it but the body. `opening` brings the key of a sealed one, once its
 /// root was found good. Blocks on the disk.
 pub(crate) fn open_package(
     depot: &LocalDepot,
@@ -23,6 +26,24 @@ pub(crate) fn open_package(
 ) -> Result<(PackageIndex, Arc<File>), Error> {
     let file = depot.open_file(id)?;
     let index = read_index(&*file, &Limits::DEFAULT, &mut |found: &Root, bytes: &[u8], signature: &Signature| {
+        judge_signature(root, found, bytes, signature)?;
+        opening(found)
+    })?;
+    if index.id() != id {
+        return Err(DepotError::NotFound { id }.into());
+    }
+    Ok((index, file))
+}
+
+/// As [`open_package`], a delta. What its catalog says is judged when it is resolved against the revision it goes from.
+pub(crate) fn open_delta(
+    depot: &LocalDepot,
+    id: PackageId,
+    root: &DistributorRoot,
+    opening: impl Fn(&Root) -> Result<Opening, Error>,
+) -> Result<(DeltaIndex, Arc<File>), Error> {
+    let file = depot.open_file(id)?;
+    let index = read_delta_index(&*file, &Limits::DEFAULT, |found: &Root, bytes: &[u8], signature: &Signature| {
         judge_signature(root, found, bytes, signature)?;
         opening(found)
     })?;
@@ -70,16 +91,13 @@ pub(crate) fn is_damaged(error: &Error, opened: Opened) -> bool {
     false
 }
 
-/// Removes the packages of a Distribution but those of its newest `revisions` revisions. Must run on a thread where
-/// blocking is allowed.
-pub(crate) fn keep_newest(depot: &LocalDepot, distribution: &DistributionId, revisions: usize) -> Result<(), Error> {
-    let listed = wait(depot.list())?;
-    let mut known: Vec<Revision> =
-        listed.iter().filter(|info| info.root.distribution == *distribution).map(|info| info.root.revision).collect();
-    known.sort_unstable();
-    known.dedup();
-    let kept = known.split_off(known.len().saturating_sub(revisions));
-    wait(prune(depot, |info| info.root.distribution != *distribution || kept.contains(&info.root.revision)))?;
+/// Removes the packages of a Distribution that `keep` does not want. Must run on a thread where blocking is allowed.
+pub(crate) fn keep_packages(
+    depot: &LocalDepot,
+    distribution: &DistributionId,
+    keep: impl Fn(&PackageInfo) -> bool + Sync,
+) -> Result<(), Error> {
+    wait(prune(depot, |info| info.root.distribution != *distribution || keep(info)))?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::body::{ReadAt, read_stored};
 use super::error::{FrameError, PackageError};
-use super::index::PackageIndex;
+use super::index::BlindIndex;
 
 /// What the system says when a medium does not give back what was written (`EIO`).
 const MEDIUM_FAILED: i32 = 5;
@@ -37,7 +37,7 @@ pub fn is_damage(error: &PackageError) -> bool {
 ///
 /// # Errors
 /// [`PackageError::Io`] when the bytes cannot be read for another reason than damage.
-pub fn damaged_frames(index: &PackageIndex, source: &dyn ReadAt, threads: usize) -> Result<Vec<u64>, PackageError> {
+pub fn damaged_frames(index: &BlindIndex, source: &dyn ReadAt, threads: usize) -> Result<Vec<u64>, PackageError> {
     let next = AtomicU64::new(0);
     let found = Mutex::new((Vec::new(), None));
     let look = || {

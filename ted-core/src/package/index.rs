@@ -9,9 +9,10 @@ use crate::security::{ContentKey, FrameSealer, SEAL_BYTES, Signature};
 
 use super::container::{HEAD_BYTES, SKIPPABLE_HEADER_BYTES, Tail};
 use super::cuts::{FRAME_BYTES, FRAME_BYTES_MIN};
+use super::delta::DeltaIndex;
 use super::entry::CatalogRow;
 use super::error::PackageError;
-use super::frame::{FrameDecoder, open_frame};
+use super::frame::{FrameDecoder, open_frame, unseal_frame};
 use super::root::{Disclosure, PackageKind, ROOT_CONTEXT, Root, Suite};
 use super::table::{ROW_BYTES, TableRow};
 use super::tar_layout::TarLayout;
@@ -88,6 +89,20 @@ impl PackageIndex {
         tar.check(self.catalog(), (frame, self.raw_range(frame)), out)
     }
 
+    /// [`open_frame`](Self::open_frame) into room for exactly its raw bytes.
+    pub(super) fn open_frame_to(
+        &self,
+        decoder: &mut FrameDecoder,
+        frame: u64,
+        stored: &mut Vec<u8>,
+        room: &mut [u8],
+    ) -> Result<(), PackageError> {
+        let row = self.row(frame)?;
+        unseal_frame(self.sealer(), frame, stored)
+            .and_then(|()| decoder.decode_to(row, stored, room))
+            .map_err(|source| PackageError::Frame { frame, source })
+    }
+
     /// What seals this package's frames; `None` for an unsealed one.
     pub(super) fn sealer(&self) -> Option<&FrameSealer> {
         self.opened.sealer.as_ref()
@@ -106,9 +121,11 @@ impl Deref for PackageIndex {
 /// A package without its body, opened as far as its reader could.
 #[derive(Debug, Clone)]
 pub enum AnyIndex {
-    /// It is not sealed, or there was its key.
+    /// A baseline that is not sealed, or there was its key.
     Opened(PackageIndex),
-    /// It is sealed, and there was no key.
+    /// A delta that is not sealed, or there was its key.
+    Delta(DeltaIndex),
+    /// Either, sealed, and there was no key.
     Blind(BlindIndex),
 }
 
@@ -118,17 +135,19 @@ impl AnyIndex {
     pub fn blind(&self) -> &BlindIndex {
         match self {
             Self::Opened(index) => index.blind(),
+            Self::Delta(index) => index.blind(),
             Self::Blind(index) => index,
         }
     }
 
-    /// The opened index.
+    /// The opened index of a baseline.
     ///
     /// # Errors
-    /// [`PackageError::Sealed`] without the key.
+    /// [`PackageError::Sealed`] without the key; [`PackageError::Unsupported`] for a delta.
     pub fn opened(&self) -> Result<&PackageIndex, PackageError> {
         match self {
             Self::Opened(index) => Ok(index),
+            Self::Delta(_) => Err(PackageError::Unsupported { what: "a delta where a baseline is needed" }),
             Self::Blind(_) => Err(PackageError::Sealed),
         }
     }

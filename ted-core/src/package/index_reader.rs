@@ -18,7 +18,7 @@ use super::index::{
     unseal,
 };
 use super::judge::{BodyShape, CatalogJudge};
-use super::root::{Disclosure, Root};
+use super::root::{Disclosure, PackageKind, Root};
 use super::table::{TableRow, decode_rows};
 
 /// Bytes that are read from the end at first: with small packages everything that is wanted.
@@ -243,10 +243,7 @@ impl IndexReader {
     /// # Errors
     /// [`PackageError::Structure`] when it does not yet; [`PackageError::Sealed`] when the root was accepted blind.
     pub fn finish(self) -> Result<PackageIndex, PackageError> {
-        match self.finish_any()? {
-            AnyIndex::Opened(index) => Ok(index),
-            AnyIndex::Blind(_) => Err(PackageError::Sealed),
-        }
+        self.finish_any()?.opened().cloned()
     }
 
     /// The index as far as it could be opened, when [`next`](Self::next) says [`Step::Done`].
@@ -263,7 +260,11 @@ impl IndexReader {
                 let opened = Opened { disclosure, catalog: self.catalog.finish(), sealer };
                 Ok(AnyIndex::Opened(PackageIndex::new(blind, opened)))
             }
-            (Access::Open(_), _) => Err(early),
+            (Access::Open(sealer), Some(disclosure)) => {
+                let opened = OpenedDelta { disclosure, catalog: self.delta.ok_or(early)?, sealer };
+                Ok(AnyIndex::Delta(DeltaIndex::new(blind, opened)))
+            }
+            (Access::Open(_), None) => Err(early),
         }
     }
 
@@ -272,15 +273,10 @@ impl IndexReader {
     /// # Errors
     /// [`PackageError::Structure`] when it does not yet; [`PackageError::Sealed`] when the root was accepted blind.
     pub fn finish_delta(self) -> Result<DeltaIndex, PackageError> {
-        let early = PackageError::Structure { what: "the package was not read to its end" };
-        let (State::Done, Some(signed), Some(tail)) = (self.state, self.signed, self.tail) else { return Err(early) };
-        match (self.access, self.disclosure, self.delta) {
-            (Access::Blind, ..) => Err(PackageError::Sealed),
-            (Access::Open(sealer), Some(disclosure), Some(catalog)) => {
-                let opened = OpenedDelta { disclosure, catalog, sealer };
-                Ok(DeltaIndex::new(BlindIndex::new(signed, self.rows, tail), opened))
-            }
-            _ => Err(early),
+        match self.finish_any()? {
+            AnyIndex::Delta(index) => Ok(index),
+            AnyIndex::Blind(_) => Err(PackageError::Sealed),
+            AnyIndex::Opened(_) => Err(PackageError::Unsupported { what: "a baseline where a delta is needed" }),
         }
     }
 
@@ -475,7 +471,7 @@ pub fn read_index<E: From<PackageError>, O: Into<Opening>>(
     Ok(read(source, Expected::Baseline, limits, judge)?.finish()?)
 }
 
-/// [`read_index`] that goes on without the key where `judge` says [`Opening::Blind`].
+/// [`read_index`] for either kind of package, that goes on without the key where `judge` says [`Opening::Blind`].
 ///
 /// # Errors
 /// As [`read_index`].
@@ -484,7 +480,7 @@ pub fn read_any_index<E: From<PackageError>, O: Into<Opening>>(
     limits: &Limits,
     judge: impl FnMut(&Root, &[u8], &Signature) -> Result<O, E>,
 ) -> Result<AnyIndex, E> {
-    Ok(read(source, Expected::Baseline, limits, judge)?.finish_any()?)
+    Ok(read(source, kind_of(source, limits)?, limits, judge)?.finish_any()?)
 }
 
 /// [`read_index`] for a delta. What its catalog says is judged by [`DeltaIndex::resolve`].
@@ -497,6 +493,21 @@ pub fn read_delta_index<E: From<PackageError>, O: Into<Opening>>(
     judge: impl FnMut(&Root, &[u8], &Signature) -> Result<O, E>,
 ) -> Result<DeltaIndex, E> {
     Ok(read(source, Expected::Delta, limits, judge)?.finish_delta()?)
+}
+
+/// Which kind of package `source` says that it is; nothing about it was verified.
+fn kind_of(source: &dyn ReadAt, limits: &Limits) -> Result<Expected, PackageError> {
+    let failed = |source| PackageError::Io { place: "package", source };
+    let mut reader = IndexReader::new(source.size().map_err(failed)?, limits.clone())?;
+    while let Step::Read { from, to } = reader.next() {
+        let mut piece = vec![0; (to - from).min(FIRST_READ_BYTES) as usize];
+        source.read_exact_at(&mut piece, from).map_err(failed)?;
+        reader.feed(&piece)?;
+    }
+    match reader.root().map(|root| root.kind) {
+        Some(PackageKind::Delta { .. }) => Ok(Expected::Delta),
+        _ => Ok(Expected::Baseline),
+    }
 }
 
 fn read<E: From<PackageError>, O: Into<Opening>>(

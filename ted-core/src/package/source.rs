@@ -19,7 +19,7 @@ pub trait Source: Sync {
     ///
     /// # Errors
     /// [`SourceError`] when it cannot be opened, or is no longer what `entry` says.
-    fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile>, SourceError>;
+    fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile + '_>, SourceError>;
 }
 
 /// One file while it is read.

@@ -83,8 +83,30 @@ pub struct Offer {
     pub priority: Priority,
     /// The envelope with the release statement, to be had by `Fetch`.
     pub statement: EnvelopeId,
-    /// The envelope with the grants of a sealed revision.
-    pub grants: Option<EnvelopeId>,
+    /// For each sealed package that the statement names, the envelope with its grants; at most
+    /// [`Limits::statement_packages_max`], no package twice.
+    pub grants: Vec<(PackageId, EnvelopeId)>,
+}
+
+impl Offer {
+    /// The envelope with the grants of `package`.
+    #[must_use]
+    pub fn grants_of(&self, package: &PackageId) -> Option<EnvelopeId> {
+        self.grants.iter().find(|(of, _)| of == package).map(|(_, envelope)| *envelope)
+    }
+
+    fn within(self, limits: &Limits) -> Result<Self, MessageError> {
+        let impossible = |reason| Err(MessageError::Impossible { what: "an offer", reason });
+        if self.grants.len() > limits.statement_packages_max {
+            return impossible("it names grants of more packages than a statement may name");
+        }
+        let mut named: Vec<_> = self.grants.iter().map(|(package, _)| package).collect();
+        named.sort_unstable();
+        if named.windows(2).any(|two| two[0] == two[1]) {
+            return impossible("it names grants of a package twice");
+        }
+        Ok(self)
+    }
 }
 
 /// What a child says to an offer.
@@ -249,7 +271,7 @@ pub fn encode_answer(answer: &Answer, limits: &Limits) -> Result<Vec<u8>, Messag
 pub fn decode_request(message: &Message, limits: &Limits) -> Result<Request, MessageError> {
     Ok(match message.kind {
         kind::HELLO => Request::Hello(hello(message, limits)?),
-        kind::OFFER => Request::Offer(payload("an offer", message, limits)?),
+        kind::OFFER => Request::Offer(payload::<Offer>("an offer", message, limits)?.within(limits)?),
         kind::FETCH => {
             let fetch: Fetch = payload("a fetch", message, limits)?;
             if fetch.from > fetch.to {
@@ -434,7 +456,7 @@ mod tests {
                 distribution: DistributionId::from_bytes([2; 16]),
                 priority: Priority::High,
                 statement: EnvelopeId::from_bytes([3; 32]),
-                grants: Some(EnvelopeId::from_bytes([4; 32])),
+                grants: vec![(PackageId::from_bytes([5; 32]), EnvelopeId::from_bytes([4; 32]))],
             }),
             Request::Fetch(Fetch {
                 target: FetchTarget::Package(PackageId::from_bytes([5; 32])),
@@ -507,6 +529,29 @@ mod tests {
         let fetch = Fetch { target: FetchTarget::Envelope(EnvelopeId::from_bytes([0; 32])), from: 2, to: 1 };
         let bytes = encode_request(&Request::Fetch(fetch), &LIMITS).expect("short");
         assert_eq!(decode_request(&read(&bytes), &LIMITS).expect_err("impossible").code(), "TED-1332");
+    }
+
+    #[test]
+    fn an_offer_that_names_too_many_grants_or_one_twice_is_refused() {
+        let package = |number: usize| PackageId::from_bytes([number as u8; 32]);
+        let grants =
+            |of: &mut dyn Iterator<Item = usize>| of.map(|n| (package(n), EnvelopeId::from_bytes([9; 32]))).collect();
+        for (grants, code) in [
+            (grants(&mut (0..0)), None),
+            (grants(&mut (0..64)), None),
+            (grants(&mut (0..65)), Some("TED-1332")),
+            (grants(&mut [1, 2, 1].into_iter()), Some("TED-1332")),
+        ] {
+            let offer = Offer {
+                firing: FiringId::from_bytes([1; 16]),
+                distribution: DistributionId::from_bytes([2; 16]),
+                priority: Priority::High,
+                statement: EnvelopeId::from_bytes([3; 32]),
+                grants,
+            };
+            let bytes = encode_request(&Request::Offer(offer), &LIMITS).expect("short");
+            assert_eq!(decode_request(&read(&bytes), &LIMITS).err().map(|error| error.code()), code);
+        }
     }
 
     #[test]

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::extract::{ExtractOptions, Ownership, Privilege};
+use crate::extract::{Ownership, Privilege};
 use crate::id::KeyHash;
 use crate::name::Label;
-use crate::package::{AsEntry, Asked};
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::state::State;
 
@@ -19,25 +18,12 @@ pub(crate) struct Permits {
 }
 
 impl State {
-    /// How a Distribution with these entries is extracted, and compared with its target.
-    pub(super) fn extract_options<E: AsEntry>(
-        &self,
-        fleet: &KeyHash,
-        distribution: &Label,
-        entries: &[E],
-    ) -> ExtractOptions {
+    /// What is permitted to a Distribution: whether owners are kept, and whether setuid and file capabilities are.
+    pub(super) fn permitted(&self, fleet: &KeyHash, distribution: &Label) -> (Ownership, Privilege) {
         let permits = &self.settings.permits;
         let full = DistributionRef::new(Some(self.distributor_name(fleet)), distribution.clone());
-        let permitted =
-            [full, DistributionRef::from(distribution.clone())].iter().any(|known| permits.privileged.contains(known));
-        let privilege =
-            if permitted && Asked::of(entries).privileged { Privilege::KeepSetuid } else { Privilege::Drop };
-        ExtractOptions {
-            links: self.settings.links,
-            threads: self.settings.threads.map_or(0, usize::from),
-            privilege,
-            ownership: permits.ownership,
-            ..ExtractOptions::default()
-        }
+        let named = [full, DistributionRef::from(distribution.clone())];
+        let privileged = named.iter().any(|known| permits.privileged.contains(known));
+        (permits.ownership, if privileged { Privilege::KeepSetuid } else { Privilege::Drop })
     }
 }

@@ -70,8 +70,9 @@ impl Place {
         let bytes = bytes.to_vec();
         let job = ExtractJob {
             rows: index.catalog(),
-            frames: &BodyReader::new(index.clone(), &bytes),
+            contents: ted_core::extract::Contents::Frames(&BodyReader::new(index.clone(), &bytes)),
             previous: Some(&self.previous),
+            recovered: ted_core::extract::Recovery::Nothing,
             distribution: index.root().distribution,
             revision: index.root().revision,
             options: &ExtractOptions { threads: 2, ..ExtractOptions::default() },

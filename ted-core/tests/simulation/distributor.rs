@@ -113,7 +113,7 @@ impl Distributor {
                 distribution: target.distribution,
                 priority: firing.priority(),
                 statement: self.statements[chosen],
-                grants: None,
+                grants: vec![],
             };
             firing.offered(&SUBSCRIBER, &SITE, now);
             let stream = env.number();

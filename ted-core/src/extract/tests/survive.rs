@@ -7,9 +7,9 @@ use std::sync::atomic::AtomicBool;
 
 use super::{Built, MemoryFrames, Thing, Tree, below, look, noise, open, path, scratch};
 use crate::error::Coded;
-use crate::extract::{ExtractOptions, ExtractPhase, Privilege, Target, extract};
+use crate::extract::{Contents, ExtractOptions, ExtractPhase, Privilege, Target, extract};
 use crate::id::Hash;
-use crate::package::{CatalogRow, PackageError, RawFrames};
+use crate::package::{Asked, CatalogRow, PackageError, RawFrames};
 
 #[test]
 fn every_kind_of_entry_survives() {
@@ -79,6 +79,12 @@ fn setuid_and_setgid_are_dropped_unless_the_distribution_is_privileged() {
     assert_eq!(look(&at), tree.seen(), "expected without the bits");
     let options = ExtractOptions { privilege: Privilege::KeepSetuid, ..ExtractOptions::default() };
     tree.build().extract_with(&at, None, &options).expect("again");
+    assert_eq!(look(&at), tree.seen(), "whoever extracts permits it, and the Distribution does not ask for it");
+    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let asked = Asked { owners: None, privileged: true };
+    let tree = tree.entry("suid", |entry| (entry.uid, entry.gid) = own);
+    let tree = tree.entry("", |root| asked.put(root).expect("short"));
+    tree.build().extract_with(&at, None, &options).expect("again");
     assert_eq!(at.join("suid").metadata().expect("there").mode() & 0o7777, 0o6755);
     assert_eq!(at.join("sgid").metadata().expect("there").mode() & 0o7777, 0o2755);
 }
@@ -139,7 +145,7 @@ fn a_sparse_file_of_1_gib_stays_sparse() {
     let options = ExtractOptions { threads: 2, ..ExtractOptions::default() };
     let built = Built { rows, frames: Tree::new().build().frames };
     let mut job = built.job(None, &options);
-    job.frames = &frames;
+    job.contents = Contents::Frames(&frames);
     extract(&open(&at), &job, &|_| {}, &AtomicBool::new(false)).expect("it fits");
     let facts = at.join("sparse").metadata().expect("there");
     assert_eq!(facts.len(), GIB);
@@ -245,7 +251,7 @@ fn frames_that_leave_out_some_of_a_file_or_all_of_it_change_nothing() {
         let options = ExtractOptions { threads: 1, ..ExtractOptions::default() };
         let frames = Gap(&built.frames, gap.clone());
         let mut job = built.job(None, &options);
-        job.frames = &frames;
+        job.contents = Contents::Frames(&frames);
         let error = extract(&open(&at), &job, &|_| {}, &AtomicBool::new(false)).expect_err("a gap");
         assert_eq!(error.code(), "TED-1409", "{gap:?}: {error}");
         assert!(!at.exists());

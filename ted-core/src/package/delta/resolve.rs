@@ -1,5 +1,6 @@
 //! What a delta makes of the revision that it goes from: the one place that judges its catalog.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::id::Hash;
@@ -56,6 +57,27 @@ pub struct OldRange {
     pub offset: u64,
     /// How many bytes.
     pub bytes: u64,
+}
+
+impl Resolved {
+    /// The old files, by their number, that are read to make a content: those that it copies from, and those against
+    /// which the frames that it takes were compressed.
+    #[must_use]
+    pub fn old_files(&self, index: &DeltaIndex, content: &NewContent) -> BTreeSet<usize> {
+        let mut files = BTreeSet::new();
+        for operation in &content.operations {
+            match *operation {
+                Operation::Copy(range) => drop(files.insert(range.file)),
+                Operation::Body { offset, bytes } => {
+                    let first = index.frame_at(offset).unwrap_or(u64::MAX);
+                    let last = index.frame_at(offset + bytes.saturating_sub(1)).unwrap_or(0);
+                    let prefixes = (first..=last).filter_map(|frame| self.prefixes.get(frame as usize));
+                    files.extend(prefixes.flatten().map(|range| range.file));
+                }
+            }
+        }
+        files
+    }
 }
 
 impl DeltaIndex {

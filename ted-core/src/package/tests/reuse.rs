@@ -18,7 +18,7 @@ impl Source for Watched<'_> {
         self.tree.entries(skip)
     }
 
-    fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile>, SourceError> {
+    fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile + '_>, SourceError> {
         self.opened.lock().unwrap().insert(entry.path.to_string());
         self.tree.open(entry, offset)
     }

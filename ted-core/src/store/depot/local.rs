@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Wea
 
 use bytes::Bytes;
 
-use crate::id::PackageId;
+use crate::id::{DistributionId, PackageId};
 use crate::store::depot::identify::{identify, is_damage};
 use crate::store::depot::{Depot, DepotError, FinishedFile, PackageInfo, PackagePlace, check_range, in_order};
 use crate::store::file::{FileError, create_folders, remove_if_there, sync_folder};
@@ -132,6 +132,22 @@ impl LocalDepot {
         let file = Arc::new(File::open(&path).map_err(FileError::at("open", &path))?);
         slot.open = Arc::downgrade(&file);
         Ok(file)
+    }
+
+    /// The packages of a Distribution, ordered by revision, the baseline of one before its delta. Does not block.
+    #[must_use]
+    pub fn of_distribution(&self, distribution: &DistributionId) -> Vec<PackageInfo> {
+        let packages = self.inner.read();
+        let found = packages.values().filter(|slot| slot.info.root.distribution == *distribution);
+        let found = found.map(|slot| slot.info.clone()).collect();
+        drop(packages);
+        in_order(found)
+    }
+
+    /// Whether somebody has a package's file open.
+    #[must_use]
+    pub fn is_open(&self, id: PackageId) -> bool {
+        self.inner.read().get(&id).is_some_and(|slot| slot.open.strong_count() > 0)
     }
 
     /// Where a package's file lies; `None` where it is not here.
