@@ -18,7 +18,7 @@ use ted_cli::package::PackageCommand;
 use ted_cli::units::parse_duration;
 use ted_core::distributor::RevisionChoice;
 use ted_core::id::FiringId;
-use ted_core::model::{CertificateWay, Digest, Endpoint, ExtractMode, Priority};
+use ted_core::model::{CertificateWay, Digest, Endpoint, ExtractMode, Kept, Priority};
 use ted_core::name::{Label, NodeName};
 
 pub(crate) use policy::{ConfigureArgs, RevocationCommand};
@@ -220,6 +220,16 @@ pub(crate) struct DistributionOptions {
     /// Encrypt its packages: only Subscribers of its Channels can read them [default: false].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) encrypt: Option<bool>,
+    /// Carry extended attributes (user.*) and POSIX ACLs; kept where the Subscriber's file system can [default: false].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) xattrs: Option<bool>,
+    /// Ask Subscribers to give files their owners and groups; only those do that permit it and run as root
+    /// [default: false].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) ownership: Option<bool>,
+    /// Ask Subscribers to keep setuid, setgid and file capabilities; only those do that permit it [default: false].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) privileged: Option<bool>,
     /// What Subscribers do about what else lies in the target: `merge` deletes nothing, `sync` deletes what the revision
     /// does not have, `release` gives each revision a folder of its own and switches a link [default: merge].
     #[arg(long)]
@@ -228,6 +238,15 @@ pub(crate) struct DistributionOptions {
     /// and not the whole; 1 to 32, and 1 makes no deltas [default: 10].
     #[arg(long, value_name = "NUMBER")]
     pub(crate) max_revisions: Option<u32>,
+}
+
+impl DistributionOptions {
+    /// What a new Distribution carries beyond modes and times.
+    pub(crate) fn keep(&self) -> Kept {
+        let asked = |option: Option<bool>| option.unwrap_or_default();
+        let (ownership, privileged) = (asked(self.ownership), asked(self.privileged));
+        Kept { xattrs: asked(self.xattrs), ownership, privileged }
+    }
 }
 
 #[derive(Debug, Subcommand)]

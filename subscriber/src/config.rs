@@ -32,6 +32,11 @@ pub(crate) struct Config {
     pub(crate) targets_allow: Vec<AbsolutePath>,
     /// Which symbolic links are written.
     pub(crate) links: LinkRule,
+    /// Who owns what is extracted, where a Distribution asks for its own owners (`--ownership`). Only root can keep them.
+    pub(crate) ownership: OwnershipRule,
+    /// Distributions whose setuid, setgid and file capabilities are kept where they ask for that (`--privileged`):
+    /// whoever builds one of these can become root here. None by default.
+    pub(crate) privileged: Vec<DistributionRef>,
     /// In which mode each Distribution is extracted: `merge`, `sync` or `release`. It wins over what a Distribution says.
     pub(crate) modes: BTreeMap<DistributionRef, ExtractMode>,
     /// What becomes of files that somebody changed in a target: `overwrite`, or `keep` beside as `NAME.local-<time>`.
@@ -62,6 +67,8 @@ impl ted_cli::config::Config for Config {
         ("targets", Kind::Map),
         ("targets_allow", Kind::List),
         ("links", Kind::Text),
+        ("ownership", Kind::Text),
+        ("privileged", Kind::List),
         ("modes", Kind::Map),
         ("on_local_change", Kind::Text),
         ("connection_timeout_s", Kind::Number),
@@ -83,6 +90,17 @@ pub(crate) enum LinkRule {
     Any,
     /// Only those that stay below the target; a revision with others is refused.
     Inside,
+}
+
+/// Who owns what is extracted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OwnershipRule {
+    /// Whoever extracts.
+    #[default]
+    Extractor,
+    /// Who owned it at the source.
+    Keep,
 }
 
 /// How often kept packages are read again: `never`, or a duration such as `7d`.
@@ -156,6 +174,8 @@ mod tests {
         let path = folder.path().join("subscriber.toml");
         for (text, place) in [
             ("links = \"some\"\n", "line 1, key `links`"),
+            ("ownership = \"any\"\n", "line 1, key `ownership`"),
+            ("privileged = [\"a b\"]\n", "line 1, key `privileged`"),
             ("[modes]\nsite = \"purge\"\n", "line 2, key `site`"),
             ("on_local_change = \"ask\"\n", "line 1, key `on_local_change`"),
             ("[targets]\nsite = \"srv/www\"\n", "line 2, key `site`"),

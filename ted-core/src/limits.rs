@@ -149,6 +149,8 @@ pub struct Limits {
     /// Raw bytes of a baseline's catalog, and encoded bytes of the entries that a delta leads to: a receiver holds them.
     /// Four million entries with paths of 160 bytes; without this bound long paths would need sixteen times that.
     pub catalog_bytes_max: u64,
+    /// Entries that are named of those whose attributes could not be kept; the others are counted.
+    pub not_kept_named_max: usize,
     /// Paths of one kind that an extraction names in what it reports; of more, only the count is told.
     pub reported_paths_max: usize,
     /// Releases that a target in release mode keeps, the one in use among them.
@@ -246,6 +248,7 @@ impl Limits {
         hook_output_bytes_max: 4 * KIB as usize,
         hook_receipt_bytes_max: 300,
         catalog_bytes_max: 1024 * MIB,
+        not_kept_named_max: 8,
         reported_paths_max: 1000,
         releases_kept: 3,
         kept_entries_bytes_max: 1024 * MIB,

@@ -3,8 +3,8 @@
 use std::sync::atomic::AtomicBool;
 
 use ted_core::extract::{
-    Contents, Create, ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, Links, Recovery, Target,
-    extract as extract_to,
+    Contents, Create, ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, Links, Ownership, Privilege, Recovery,
+    Target, extract as extract_to,
 };
 use ted_core::package::BodyReader;
 
@@ -32,6 +32,8 @@ pub(super) fn extract(args: &ExtractArgs, keys: &KeyFinder<'_>, progress: &Progr
             LinkChoice::Any => Links::Any,
             LinkChoice::Inside => Links::Inside,
         },
+        ownership: if args.ownership { Ownership::Keep } else { Ownership::Extractor },
+        privilege: if args.privileged { Privilege::KeepSetuid } else { Privilege::Drop },
         ..ExtractOptions::default()
     };
     let root = index.root();
@@ -60,6 +62,8 @@ pub(super) fn extract(args: &ExtractArgs, keys: &KeyFinder<'_>, progress: &Progr
         links_made: done.links_made,
         folders_made: done.folders_made,
         unchanged: done.unchanged,
+        not_kept: done.not_kept.count,
+        not_kept_first: done.not_kept.first.iter().map(|(path, what)| format!("{path}: {what}")).collect(),
         recovered: done.recovered != Recovery::Nothing,
         origin: package.origin,
     })

@@ -95,6 +95,12 @@ pub struct ExtractArgs {
     /// Which symbolic links to write: `any`, or only those that stay `inside` the folder.
     #[arg(long, value_name = "any|inside", default_value = "any")]
     pub links: LinkChoice,
+    /// Give files their owners, where the Distribution asks for that; only root can.
+    #[arg(long)]
+    pub ownership: bool,
+    /// Keep setuid, setgid and file capabilities, where the Distribution asks for that.
+    #[arg(long)]
+    pub privileged: bool,
 }
 
 /// Which symbolic links to write. None is ever followed.

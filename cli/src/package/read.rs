@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::time::Instant;
 
 use ted_core::package::{
-    AnyIndex, BlindIndex, BodyDigest, BodyReader, CatalogRow, EntryKind, EntryPath, PackageKind, RawFrames as _, Suite,
-    verify_body, verify_frames,
+    AnyIndex, Asked, BlindIndex, BodyDigest, BodyReader, CatalogRow, EntryKind, EntryPath, PackageKind, RawFrames as _,
+    Suite, verify_body, verify_frames,
 };
 
 use super::open::PackageFile;
@@ -41,6 +41,7 @@ pub(super) fn inspect(package: &PackageFile) -> Inspection {
         opened: disclosure.is_some(),
         base_content: base.map(|content| content.to_string()),
         content: disclosure.map(|known| known.content.to_string()),
+        asks: opened.map(|opened| asks(&Asked::of(opened.catalog()))).unwrap_or_default(),
         entries: disclosure.map(|known| known.entries),
         content_bytes: opened.map(|opened| opened.catalog().iter().map(|row| row.entry.size).sum()),
         package_bytes: index.bytes(),
@@ -52,6 +53,11 @@ pub(super) fn inspect(package: &PackageFile) -> Inspection {
         distributor_key: root.distributor.to_string(),
         origin: package.origin.clone(),
     }
+}
+
+fn asks(asked: &Asked) -> Vec<String> {
+    let words = [(asked.owners.is_some(), "owners"), (asked.privileged, "privileged")];
+    words.into_iter().filter(|(asked, _)| *asked).map(|(_, word)| word.to_owned()).collect()
 }
 
 pub(super) fn list(package: &PackageFile) -> Result<Listing, ApiError> {

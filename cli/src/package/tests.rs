@@ -203,6 +203,8 @@ fn a_package_extracts_by_hand() {
     let made = Made::new();
     let to = made.path("to");
     let arguments = ExtractArgs {
+        ownership: false,
+        privileged: false,
         file: made.package.clone(),
         to: to.clone(),
         certificate: Some(made.certificate.clone()),
@@ -253,6 +255,8 @@ fn without_its_key_a_sealed_package_is_inspected_and_verified_and_says_what_is_n
     assert!(text(&verified).contains("not seen: catalog and files"));
 
     let arguments = ExtractArgs {
+        ownership: false,
+        privileged: false,
         file: made.package.clone(),
         to: made.path("to"),
         certificate: Some(made.certificate.clone()),
@@ -285,6 +289,8 @@ fn with_its_key_a_sealed_package_is_like_any_other() {
     assert!(read::verify(&package, &Progress::new(Format::Json)).expect("whole").opened);
     assert_eq!(read::list(&package).expect("opened").entries.len(), 7);
     let arguments = ExtractArgs {
+        ownership: false,
+        privileged: false,
         file: made.package.clone(),
         to: made.path("to"),
         certificate: Some(made.certificate.clone()),

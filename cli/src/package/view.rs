@@ -32,6 +32,9 @@ pub struct Inspection {
     pub base_content: Option<String>,
     /// The content id of the revision, unless it stayed sealed.
     pub content: Option<String>,
+    /// What it asks of whoever extracts it, beyond modes and times: `owners`, `privileged`.
+    #[serde(default)]
+    pub asks: Vec<String>,
     /// Entries of the revision, unless it stayed sealed.
     pub entries: Option<u64>,
     /// Bytes of all files together, unless it stayed sealed or is a delta.
@@ -95,6 +98,7 @@ impl Render for Inspection {
             ("sealed", Some(self.sealing())),
             ("base's content id", self.base_content.clone()),
             ("content id", self.content.clone()),
+            ("asks for", (!self.asks.is_empty()).then(|| self.asks.join(", "))),
             ("entries", self.entries.map(|entries| entries.to_string())),
             ("content", self.content_bytes.map(units::bytes)),
             ("package size", Some(units::bytes(self.package_bytes))),
@@ -399,6 +403,10 @@ pub struct Extraction {
     pub folders_made: u64,
     /// Entries that were in place already.
     pub unchanged: u64,
+    /// Owners and extended attributes that could not be kept.
+    pub not_kept: u64,
+    /// The first of them, `path: what: why`.
+    pub not_kept_first: Vec<String>,
     /// Whether an interrupted extraction was finished or undone first.
     pub recovered: bool,
     /// What is known of the package's origin.
@@ -420,6 +428,12 @@ impl Render for Extraction {
             count(self.folders_made, "folder", "folders"),
             self.unchanged
         ));
+        for lost in &self.not_kept_first {
+            out.line(format_args!("not kept: {lost}"));
+        }
+        if self.not_kept > self.not_kept_first.len() as u64 {
+            out.line(format_args!("not kept in all: {}", count(self.not_kept, "attribute", "attributes")));
+        }
         out.line(format_args!("origin: {}", self.origin.sentence()));
     }
 }

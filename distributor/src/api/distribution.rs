@@ -8,7 +8,7 @@ use ted_cli::api::Done;
 use ted_cli::output::{Column, Render, Text, count, list, or_dash};
 use ted_cli::units::{self, Time};
 use ted_core::distributor::DeltaPackage;
-use ted_core::model::{Digest, Distribution, ExtractMode, Priority, Sources};
+use ted_core::model::{Digest, Distribution, ExtractMode, Kept, Priority, Sources};
 use ted_core::name::Label;
 
 /// Declares a Distribution; its id is chosen by the node.
@@ -28,6 +28,8 @@ pub(crate) struct DistributionCreate {
     pub(crate) priority: Priority,
     #[serde(default)]
     pub(crate) encrypt: bool,
+    #[serde(default)]
+    pub(crate) keep: Kept,
     #[serde(default = "max_revisions")]
     pub(crate) max_revisions: u32,
     #[serde(default)]
@@ -56,6 +58,12 @@ pub(crate) struct DistributionUpdate {
     pub(crate) priority: Option<Priority>,
     #[serde(default)]
     pub(crate) encrypt: Option<bool>,
+    #[serde(default)]
+    pub(crate) xattrs: Option<bool>,
+    #[serde(default)]
+    pub(crate) ownership: Option<bool>,
+    #[serde(default)]
+    pub(crate) privileged: Option<bool>,
     #[serde(default)]
     pub(crate) mode: Option<ExtractMode>,
     #[serde(default)]
@@ -116,6 +124,8 @@ pub(crate) struct DistributionView {
     pub(crate) priority: Priority,
     #[serde(default)]
     pub(crate) encrypt: bool,
+    #[serde(default)]
+    pub(crate) keep: Kept,
     #[serde(default)]
     pub(crate) mode: ExtractMode,
     #[serde(default = "max_revisions")]
@@ -186,6 +196,7 @@ impl Render for DistributionView {
             ("priority", Some(self.priority.to_string())),
             ("digest", Some(self.digest.to_string())),
             ("encrypted", Some(if self.encrypt { "yes" } else { "no" }.to_owned())),
+            ("keeps too", (!self.keep.is_nothing()).then(|| self.keep.to_string())),
             ("unreadable", Some(if self.skip_unreadable { "left out" } else { "fails the build" }.to_owned())),
             ("revision", Some(newest.map_or("none yet".to_owned(), |newest| newest.revision.to_string()))),
             ("built", newest.map(|newest| newest.created.to_string())),

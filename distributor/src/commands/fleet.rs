@@ -16,6 +16,7 @@ use ted_core::name::Label;
 pub(super) async fn distribution(context: &Context, command: DistributionCommand) -> Result<(), ApiError> {
     match command {
         DistributionCommand::Create { name, source, expected, options } => {
+            let keep = options.keep();
             let request = DistributionCreate {
                 name,
                 source: sources(&source, &expected)?,
@@ -27,6 +28,7 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 skip_unreadable: options.skip_unreadable.unwrap_or_default(),
                 priority: options.priority.unwrap_or_default(),
                 encrypt: options.encrypt.unwrap_or_default(),
+                keep,
                 mode: options.mode.unwrap_or_default(),
                 max_revisions: options.max_revisions.unwrap_or(Distribution::MAX_REVISIONS),
             };
@@ -45,6 +47,9 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 skip_unreadable: options.skip_unreadable,
                 priority: options.priority,
                 encrypt: options.encrypt,
+                xattrs: options.xattrs,
+                ownership: options.ownership,
+                privileged: options.privileged,
                 mode: options.mode,
                 max_revisions: options.max_revisions,
             };

@@ -29,6 +29,7 @@ impl Service {
             target: request.target,
             skip_unreadable: request.skip_unreadable,
             encrypt: request.encrypt,
+            keep: request.keep,
             mode: request.mode,
             max_revisions: request.max_revisions,
             priority: request.priority,
@@ -49,6 +50,9 @@ impl Service {
         spec.digest = request.digest.unwrap_or(spec.digest);
         spec.skip_unreadable = request.skip_unreadable.unwrap_or(spec.skip_unreadable);
         spec.encrypt = request.encrypt.unwrap_or(spec.encrypt);
+        spec.keep.xattrs = request.xattrs.unwrap_or(spec.keep.xattrs);
+        spec.keep.ownership = request.ownership.unwrap_or(spec.keep.ownership);
+        spec.keep.privileged = request.privileged.unwrap_or(spec.keep.privileged);
         spec.mode = request.mode.unwrap_or(spec.mode);
         spec.max_revisions = request.max_revisions.unwrap_or(spec.max_revisions);
         spec.priority = request.priority.unwrap_or(spec.priority);
@@ -208,6 +212,7 @@ impl From<DistributionStatus> for DistributionView {
             target: spec.target,
             skip_unreadable: spec.skip_unreadable,
             encrypt: spec.encrypt,
+            keep: spec.keep,
             mode: spec.mode,
             max_revisions: spec.max_revisions,
             priority: spec.priority,

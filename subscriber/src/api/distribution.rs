@@ -166,6 +166,12 @@ pub(crate) struct ExtractedView {
     pub(crate) links_made: u64,
     pub(crate) folders_made: u64,
     pub(crate) unchanged: u64,
+    /// Owners and extended attributes that could not be kept.
+    #[serde(default)]
+    pub(crate) not_kept: u64,
+    /// The first of them, `path: what: why`.
+    #[serde(default)]
+    pub(crate) not_kept_first: Vec<String>,
     /// Deltas among the packages that carry the revision.
     pub(crate) deltas: usize,
     /// Why its baseline was taken although deltas were to be had, with the code; none where that was not so.
@@ -191,6 +197,12 @@ impl Render for Extracted {
         for done in &self.extracted {
             if let Some(why) = &done.fell_back {
                 out.line(format_args!("deltas were of no use, and a baseline was fetched: {why}"));
+            }
+            for lost in &done.not_kept_first {
+                out.line(format_args!("not kept: {lost}"));
+            }
+            if done.not_kept > done.not_kept_first.len() as u64 {
+                out.line(format_args!("not kept in all: {}", count(done.not_kept, "attribute", "attributes")));
             }
             let (kept, release) = (done.kept.count > 0, done.mode == ExtractMode::Release);
             done.local_changes.render(

@@ -94,6 +94,8 @@ impl From<ExtractionRow> for ExtractedView {
             links_made: summary.links_made,
             folders_made: summary.folders_made,
             unchanged: summary.unchanged,
+            not_kept: summary.not_kept.count,
+            not_kept_first: summary.not_kept.first.iter().map(|(path, what)| format!("{path}: {what}")).collect(),
             deltas: row.deltas,
             fell_back: row.fell_back,
             hooks: row.hooks,

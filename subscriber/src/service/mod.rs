@@ -17,7 +17,7 @@ use ted_cli::api::{self, Api, Operation, handle};
 use ted_cli::backup::NodeBackup;
 use ted_cli::error::ApiError;
 use ted_cli::keystore::{KeystoreImport, KeystoreList, KeystoreRemove, KeystoreShow};
-use ted_core::extract::Links;
+use ted_core::extract::{Links, Ownership};
 use ted_core::id::UnixMillis;
 use ted_core::limits::Limits;
 use ted_core::name::NodeName;
@@ -33,7 +33,7 @@ use crate::api::{
     DistributorRequest, DistributorTrust, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet,
     TargetUnset,
 };
-use crate::config::{Config, LinkRule};
+use crate::config::{Config, LinkRule, OwnershipRule};
 
 const MIB: NonZeroU64 = NonZeroU64::new(1 << 20).expect("not zero");
 
@@ -169,6 +169,12 @@ fn builder(settings: &Settings) -> Result<SubscriberBuilder, Error> {
     };
     let builder = Subscriber::builder(&settings.data_dir).connection_timeout(silence).links(links);
     let mut builder = builder.settings(config.settings.clone()).keep_package(config.keep_package);
+    if config.ownership == OwnershipRule::Keep {
+        builder = builder.ownership(Ownership::Keep);
+    }
+    for distribution in &config.privileged {
+        builder = builder.permit_privileged(distribution.clone());
+    }
     builder = builder.on_local_change(config.on_local_change);
     for (distribution, mode) in &config.modes {
         builder = builder.mode(distribution.clone(), *mode);

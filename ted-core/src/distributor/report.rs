@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DistributionId, FiringId, PackageId, Revision, UnixMillis};
-use crate::model::{Digest, Distribution, Endpoint, ExtractMode, Priority, Sources};
+use crate::model::{Digest, Distribution, Endpoint, ExtractMode, Kept, Priority, Sources};
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
 use crate::protocol::{Outcome, PartState};
@@ -44,6 +44,9 @@ pub struct DistributionSpec {
     /// Seal its packages, so that only Subscribers with a grant can read them.
     #[serde(default)]
     pub encrypt: bool,
+    /// What it carries beyond modes and times.
+    #[serde(default)]
+    pub keep: Kept,
     /// How many revisions a Subscriber may be behind and still be brought the differences alone; 1 for none.
     #[serde(default = "max_revisions")]
     pub max_revisions: u32,
@@ -71,6 +74,7 @@ impl DistributionSpec {
             skip_unreadable: false,
             priority: Priority::default(),
             encrypt: false,
+            keep: Kept::default(),
             mode: ExtractMode::default(),
             max_revisions: Distribution::MAX_REVISIONS,
         }
@@ -87,6 +91,13 @@ impl DistributionSpec {
     #[must_use]
     pub fn encrypt(mut self, encrypt: bool) -> Self {
         self.encrypt = encrypt;
+        self
+    }
+
+    /// The same, carrying this beyond modes and times.
+    #[must_use]
+    pub fn keep(mut self, keep: Kept) -> Self {
+        self.keep = keep;
         self
     }
 
@@ -116,6 +127,7 @@ impl DistributionSpec {
             skip_unreadable: distribution.skip_unreadable,
             priority: distribution.priority,
             encrypt: distribution.encrypt,
+            keep: distribution.keep,
             mode: distribution.mode,
             max_revisions: distribution.max_revisions,
         }
@@ -134,6 +146,7 @@ impl DistributionSpec {
             skip_unreadable: self.skip_unreadable,
             priority: self.priority,
             encrypt: self.encrypt,
+            keep: self.keep,
             mode: self.mode,
             max_revisions: self.max_revisions,
         }

@@ -33,7 +33,9 @@ impl State {
         let selection = Selection::new(&distribution.exclude, &distribution.include)?.gitignore(distribution.gitignore);
         let unreadable = if distribution.skip_unreadable { Unreadable::Skip } else { Unreadable::Refuse };
         let source: Box<dyn Watched> = match &spec.place {
-            SourcePlace::Folder(path) => Box::new(FolderSource::new(PathBuf::from(path), selection, unreadable)),
+            SourcePlace::Folder(path) => {
+                Box::new(FolderSource::new(PathBuf::from(path), selection, unreadable).keeping(distribution.keep))
+            }
             SourcePlace::Tar(path) => Box::new(TarSource::new(self.tar_options(distribution, PathBuf::from(path))?)),
             SourcePlace::Url(url) => Box::new(UrlSource::new(self.url_options(distribution, spec, url), selection)),
             SourcePlace::TarUrl(url) => {

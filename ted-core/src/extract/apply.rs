@@ -10,6 +10,7 @@ use crate::extract::error::ExtractError;
 use crate::extract::folders::{Access, Folders, split};
 use crate::extract::job::{ExtractPhase, ExtractProgress};
 use crate::extract::journal::{Deleted, Displaced, Journal, Kept, Move, Standing, staged_name};
+use crate::extract::keep::Losses;
 use crate::extract::staging::{JournalGoes, Staging};
 use crate::extract::step::Step;
 use crate::limits::Limits;
@@ -20,6 +21,7 @@ pub(super) struct Apply<'a> {
     pub(super) disk: Disk<'a>,
     pub(super) root: &'a Arc<Dir>,
     pub(super) limits: &'a Limits,
+    pub(super) losses: &'a Losses,
     pub(super) report: &'a (dyn Fn(ExtractProgress) + Sync),
 }
 
@@ -66,6 +68,11 @@ impl Apply<'_> {
         self.moves(staging, journal, &mut folders, &mut failed)?;
         for (number, deleted) in journal.deleted.iter().enumerate() {
             one(&mut failed, self.delete(staging, number, deleted, &mut folders))?;
+        }
+        for (path, extra) in &journal.extras {
+            let folder = folders.get(path.as_bytes()).map_err(|error| ExtractError::io("opening", path, error));
+            let given = folder.map(|folder| extra.write(self.disk, Step::SetFolder, path, &*folder, self.losses));
+            one(&mut failed, given)?;
         }
         // Inner folders first: their own modes and times do not change those of the folder above.
         for (path, attributes) in journal.folders.iter().rev() {

@@ -10,7 +10,7 @@ use crate::extract::error::ExtractError;
 use crate::extract::folders::{Access, Folders, split};
 use crate::extract::job::ExtractOptions;
 use crate::extract::judge::hard_link_target;
-use crate::extract::plan::attributes;
+use crate::extract::keep::Keep;
 use crate::extract::target::Target;
 use crate::id::Hash;
 use crate::package::{CatalogRow, Entry, EntryKind, EntryPath};
@@ -40,8 +40,10 @@ pub fn compare(
     let Some(root) = target.existing()? else {
         return Ok(vec![Difference { path: EntryPath::root(), what: "missing" }]);
     };
-    let mut comparison =
-        Comparison { folders: Folders::new(root, Access::Look, options.limits.open_folders_max), options };
+    let mut comparison = Comparison {
+        folders: Folders::new(root, Access::Look, options.limits.open_folders_max),
+        keep: Keep::of(rows, options),
+    };
     let mut differences = vec![];
     for row in rows {
         let entry = &row.entry;
@@ -53,23 +55,28 @@ pub fn compare(
 
 struct Comparison<'a> {
     folders: Folders<'a>,
-    options: &'a ExtractOptions,
+    keep: Keep,
 }
 
 impl Comparison<'_> {
     fn entry(&mut self, entry: &Entry) -> io::Result<Option<&'static str>> {
-        let attributes = attributes(entry, self.options.privilege);
+        let attributes = self.keep.attributes(entry);
         let Some((folder, facts)) = self.standing(&entry.path)? else { return Ok(Some("missing")) };
         let name = entry.path.file_name().unwrap_or_default();
         Ok(match (entry.kind, facts.found) {
-            (EntryKind::Directory, Found::Folder) => (facts.mode != attributes.mode).then_some("another mode"),
+            (EntryKind::Directory, Found::Folder) if facts.mode != attributes.mode => Some("another mode"),
+            (EntryKind::Directory, Found::Folder) if entry.path.is_root() => self.keep.compare(entry, &*folder, &facts),
+            (EntryKind::Directory, Found::Folder) => {
+                self.keep.compare(entry, &disk::open_folder(&*folder, name)?, &facts)
+            }
             (EntryKind::Symlink, Found::Symlink) => {
                 (disk::link_text(&folder, name)? != entry.link).then_some("another link target")
             }
             (EntryKind::File, Found::File) if facts.size != entry.size => Some("another size"),
             (EntryKind::File, Found::File) if content(&folder, name)? != entry.content => Some("another content"),
             (EntryKind::File, Found::File) if facts.mode != attributes.mode => Some("another mode"),
-            (EntryKind::File, Found::File) => (facts.mtime != attributes.mtime).then_some("another time"),
+            (EntryKind::File, Found::File) if facts.mtime != attributes.mtime => Some("another time"),
+            (EntryKind::File, Found::File) => self.keep.compare(entry, &disk::open_file(&folder, name)?, &facts),
             (EntryKind::HardLink, Found::File | Found::Symlink) => {
                 let first = hard_link_target(entry).map(|path| self.standing(&path)).transpose()?.flatten();
                 let linked = first.is_some_and(|(_, first)| first.identity == facts.identity);

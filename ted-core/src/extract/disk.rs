@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt;
 
 use cap_std::fs::Dir;
 use rustix::fs::{
-    self, AtFlags, FileType, FlockOperation, Mode, OFlags, StatxAttributes, StatxFlags, Timespec, Timestamps,
-    UTIME_OMIT,
+    self, AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, StatxAttributes, StatxFlags, Timespec, Timestamps,
+    UTIME_OMIT, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -45,6 +45,7 @@ pub(super) struct Facts {
     pub(super) size: u64,
     pub(super) mtime: Mtime,
     pub(super) uid: u32,
+    pub(super) gid: u32,
     /// Device and inode.
     pub(super) identity: (u32, u32, u64),
     /// Whether something is mounted right here.
@@ -88,6 +89,7 @@ fn stat(folder: impl AsFd, name: &[u8], flags: AtFlags) -> io::Result<Facts> {
         size: stat.stx_size,
         mtime: Mtime { seconds: stat.stx_mtime.tv_sec, nanoseconds: stat.stx_mtime.tv_nsec },
         uid: stat.stx_uid,
+        gid: stat.stx_gid,
         identity: (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino),
         mount_point: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
         immutable: stat.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
@@ -208,6 +210,29 @@ impl<'a> Disk<'a> {
         }
     }
 
+    /// Gives an open file or folder to this user and group.
+    pub(super) fn set_owner(self, step: Step, file: impl AsFd, (user, group): (u32, u32)) -> io::Result<()> {
+        self.hook.before(step)?;
+        Ok(fs::fchown(file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?)
+    }
+
+    /// Gives the symbolic link `name` to this user and group.
+    pub(super) fn set_link_owner(self, folder: &Dir, name: &[u8], (user, group): (u32, u32)) -> io::Result<()> {
+        self.hook.before(Step::MakeLink)?;
+        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+        Ok(fs::chownat(folder, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    pub(super) fn set_xattr(self, step: Step, file: impl AsFd, name: &[u8], value: &[u8]) -> io::Result<()> {
+        self.hook.before(step)?;
+        Ok(fs::fsetxattr(file, name, value, XattrFlags::empty())?)
+    }
+
+    pub(super) fn remove_xattr(self, step: Step, file: impl AsFd, name: &[u8]) -> io::Result<()> {
+        self.hook.before(step)?;
+        Ok(fs::fremovexattr(file, name)?)
+    }
+
     pub(super) fn rename(
         self,
         step: Step,
@@ -239,6 +264,15 @@ impl<'a> Disk<'a> {
         self.hook.before(Step::Sync)?;
         Ok(fs::fsync(file)?)
     }
+}
+
+/// The extended attribute `name` of an open file or folder; longer than `bytes_max` it is an error.
+pub(super) fn xattr(file: impl AsFd, name: &[u8], bytes_max: usize) -> io::Result<Vec<u8>> {
+    // Without room the system would only tell the length.
+    let mut value = vec![0; bytes_max + 1];
+    let length = fs::fgetxattr(file, name, &mut value[..])?;
+    value.truncate(length);
+    Ok(value)
 }
 
 fn timestamps(mtime: Mtime) -> Timestamps {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::extract::contents::Contents;
+use crate::extract::keep::NotKept;
 use crate::id::{DistributionId, Revision, UnixMillis};
 use crate::limits::Limits;
 use crate::model::ExtractMode;
@@ -90,6 +91,16 @@ pub enum OnLocalChange {
     },
 }
 
+/// Who owns what is written, where the Distribution asks for its own owners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ownership {
+    /// Whoever extracts.
+    #[default]
+    Extractor,
+    /// Who owned it at the source, by name where that is known here, else by number. Only root can do that.
+    Keep,
+}
+
 /// The operator's choices.
 #[derive(Debug, Clone, Default)]
 pub struct ExtractOptions {
@@ -101,8 +112,10 @@ pub struct ExtractOptions {
     pub threads: usize,
     /// Which symbolic links are written.
     pub links: Links,
-    /// What becomes of setuid and setgid.
+    /// What becomes of setuid, setgid and file capabilities, where the Distribution asks to keep them.
     pub privilege: Privilege,
+    /// Who owns what is written.
+    pub ownership: Ownership,
     /// Asked before the target changes; open by default.
     pub gate: Gate,
     /// Every bound.
@@ -175,6 +188,8 @@ pub struct ExtractSummary {
     pub deleted: PathList,
     /// What the revision does not have either and stays all the same.
     pub left: PathList,
+    /// Owners and extended attributes that could not be kept.
+    pub not_kept: NotKept,
 }
 
 /// Paths, of which only the first are named.

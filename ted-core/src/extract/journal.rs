@@ -12,7 +12,9 @@ use crate::extract::disk::{self, Attributes, Disk, Found};
 use crate::extract::error::ExtractError;
 use crate::extract::job::ExtractJob;
 use crate::extract::judge::{find_row, hard_link_target};
-use crate::extract::plan::{Deletion, Displacing, Keeping, Plan, attributes};
+use crate::extract::keep::{Extra, Keep};
+use crate::extract::made::PreviousList;
+use crate::extract::plan::{Deletion, Displacing, Keeping, Plan};
 use crate::extract::staging::{JOURNAL, JOURNAL_NEW, Staging};
 use crate::extract::step::Step;
 use crate::id::Revision;
@@ -44,6 +46,8 @@ pub(super) struct Journal {
     pub(super) folders: Vec<(EntryPath, Attributes)>,
     /// Mode and time of the root.
     pub(super) root: Attributes,
+    /// What folders, the root among them, get beside mode and time.
+    pub(super) extras: Vec<(EntryPath, Extra)>,
 }
 
 /// Something that makes way.
@@ -99,7 +103,7 @@ pub(super) fn staged_name(number: u64) -> String {
 }
 
 impl Journal {
-    pub(super) fn new(job: &ExtractJob<'_>, plan: &Plan, release: Option<Release>) -> Self {
+    pub(super) fn new(job: &ExtractJob<'_>, (plan, keep): (&Plan, &Keep), release: Option<Release>) -> Self {
         let path = |index: usize| job.rows[index].entry.path.clone();
         let kind_of_target = |index: &usize| {
             let target = hard_link_target(&job.rows[*index].entry);
@@ -109,7 +113,12 @@ impl Journal {
         let (links_to_links, links_to_files): (Vec<usize>, Vec<usize>) =
             plan.hard_links.iter().partition(|index| kind_of_target(index) == Some(EntryKind::Symlink));
         let order = [&plan.contents, &links_to_files, &plan.symlinks, &links_to_links];
-        let folder = |index: usize| attributes(&job.rows[index].entry, job.options.privilege);
+        let folder = |index: usize| keep.attributes(&job.rows[index].entry);
+        let previous = job.previous.map(PreviousList::Entries);
+        let extra = |index: usize| {
+            let entry = &job.rows[index].entry;
+            keep.extra(entry, previous.and_then(|previous| previous.get(&entry.path)))
+        };
         Self {
             revision: job.revision,
             release,
@@ -133,6 +142,12 @@ impl Journal {
                 .map(|&index| (path(index), folder(index)))
                 .collect(),
             root: folder(0),
+            extras: plan
+                .folders
+                .iter()
+                .map(|&index| (path(index), extra(index)))
+                .filter(|(_, extra)| !extra.is_nothing())
+                .collect(),
         }
     }
 
@@ -220,6 +235,7 @@ mod tests {
             moves: vec![Move { staged: 3, path: EntryPath::from_bytes(b"a/b").expect("valid") }],
             folders: Vec::new(),
             root: Attributes { mode: 0o755, mtime: Mtime { seconds: -1, nanoseconds: 5 } },
+            extras: vec![(EntryPath::root(), Extra { owner: Some((1, 2)), ..Extra::default() })],
         };
         let bytes = journal.encode(&Limits::DEFAULT).expect("small");
         assert_eq!(Journal::decode(&bytes, &Limits::DEFAULT).expect("whole"), journal);

@@ -16,6 +16,7 @@
 //! Every path component is opened without following symbolic links, relative to the folder above it, and a link
 //! that somebody planted in the target is something in the way, never a way.
 
+pub(crate) mod accounts;
 mod apply;
 mod compare;
 mod contents;
@@ -26,6 +27,7 @@ mod folders;
 mod job;
 mod journal;
 mod judge;
+mod keep;
 mod local;
 mod made;
 mod making;
@@ -49,10 +51,11 @@ pub use compare::{Difference, compare};
 pub use contents::{ContentMaker, Contents, MakeContent, MakeError};
 pub use error::{ExtractError, Refusal};
 pub use job::{
-    ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, ExtractSummary, Gate, Links, OnLocalChange, PathList,
-    Privilege, Recovery, installed,
+    ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, ExtractSummary, Gate, Links, OnLocalChange, Ownership,
+    PathList, Privilege, Recovery, installed,
 };
 pub use judge::judge_entries;
+pub use keep::NotKept;
 pub use release::{Releases, switch_release};
 pub use run::{extract, recover};
 pub use survey::{Preview, is_interrupted, preview};

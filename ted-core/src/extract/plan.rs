@@ -10,8 +10,9 @@ use cap_std::fs::Dir;
 use crate::extract::disk::{self, Attributes, Facts, Found};
 use crate::extract::error::ExtractError;
 use crate::extract::folders::{Access, Folders, split};
-use crate::extract::job::{ExtractJob, ExtractOptions, OnLocalChange, Privilege};
+use crate::extract::job::{ExtractJob, ExtractOptions, OnLocalChange};
 use crate::extract::judge::{find_row, hard_link_target};
+use crate::extract::keep::Keep;
 use crate::extract::local::copy_name;
 use crate::extract::made::{Made, PreviousList};
 use crate::model::ExtractMode;
@@ -93,11 +94,6 @@ impl Plan {
     }
 }
 
-/// Mode and time that an entry gets.
-pub(super) fn attributes(entry: &Entry, privilege: Privilege) -> Attributes {
-    Attributes { mode: privilege.mask(entry.mode), mtime: entry.mtime }
-}
-
 /// What is known of what stands in the target.
 #[derive(Clone, Copy)]
 pub(super) enum Knowledge<'a> {
@@ -129,11 +125,13 @@ pub(super) fn plan(
     root: Option<Arc<Dir>>,
     job: &ExtractJob<'_>,
     knowledge: Knowledge<'_>,
+    keep: &Keep,
 ) -> Result<Plan, ExtractError> {
     let options = job.options;
     let mut planner = Planner {
         rows: job.rows,
         options,
+        keep,
         knowledge,
         folders: root.map(|root| Folders::new(root, Access::Look, options.limits.open_folders_max)),
         known: HashMap::new(),
@@ -156,6 +154,7 @@ pub(super) fn plan(
 pub(super) struct Planner<'a> {
     pub(super) rows: &'a [CatalogRow],
     pub(super) options: &'a ExtractOptions,
+    keep: &'a Keep,
     pub(super) knowledge: Knowledge<'a>,
     pub(super) folders: Option<Folders<'a>>,
     pub(super) known: HashMap<&'a [u8], KnownFolder>,
@@ -183,7 +182,7 @@ impl<'a> Planner<'a> {
         if let Some(folders) = &mut self.folders {
             let facts = folders.get(b"").and_then(|folder| disk::facts_of(&*folder));
             let facts = facts.map_err(|error| ExtractError::io("looking at", &entry.path, error))?;
-            root.touched = !agrees(&facts, attributes(entry, self.options.privilege));
+            root.touched = !agrees(&facts, self.keep.attributes(entry)) || !self.has_all(entry, &facts);
             self.plan.unchanged += u64::from(!root.touched);
         }
         self.known.insert(b"", root);
@@ -262,11 +261,15 @@ impl<'a> Planner<'a> {
         }
         let failed = |error| ExtractError::io("looking at", &entry.path, error);
         let in_place = match entry.kind {
-            EntryKind::Directory => return Ok(agrees(&facts, attributes(entry, self.options.privilege))),
+            EntryKind::Directory => {
+                return Ok(agrees(&facts, self.keep.attributes(entry)) && self.has_all(entry, &facts));
+            }
             EntryKind::HardLink => self.is_linked(entry, facts).map_err(failed)?,
             EntryKind::Symlink => {
                 let name = entry.path.file_name().unwrap_or_default();
-                facts.mtime == entry.mtime && disk::link_text(folder, name).map_err(failed)? == entry.link
+                facts.mtime == entry.mtime
+                    && self.has_all(entry, &facts)
+                    && disk::link_text(folder, name).map_err(failed)? == entry.link
             }
             EntryKind::File => self.is_unchanged_file(entry, facts),
         };
@@ -289,7 +292,19 @@ impl<'a> Planner<'a> {
             before.kind == EntryKind::File
                 && (before.content, before.size, before.mtime) == (entry.content, entry.size, entry.mtime)
         });
-        same_entry && facts.size == entry.size && agrees(&facts, attributes(entry, self.options.privilege))
+        same_entry
+            && facts.size == entry.size
+            && agrees(&facts, self.keep.attributes(entry))
+            && self.has_all(entry, &facts)
+    }
+
+    /// Whether what stands there has owner and extended attributes already, as far as it had been given them.
+    fn has_all(&self, entry: &Entry, facts: &Facts) -> bool {
+        let before = match self.knowledge {
+            Knowledge::Left(list) => list.and_then(|list| list.get(&entry.path)),
+            Knowledge::Overtaken(_) => None,
+        };
+        self.keep.agrees(entry, before, facts)
     }
 
     /// Whether the file or link that stands at `path` is somebody else's: neither what was left there, nor what comes.

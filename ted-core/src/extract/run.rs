@@ -11,6 +11,7 @@ use crate::extract::error::ExtractError;
 use crate::extract::job::{ExtractJob, ExtractOptions, ExtractProgress, ExtractSummary, PathList, Recovery};
 use crate::extract::journal::{Journal, Release};
 use crate::extract::judge::judge_entries;
+use crate::extract::keep::{Keep, Losses};
 use crate::extract::names::judge_names;
 use crate::extract::plan::Plan;
 use crate::extract::space::judge_space;
@@ -82,7 +83,8 @@ pub(super) fn recover_on(
     let Some(root) = target.existing()? else { return Ok(Recovery::Nothing) };
     let Some(staging) = Staging::find(&root, target.path(), distribution)? else { return Ok(Recovery::Nothing) };
     if let Some(journal) = Journal::read(&staging, target.path(), limits)? {
-        Apply { disk, root: &root, limits, report: &|_| {} }.run(staging, &journal)?;
+        let losses = Losses::new(0);
+        Apply { disk, root: &root, limits, losses: &losses, report: &|_| {} }.run(staging, &journal)?;
         return Ok(Recovery::RolledForward(journal.revision));
     }
     staging.remove(disk, JournalGoes::First)?;
@@ -111,14 +113,15 @@ impl Run<'_> {
             Recovery::Nothing => job.recovered,
             recovered => recovered,
         };
-        let mut survey = survey(self.target, job, recovered)?;
+        let keep = Keep::of(job.rows, job.options);
+        let mut survey = survey(self.target, job, recovered, &keep)?;
         if let Some(error) = ExtractError::all_of(std::mem::take(&mut survey.plan.blocked)) {
             return Err(error);
         }
         let Survey { tree, plan, release, switches, local_changes } = survey;
         if !plan.is_empty() || switches {
             judge_space(&self.target.nearest(), job.rows, &plan)?;
-            self.write(&plan, tree, release)?;
+            self.write((&plan, &keep), tree, release)?;
         }
         let list = |paths: &[EntryPath]| PathList::of(paths, limits);
         Ok(ExtractSummary {
@@ -132,19 +135,26 @@ impl Run<'_> {
             kept: PathList::of(plan.copies(), limits),
             deleted: list(&plan.deleted),
             left: PathList::of(plan.left.iter().map(|(path, _)| path), limits),
+            not_kept: keep.losses.so_far(),
         })
     }
 
     /// Stages, commits and applies. A failure before the commit leaves nothing behind.
-    fn write(&self, plan: &Plan, tree: Option<Arc<Dir>>, release: Option<Release>) -> Result<(), ExtractError> {
+    fn write(
+        &self,
+        planned: (&Plan, &Keep),
+        tree: Option<Arc<Dir>>,
+        release: Option<Release>,
+    ) -> Result<(), ExtractError> {
         let (root, made) = self.target.create(self.disk)?;
-        let journal = Journal::new(self.job, plan, release);
+        let journal = Journal::new(self.job, planned, release);
         let staged = Staging::create(self.disk, &root, self.target.path(), &self.job.distribution)
-            .and_then(|staging| self.commit((&root, tree.as_ref().unwrap_or(&root)), staging, plan, &journal));
+            .and_then(|staging| self.commit((&root, tree.as_ref().unwrap_or(&root)), staging, planned, &journal));
         match staged {
             Ok(staging) => {
                 let limits = &self.job.options.limits;
-                Apply { disk: self.disk, root: &root, limits, report: self.progress }.run(staging, &journal)
+                let (disk, losses, report) = (self.disk, &planned.1.losses, self.progress);
+                Apply { disk, root: &root, limits, losses, report }.run(staging, &journal)
             }
             Err(error) => {
                 self.target.uncreate(self.disk, made);
@@ -157,10 +167,10 @@ impl Run<'_> {
         &self,
         roots: (&Arc<Dir>, &Arc<Dir>),
         staging: Staging,
-        plan: &Plan,
+        planned: (&Plan, &Keep),
         journal: &Journal,
     ) -> Result<Staging, ExtractError> {
-        match self.stage(roots, &staging, plan, journal) {
+        match self.stage(roots, &staging, planned, journal) {
             Ok(()) => Ok(staging),
             Err(error) => {
                 // If this fails as well, `recover` does it later; the first error is the one that says what is wrong.
@@ -175,13 +185,13 @@ impl Run<'_> {
         &self,
         (root, tree): (&Arc<Dir>, &Arc<Dir>),
         staging: &Staging,
-        plan: &Plan,
+        (plan, keep): (&Plan, &Keep),
         journal: &Journal,
     ) -> Result<(), ExtractError> {
         let (disk, job) = (self.disk, self.job);
         judge_names(disk, &staging.folder, job.rows, job.options)?;
         let (report, cancel) = (self.progress, self.cancel);
-        Stage { disk, job, plan, staging: &staging.folder, report, cancel }.run(tree)?;
+        Stage { disk, job, plan, keep, staging: &staging.folder, report, cancel }.run(tree)?;
         disk.sync_file_system(root)
             .map_err(|error| ExtractError::io("syncing", self.target.path().display(), error))?;
         if !job.options.gate.is_open() {

@@ -16,8 +16,9 @@ use crate::extract::folders::{Access, Folders, split};
 use crate::extract::job::{ExtractJob, ExtractPhase, ExtractProgress};
 use crate::extract::journal::staged_name;
 use crate::extract::judge::{find_row, hard_link_target, judge_places};
+use crate::extract::keep::Keep;
 use crate::extract::making;
-use crate::extract::plan::{Plan, attributes};
+use crate::extract::plan::Plan;
 use crate::extract::sparse::{self, End};
 use crate::extract::step::Step;
 use crate::id::Hash;
@@ -32,6 +33,7 @@ pub(super) struct Stage<'a> {
     pub(super) disk: Disk<'a>,
     pub(super) job: &'a ExtractJob<'a>,
     pub(super) plan: &'a Plan,
+    pub(super) keep: &'a Keep,
     pub(super) staging: &'a Dir,
     pub(super) report: &'a (dyn Fn(ExtractProgress) + Sync),
     pub(super) cancel: &'a AtomicBool,
@@ -54,6 +56,7 @@ impl<'a> Stage<'a> {
             self.disk
                 .symlink(&entry.link, self.staging, name.as_bytes(), entry.mtime)
                 .map_err(|error| ExtractError::io("making the symbolic link", &entry.path, error))?;
+            self.keep.write_link(self.disk, entry, (self.staging, name.as_bytes()));
         }
         let mut folders = Folders::new(Arc::clone(root), Access::Look, self.job.options.limits.open_folders_max);
         self.plan.hard_links.iter().try_for_each(|&index| self.hard_link(index, &mut folders))
@@ -107,8 +110,9 @@ impl<'a> Stage<'a> {
 
     /// Gives a staged file, whole now, what its entry says.
     pub(super) fn close(self, row: &CatalogRow, file: &File) -> io::Result<()> {
-        let attributes = attributes(&row.entry, self.job.options.privilege);
-        self.disk.set_attributes(Step::SetFile, file, attributes)
+        let Stage { disk, keep, .. } = self;
+        keep.extra(&row.entry, None).write(disk, Step::SetFile, &row.entry.path, file, &keep.losses);
+        disk.set_attributes(Step::SetFile, file, keep.attributes(&row.entry))
     }
 
     fn hard_link(self, index: usize, folders: &mut Folders<'_>) -> Result<(), ExtractError> {

@@ -9,6 +9,7 @@ use crate::extract::error::ExtractError;
 use crate::extract::job::{ExtractJob, PathList, Recovery};
 use crate::extract::journal::{Journal, Release};
 use crate::extract::judge::judge_entries;
+use crate::extract::keep::Keep;
 use crate::extract::made::PreviousList;
 use crate::extract::plan::{Knowledge, Plan, plan};
 use crate::extract::release::Releases;
@@ -34,7 +35,12 @@ pub(super) struct Survey {
 }
 
 /// Compares the list, which has been judged, with what stands in the target.
-pub(super) fn survey(target: &Target, job: &ExtractJob<'_>, recovered: Recovery) -> Result<Survey, ExtractError> {
+pub(super) fn survey(
+    target: &Target,
+    job: &ExtractJob<'_>,
+    recovered: Recovery,
+    keep: &Keep,
+) -> Result<Survey, ExtractError> {
     let root = target.existing()?;
     let previous = job.previous.map(PreviousList::Entries);
     let knowledge = match recovered {
@@ -45,7 +51,7 @@ pub(super) fn survey(target: &Target, job: &ExtractJob<'_>, recovered: Recovery)
         Recovery::Nothing | Recovery::RolledBack => Knowledge::Left(previous),
     };
     if job.options.mode != ExtractMode::Release {
-        let plan = plan(root.clone(), job, knowledge)?;
+        let plan = plan(root.clone(), job, knowledge, keep)?;
         let local_changes = plan.local_changes.clone();
         return Ok(Survey { tree: root, plan, release: None, switches: false, local_changes });
     }
@@ -55,10 +61,10 @@ pub(super) fn survey(target: &Target, job: &ExtractJob<'_>, recovered: Recovery)
     let failed = |error| ExtractError::io("opening a release in", target.path().display(), error);
     let tree = if new { None } else { open(job.revision).map_err(failed)? };
     // A release gets its name when it is whole, so what stands under it is this list's.
-    let plan = plan(tree.clone(), job, Knowledge::Left(Some(PreviousList::Rows(job.rows))))?;
+    let plan = plan(tree.clone(), job, Knowledge::Left(Some(PreviousList::Rows(job.rows))), keep)?;
     let local_changes = match releases.current.filter(|current| releases.kept.contains(current)) {
         Some(current) if current != job.revision && job.previous.is_some() => {
-            crate::extract::plan::plan(open(current).map_err(failed)?, job, knowledge)?.local_changes
+            crate::extract::plan::plan(open(current).map_err(failed)?, job, knowledge, keep)?.local_changes
         }
         _ => plan.local_changes.clone(),
     };
@@ -110,7 +116,8 @@ pub fn preview(target: &Target, job: &ExtractJob<'_>) -> Result<Preview, Extract
     }
     let recovered = interrupted(target, job, limits)?;
     preview.interrupted = recovered != Recovery::Nothing;
-    let Survey { mut plan, release, local_changes, .. } = survey(target, job, recovered)?;
+    let keep = Keep::of(job.rows, job.options);
+    let Survey { mut plan, release, local_changes, .. } = survey(target, job, recovered, &keep)?;
     preview.refused = plan.blocked.iter().map(refusal).collect();
     if let Err(error) = judge_space(&target.nearest(), job.rows, &plan) {
         preview.refused.push(refusal(&error));
@@ -127,8 +134,12 @@ pub fn preview(target: &Target, job: &ExtractJob<'_>) -> Result<Preview, Extract
             let open = Releases::open(&root, current);
             let open =
                 open.map_err(|error| ExtractError::io("opening a release in", target.path().display(), error))?;
-            plan =
-                crate::extract::plan::plan(Some(open), job, Knowledge::Left(job.previous.map(PreviousList::Entries)))?;
+            plan = crate::extract::plan::plan(
+                Some(open),
+                job,
+                Knowledge::Left(job.previous.map(PreviousList::Entries)),
+                &keep,
+            )?;
         }
     }
     let written = [&plan.contents, &plan.symlinks, &plan.hard_links, &plan.new_folders].into_iter().flatten().copied();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Coded;
 use crate::id::DistributionId;
 use crate::limits::Limits;
-use crate::model::{FleetError, Item, Sources};
+use crate::model::{FleetError, Item, Kept, Sources};
 use crate::name::Label;
 
 /// The operator's digest over a package's body. Frame hashes and the signature are always there besides.
@@ -120,6 +120,9 @@ pub struct Distribution {
     /// Whether its packages are sealed, so that only Subscribers with a grant can read them.
     #[serde(default)]
     pub encrypt: bool,
+    /// What it carries beyond modes and times.
+    #[serde(default)]
+    pub keep: Kept,
     /// How many revisions, the newest included, are offered by their differences: a Subscriber that has one of them
     /// fetches deltas. 1 means that every revision is fetched whole.
     #[serde(default = "max_revisions")]
@@ -152,6 +155,7 @@ impl Distribution {
             skip_unreadable: false,
             priority: Priority::default(),
             encrypt: false,
+            keep: Kept::default(),
             mode: ExtractMode::default(),
             max_revisions: Self::MAX_REVISIONS,
         }

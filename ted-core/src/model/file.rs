@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::DistributionId;
 use crate::model::{
-    CertificateWay, Channel, Digest, Distribution, Endpoint, ExtractMode, Fleet, FleetError, Priority, Settings,
+    CertificateWay, Channel, Digest, Distribution, Endpoint, ExtractMode, Fleet, FleetError, Kept, Priority, Settings,
     Sources, Subscriber,
 };
 use crate::name::{Label, NodeName};
@@ -85,6 +85,8 @@ struct DistributionFile {
     priority: Priority,
     #[serde(default)]
     encrypt: bool,
+    #[serde(default, skip_serializing_if = "Kept::is_nothing")]
+    keep: Kept,
     #[serde(default = "max_revisions")]
     max_revisions: u32,
     #[serde(default)]
@@ -136,6 +138,7 @@ impl DistributionFile {
             skip_unreadable: self.skip_unreadable,
             priority: self.priority,
             encrypt: self.encrypt,
+            keep: self.keep,
             mode: self.mode,
             max_revisions: self.max_revisions,
         })
@@ -145,7 +148,8 @@ impl DistributionFile {
 impl From<&Distribution> for DistributionFile {
     fn from(distribution: &Distribution) -> Self {
         let Distribution { id, name, source, exclude, include, gitignore, .. } = distribution;
-        let Distribution { digest, target, skip_unreadable, priority, encrypt, mode, max_revisions, .. } = distribution;
+        let Distribution { digest, target, skip_unreadable, priority, encrypt, keep, mode, max_revisions, .. } =
+            distribution;
         Self {
             name: name.clone(),
             id: Some(id.to_string()),
@@ -158,6 +162,7 @@ impl From<&Distribution> for DistributionFile {
             skip_unreadable: *skip_unreadable,
             priority: *priority,
             encrypt: *encrypt,
+            keep: *keep,
             mode: *mode,
             max_revisions: *max_revisions,
         }
@@ -247,6 +252,7 @@ mod tests {
                 ..SourceSpec::parse("bin=https://a.example/tool")
             },
         ]);
+        site.keep.ownership = true;
         site.target = Some("/srv/%NODE_NAME%".to_owned());
         site.digest = Digest::Md5;
         site.priority = Priority::High;

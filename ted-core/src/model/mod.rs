@@ -10,6 +10,7 @@ mod endpoint;
 mod error;
 mod file;
 mod fleet;
+mod kept;
 mod settings;
 mod source;
 mod subscriber;
@@ -21,6 +22,7 @@ pub use distribution::{ChoiceError, Digest, Distribution, ExtractMode, Priority}
 pub use endpoint::{DEFAULT_PORT, DirectAddress, Endpoint, EndpointError};
 pub use error::{FleetError, Item};
 pub use fleet::Fleet;
+pub use kept::Kept;
 pub use settings::{Interval, Setting, SettingError, Settings, VariableName};
 pub use source::{Sha256, SourcePlace, SourceSpec, Sources};
 pub use subscriber::Subscriber;

@@ -167,8 +167,8 @@ pub enum CatalogFault {
     /// A hard link to something that is not an earlier file or symlink of the catalog.
     #[error("it is a hard link to something that is not an earlier file or symlink of the package")]
     HardLink,
-    /// Extensions out of order, or more or longer than the limits allow.
-    #[error("its extensions are out of order, or beyond the limits")]
+    /// Extensions out of order, more or longer than the limits allow, or saying what an entry like this cannot say.
+    #[error("its extensions are out of order, beyond the limits, or not those of an entry like this")]
     Extensions,
     /// Content outside the body, over other content, or not cut as the format demands.
     #[error("its content does not lie in the body as the format demands")]

@@ -3,6 +3,7 @@
 use crate::id::Hash;
 use crate::limits::Limits;
 
+use super::attributes;
 use super::entry::{AsEntry, CatalogRow, Entry, EntryKind, EntryPath};
 use super::error::{CatalogFault, PackageError};
 use super::tar_layout;
@@ -93,7 +94,7 @@ fn judge_link<E: AsEntry>(before: &[E], entry: &Entry, limits: &Limits) -> Resul
 fn judge_extensions(entry: &Entry, limits: &Limits) -> Result<(), CatalogFault> {
     let ordered = entry.extensions.is_sorted_by(|left, right| left.0 < right.0);
     let short = entry.extensions.iter().all(|(_, bytes)| bytes.len() <= limits.extension_bytes_max);
-    if ordered && short && entry.extensions.len() <= limits.extensions_max {
+    if ordered && short && entry.extensions.len() <= limits.extensions_max && attributes::judge(entry) {
         return Ok(());
     }
     Err(CatalogFault::Extensions)

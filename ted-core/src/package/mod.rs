@@ -1,5 +1,6 @@
 //! The package, `distfile.ted`: root, table, catalog, frames; building and reading. Byte layout in `docs/format.md`.
 
+mod attributes;
 mod body;
 mod build;
 mod catalog;
@@ -30,6 +31,7 @@ mod tar_stream;
 pub(crate) mod tests;
 mod verify;
 
+pub use attributes::{Asked, Owners, Xattr, XattrKind};
 pub use body::{BodyReader, RawFrames, ReadAt, read_stored};
 pub use build::{
     BuildError, BuildOptions, BuildProgress, BuiltPackage, LEVEL, RootSigner, Seal, build_baseline, build_next_baseline,

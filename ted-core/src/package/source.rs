@@ -50,6 +50,12 @@ pub enum SkipReason {
     /// It is a device node, FIFO or socket: every Subscriber would refuse it.
     #[error("it is a {0}, which is not distributed")]
     Special(&'static str),
+    /// Its extended attributes cannot be read.
+    #[error("its extended attributes cannot be read: {0}")]
+    Attributes(io::Error),
+    /// Its extended attributes are more than a package holds of one entry.
+    #[error("it has more than 64 KiB of extended attributes")]
+    TooManyAttributes,
     /// Its path is longer or deeper than any Subscriber accepts.
     #[error("its path or link target cannot be distributed: {0}")]
     Path(super::entry::PathError),

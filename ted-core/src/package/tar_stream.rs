@@ -4,6 +4,7 @@
 
 use tar::{EntryType, Header};
 
+use super::attributes::{Xattr, XattrKind};
 use super::entry::{Entry, EntryKind, Mtime};
 
 /// Bytes of a tar block.
@@ -15,6 +16,8 @@ pub(super) const HEADER_BYTES_MAX: u64 = 16 * 1024;
 
 const OCTAL_7_MAX: u64 = 0o777_7777;
 const OCTAL_11_MAX: u64 = 0o777_7777_7777;
+/// Bytes of pax records for extended attributes; an entry with more of them has none there.
+const XATTR_BYTES_MAX: usize = 4096;
 const PAX_NAME: &[u8] = b"././@PaxHeader";
 
 /// Zero bytes after a content of this length.
@@ -26,6 +29,7 @@ pub(super) fn padding(content_bytes: u64) -> u64 {
 pub(super) fn append_header(entry: &Entry, out: &mut Vec<u8>) {
     let mut pax = PaxRecords::default();
     let header = ustar(entry, &mut pax);
+    pax.xattrs(entry);
     pax.append_blocks(out);
     out.extend_from_slice(header.as_bytes());
 }
@@ -148,6 +152,22 @@ impl PaxRecords {
         }
     }
 
+    /// Extended attributes as GNU tar, bsdtar and star write them, if they have room. Access control lists stand there as
+    /// text, which is not made here.
+    fn xattrs(&mut self, entry: &Entry) {
+        let mut records = Self::default();
+        for Xattr { name, value } in entry.xattrs() {
+            // What stands between a key and its value does not stand in a key.
+            let key = std::str::from_utf8(&name).ok().filter(|key| !key.contains(['=', '%', '\n']));
+            if let Some(key) = key.filter(|_| XattrKind::of(&name) != Some(XattrKind::Acl)) {
+                records.record(&format!("SCHILY.xattr.{key}"), &value);
+            }
+        }
+        if records.bytes.len() <= XATTR_BYTES_MAX {
+            self.bytes.append(&mut records.bytes);
+        }
+    }
+
     fn append_blocks(&self, out: &mut Vec<u8>) {
         if self.bytes.is_empty() {
             return;
@@ -240,12 +260,30 @@ mod tests {
     }
 
     #[test]
+    fn extended_attributes_stand_in_pax_records_if_they_have_room() {
+        let with = |name: &str, value: &[u8]| {
+            let mut entry = file(b"a");
+            entry.set_xattrs(vec![Xattr { name: name.into(), value: value.to_vec() }]).expect("short");
+            header(&entry).len()
+        };
+        let mut entry = file(b"a");
+        entry.set_xattrs(vec![Xattr { name: b"user.mime".to_vec(), value: b"text/x".to_vec() }]).expect("short");
+        assert_eq!(records(&entry), "33 SCHILY.xattr.user.mime=text/x\n");
+        assert_eq!(with("user.a", &[0; 5000]), 512, "too long");
+        assert_eq!(with("user.a=b", b"x"), 512, "no key of a record");
+        assert_eq!(with("system.posix_acl_access", b"x"), 512, "text elsewhere");
+    }
+
+    #[test]
     fn the_longest_header_fits_the_room_that_the_cut_rule_leaves() {
         let mut entry = file(&[[b'd'; 255].as_slice(); 16].join(&b'/'));
         entry.kind = EntryKind::Symlink;
         entry.link = vec![0xff; 4096];
         (entry.uid, entry.gid, entry.size) = (u32::MAX, u32::MAX, u64::MAX);
         entry.mtime = Mtime { seconds: i64::MIN, nanoseconds: 999_999_999 };
+        let value = vec![7; XATTR_BYTES_MAX - "4096 SCHILY.xattr.user.a=\n".len()];
+        entry.set_xattrs(vec![Xattr { name: b"user.a".to_vec(), value }]).expect("short");
+        assert!(records(&entry).contains("SCHILY.xattr.user.a="));
         assert!(header(&entry).len() as u64 <= HEADER_BYTES_MAX);
     }
 }

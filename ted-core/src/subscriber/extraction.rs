@@ -182,6 +182,9 @@ impl State {
         self.clear_superseded(&key, held.revision)?;
         let (name, revision) = (&held.name, held.revision);
         tracing::info!(distribution = %name, %revision, to = %path.display(), files = summary.files_written, "extracted");
+        for (path, what) in &summary.not_kept.first {
+            tracing::warn!(distribution = %held.name, %path, what, "not kept");
+        }
         self.events.emit(SubscriberEvent::Extracted {
             distribution: held.name.clone(),
             revision: held.revision,

@@ -20,6 +20,7 @@ mod offers;
 mod opening;
 mod outbox;
 mod peers;
+mod permits;
 mod receive;
 mod reference;
 mod renewal;
@@ -40,7 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::extract::Links;
+use crate::extract::{Links, Ownership};
 use crate::limits::Limits;
 use crate::model::{Endpoint, ExtractMode};
 use crate::name::NodeName;
@@ -65,6 +66,7 @@ pub use scrub::ScrubInterval;
 pub use targets::{TargetRule, Targets};
 
 use hooks::HookTable;
+use permits::Permits;
 use scrub::ScrubSettings;
 use state::State;
 use verify::Mend;
@@ -77,6 +79,7 @@ pub(crate) struct Settings {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) targets: Targets,
     pub(crate) links: Links,
+    pub(crate) permits: Permits,
     pub(crate) local_changes: LocalChanges,
     pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) silence: Silence,
@@ -144,6 +147,21 @@ impl SubscriberBuilder {
     #[must_use]
     pub fn links(mut self, links: Links) -> Self {
         self.settings.links = links;
+        self
+    }
+
+    /// Who owns what is extracted, where a Distribution asks for its own owners; whoever extracts by default.
+    #[must_use]
+    pub fn ownership(mut self, ownership: Ownership) -> Self {
+        self.settings.permits.ownership = ownership;
+        self
+    }
+
+    /// Keeps setuid, setgid and file capabilities of this Distribution, where it asks for that: whoever builds it can
+    /// become root here. By default none of any is kept.
+    #[must_use]
+    pub fn permit_privileged(mut self, distribution: DistributionRef) -> Self {
+        self.settings.permits.privileged.insert(distribution);
         self
     }
 
@@ -256,6 +274,7 @@ impl Subscriber {
             listen: None,
             targets: Targets::default(),
             links: Links::default(),
+            permits: Permits::default(),
             local_changes: LocalChanges::default(),
             threads: None,
             silence: Silence::default(),

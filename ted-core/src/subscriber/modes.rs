@@ -44,8 +44,11 @@ impl State {
     pub(super) fn extract_options(&self, key: &Key, held: &Held, target: &Path) -> Result<ExtractOptions, Error> {
         let mode = self.mode_of(&key.0, held);
         self.judge_target(key, held, target, mode)?;
+        let (ownership, privilege) = self.permitted(&key.0, &held.name);
         Ok(ExtractOptions {
             mode,
+            ownership,
+            privilege,
             on_local_change: match self.settings.local_changes {
                 LocalChanges::Overwrite => OnLocalChange::Overwrite,
                 LocalChanges::Keep => OnLocalChange::Keep { at: self.clock.now() },

@@ -171,6 +171,10 @@ impl fmt::Display for ExtractionRow {
                 write!(f, " and {more} more")?;
             }
         }
+        let lost = &self.summary.not_kept;
+        if let Some((path, what)) = lost.first.first() {
+            write!(f, "; {} attributes not kept, the first of `{path}`: {what}", lost.count)?;
+        }
         if let Some(why) = &self.fell_back {
             write!(f, "; from a baseline, because deltas were of no use: {why}")?;
         }

@@ -89,7 +89,9 @@ impl State {
         let Some(entries) = self.entries_of(&(fleet, distribution), held.revision)? else { return Ok(vec![]) };
         let rows: Vec<CatalogRow> = entries.into_iter().map(|entry| CatalogRow { entry, offset: 0 }).collect();
         let target = Target::open(&extracted.files(), Create::Missing)?;
-        Ok(compare(&target, &rows, &ExtractOptions::default())?)
+        let (ownership, privilege) = self.permitted(&fleet, &held.name);
+        let options = ExtractOptions { ownership, privilege, ..ExtractOptions::default() };
+        Ok(compare(&target, &rows, &options)?)
     }
 }
 

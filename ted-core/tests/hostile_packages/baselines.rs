@@ -110,11 +110,29 @@ refused! {
     extensions_in_disorder: CATALOG, "extensions", changed(b"file", |row| row.extensions = vec![(901, vec![]), (900, vec![])]);
     an_extension_that_is_too_long: CATALOG, "extensions", changed(b"file", |row| row.extensions = vec![(900, vec![0; 65_537])]);
 
+    a_label_of_the_system: CATALOG, "extensions", changed(b"file", |row| row.extensions = xattr(b"security.selinux"));
+    a_trusted_attribute: CATALOG, "extensions", changed(b"file", |row| row.extensions = xattr(b"trusted.overlay.opaque"));
+    an_attribute_with_a_nul_in_its_name: CATALOG, "extensions", changed(b"file", |row| row.extensions = xattr(b"user.a\0b"));
+    an_attribute_of_a_symlink: CATALOG, "extensions", changed(b"out", |row| row.extensions = xattr(b"user.a"));
+    a_capability_of_a_folder: CATALOG, "extensions", changed(b"dir", |row| row.extensions = xattr(b"security.capability"));
+    attributes_without_end: CATALOG, "extensions", changed(b"file", |row| row.extensions = vec![(1, vec![0xff; 16])]);
+    attributes_with_something_behind_them: CATALOG, "extensions",
+        changed(b"file", |row| { row.extensions = xattr(b"user.a"); row.extensions[0].1.push(0); });
+    an_entry_that_asks_for_privileges: CATALOG, "extensions", changed(b"file", |row| row.extensions = vec![(3, vec![])]);
+    owners_that_are_not_the_roots: CATALOG, "extensions", changed(b"file", |row| row.extensions = vec![(2, vec![0; 16])]);
+    owners_without_end: CATALOG, "extensions", changed(b"", |row| row.extensions = vec![(2, vec![0xff; 16])]);
+
     more_entries_than_stated: CATALOG, "more entries", changed_disclosure(3);
     fewer_entries_than_stated: STRUCTURE, "another number of entries", changed_disclosure(7);
     a_number_of_entries_without_end: STRUCTURE, "more entries than allowed", changed_disclosure(u64::MAX);
     a_million_entries_more_than_allowed: STRUCTURE, "more entries than allowed", changed_disclosure(5_000_000);
     another_content_id: STRUCTURE, "content id", { let mut forge = honest(); forge.disclosed = Some((ted_core::id::ContentId::from_bytes([0; 32]), 6)); forge };
+}
+
+/// The encoding of one extended attribute.
+fn xattr(name: &[u8]) -> Vec<(u16, Vec<u8>)> {
+    let text = |bytes: &[u8]| [&(bytes.len() as u64).to_le_bytes()[..], bytes].concat();
+    vec![(1, [&1_u64.to_le_bytes()[..], &text(name), &text(b"value")].concat())]
 }
 
 /// The content id is right, and the number of entries is not.

@@ -210,7 +210,8 @@ refused! {
 #[test]
 fn an_end_marker_that_is_none_and_a_digest_that_lies_are_refused_when_the_package_is_verified() {
     let place = Place::new();
-    let changes: [(fn(&mut Forge), &str); 2] = [
+    type Change = fn(&mut Forge);
+    let changes: [(Change, &str); 2] = [
         (|forge| forge.frames[1] = Frame::of(&[b'x'; 1024]), STRUCTURE),
         (|forge| forge.lie_in_root = |root| root.digest = BodyDigest::Md5([0; 16]), "TED-1019"),
     ];

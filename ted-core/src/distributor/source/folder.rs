@@ -9,10 +9,11 @@ use std::sync::{PoisonError, RwLock};
 
 use rustix::fs::OFlags;
 
+use crate::model::Kept;
 use crate::package::{Entry, EntryKind, EntryPath, Skipped, Source, SourceError, SourceFile};
 
 use super::walk::walk;
-use super::{Selection, Unreadable, Watched, path_of};
+use super::{Selection, Unreadable, Watched, attributes, path_of};
 use crate::distributor::seen::Mark;
 
 /// A folder. Symlinks in it are data and never followed; file systems mounted below it are part of it.
@@ -21,6 +22,7 @@ pub struct FolderSource {
     root: PathBuf,
     selection: Selection,
     unreadable: Unreadable,
+    keep: Kept,
     /// What each file was when it was listed, by path.
     stamps: RwLock<HashMap<EntryPath, Stamp>>,
 }
@@ -29,7 +31,14 @@ impl FolderSource {
     /// The folder at `root`.
     #[must_use]
     pub fn new(root: PathBuf, selection: Selection, unreadable: Unreadable) -> Self {
-        Self { root, selection, unreadable, stamps: RwLock::default() }
+        Self { root, selection, unreadable, keep: Kept::default(), stamps: RwLock::default() }
+    }
+
+    /// The same, whose entries have this too.
+    #[must_use]
+    pub fn keeping(mut self, keep: Kept) -> Self {
+        self.keep = keep;
+        self
     }
 }
 
@@ -49,7 +58,8 @@ impl Source for FolderSource {
             return Err(failed(io::ErrorKind::NotADirectory.into()));
         }
         std::fs::read_dir(&root).map_err(failed)?;
-        let found = walk(&root, &metadata, &self.selection);
+        let mut found = walk(&root, &metadata, &self.selection);
+        found.skipped.append(&mut attributes::read(&root, &mut found.seen, self.keep));
         if !found.skipped.is_empty() && self.unreadable == Unreadable::Refuse {
             return Err(SourceError::Refused(found.skipped));
         }

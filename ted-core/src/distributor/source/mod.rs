@@ -1,6 +1,7 @@
 //! The sources of a Distribution: folders, tar files, and what is fetched or fed, joined to one tree.
 
 mod archive;
+mod attributes;
 #[cfg(test)]
 mod conformance;
 mod folder;

@@ -1,5 +1,6 @@
 //! Trees in memory and in folders, and how they compare.
 
+mod attributes;
 mod compare;
 mod crash;
 mod crash_modes;
@@ -73,6 +74,11 @@ impl Tree {
 
     pub(super) fn mode(mut self, at: impl AsRef<[u8]>, mode: u32) -> Self {
         self.nodes.get_mut(&path(at)).expect("added before").0.mode = mode;
+        self
+    }
+
+    pub(super) fn entry(mut self, at: impl AsRef<[u8]>, change: impl FnOnce(&mut Entry)) -> Self {
+        change(&mut self.nodes.get_mut(&path(at)).expect("added before").0);
         self
     }
 

@@ -9,7 +9,7 @@ use super::{Built, MemoryFrames, Thing, Tree, below, look, noise, open, path, sc
 use crate::error::Coded;
 use crate::extract::{Contents, ExtractOptions, ExtractPhase, Privilege, Target, extract};
 use crate::id::Hash;
-use crate::package::{CatalogRow, PackageError, RawFrames};
+use crate::package::{Asked, CatalogRow, PackageError, RawFrames};
 
 #[test]
 fn every_kind_of_entry_survives() {
@@ -78,6 +78,12 @@ fn setuid_and_setgid_are_dropped_unless_the_distribution_is_privileged() {
     tree.build().extract_to(&at, None).expect("fresh");
     assert_eq!(look(&at), tree.seen(), "expected without the bits");
     let options = ExtractOptions { privilege: Privilege::KeepSetuid, ..ExtractOptions::default() };
+    tree.build().extract_with(&at, None, &options).expect("again");
+    assert_eq!(look(&at), tree.seen(), "whoever extracts permits it, and the Distribution does not ask for it");
+    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let asked = Asked { owners: None, privileged: true };
+    let tree = tree.entry("suid", |entry| (entry.uid, entry.gid) = own);
+    let tree = tree.entry("", |root| asked.put(root).expect("short"));
     tree.build().extract_with(&at, None, &options).expect("again");
     assert_eq!(at.join("suid").metadata().expect("there").mode() & 0o7777, 0o6755);
     assert_eq!(at.join("sgid").metadata().expect("there").mode() & 0o7777, 0o2755);

@@ -47,7 +47,7 @@ fn every_kind_of_entry_comes_back_with_every_digest() {
     let mut odd = entry("odd", EntryKind::Symlink);
     (odd.mode, odd.uid, odd.gid, odd.link) = (0o7777, u32::MAX, u32::MAX, vec![0xff; 4096]);
     odd.mtime = Mtime { seconds: i64::MIN, nanoseconds: 999_999_999 };
-    odd.extensions = vec![(1, vec![1, 2, 3]), (9, Vec::new())];
+    odd.extensions = vec![(901, vec![1, 2, 3]), (909, Vec::new())];
     tree.add(odd);
     for digest in [DigestKind::None, DigestKind::Md5, DigestKind::Blake3] {
         check(&tree, &BuildOptions { digest, ..options(SMALL_FRAMES) });
