@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all check fmt clippy deny doc test mutants kill-test repair-test bench
+.PHONY: all check fmt clippy deny doc test mutants kill-test repair-test update-bytes bench
 
 all: check test
 
@@ -36,6 +36,11 @@ kill-test:
 # Flips single bits of a 1 GB package where it lies, and counts on an interface what mending it makes cross. Needs root.
 repair-test:
 	sh tests/repair/run.sh
+
+# Counts what updates between adjacent releases make cross, beside rsync, xdelta3 and zstd. CORPORA holds NAME/VERSION/…,
+# OPTIONS are those of tests/update_bytes/run.py. Needs root.
+update-bytes:
+	sh tests/update_bytes/run.sh $(CORPORA) $(OPTIONS)
 
 bench:
 	$(CARGO) bench --bench transfer

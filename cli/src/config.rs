@@ -21,6 +21,8 @@ pub enum Kind {
     List,
     /// Pairs `KEY=VALUE`, separated by commas.
     Map,
+    /// Tables within a table: one TOML inline table, `{ … }`.
+    Table,
 }
 
 /// A configuration file's shape: unknown keys are refused (`deny_unknown_fields`), missing ones have defaults.
@@ -132,6 +134,14 @@ fn read_variable(kind: Kind, said: &str) -> Result<Value, String> {
             };
             let pairs: Result<BTreeMap<_, _>, String> = parts().map(pair).collect();
             Ok(Value::Table(pairs?.into_iter().collect()))
+        }
+        Kind::Table => {
+            let text = format!("it = {}", said.trim());
+            let mut table: Table = toml::from_str(&text).map_err(|error| error.message().replace('\n', "; "))?;
+            match (table.remove("it"), table.is_empty()) {
+                (Some(value @ Value::Table(_)), true) => Ok(value),
+                _ => Err("a table, `{ … }`, is expected".to_owned()),
+            }
         }
     }
 }

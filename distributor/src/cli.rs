@@ -17,7 +17,7 @@ use ted_cli::package::PackageCommand;
 use ted_cli::units::parse_duration;
 use ted_core::distributor::RevisionChoice;
 use ted_core::id::FiringId;
-use ted_core::model::{CertificateWay, Digest, Endpoint, Priority};
+use ted_core::model::{CertificateWay, Digest, Endpoint, ExtractMode, Priority};
 use ted_core::name::{Label, NodeName};
 
 pub(crate) use policy::{ConfigureArgs, RevocationCommand};
@@ -204,6 +204,10 @@ pub(crate) struct DistributionOptions {
     /// Encrypt its packages: only Subscribers of its Channels can read them [default: false].
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     pub(crate) encrypt: Option<bool>,
+    /// What Subscribers do about what else lies in the target: `merge` deletes nothing, `sync` deletes what the revision
+    /// does not have, `release` gives each revision a folder of its own and switches a link [default: merge].
+    #[arg(long)]
+    pub(crate) mode: Option<ExtractMode>,
     /// How many revisions are offered by their differences: a Subscriber that has one of the last so many fetches deltas
     /// and not the whole; 1 to 32, and 1 makes no deltas [default: 10].
     #[arg(long, value_name = "NUMBER")]
@@ -501,7 +505,7 @@ mod tests {
             "ted-distributor --data-dir /d --config /c --json -vv run",
             "ted-distributor status --watch --data-dir /d",
             "ted-distributor doctor --json",
-            "ted-distributor distribution create site --source /srv/site --exclude *.log --exclude tmp/** --digest md5 --target /srv/www --skip-unreadable --priority high",
+            "ted-distributor distribution create site --source /srv/site --exclude *.log --exclude tmp/** --digest md5 --target /srv/www --skip-unreadable --priority high --mode sync",
             "ted-distributor distribution update site --skip-unreadable=false --digest none",
             "ted-distributor distribution create site --source /srv/site --encrypt",
             "ted-distributor distribution update site --encrypt=false",

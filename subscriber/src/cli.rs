@@ -71,6 +71,12 @@ pub(crate) enum Command {
     Configuration(ConfigurationCommand),
     /// Extract what was received: one Distribution, or all.
     Extract {
+        /// Run nothing of what `[hooks]` in the configuration names.
+        #[arg(long)]
+        no_hooks: bool,
+        /// Only say what would be added, updated, deleted, kept and refused; write nothing.
+        #[arg(long)]
+        dry_run: bool,
         /// Its name, or DISTRIBUTOR/NAME.
         #[arg(value_name = "[DISTRIBUTOR/]DISTRIBUTION")]
         distribution: Option<DistributionRef>,
@@ -232,7 +238,9 @@ mod tests {
             "ted-subscriber target unset dist.example.com/site",
             "ted-subscriber configuration show",
             "ted-subscriber extract",
+            "ted-subscriber extract --no-hooks site",
             "ted-subscriber extract dist.example.com/site",
+            "ted-subscriber extract --dry-run site",
             "ted-subscriber verify site",
             "ted-subscriber verify --repair",
             "ted-subscriber doctor",

@@ -23,9 +23,9 @@ use ted_core::store::NodeRole;
 use ted_core::subscriber::granted_key;
 
 use crate::api::{
-    ConfigurationShow, DistributionExtract, DistributionResume, DistributionRollback, DistributionVerify,
-    DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust, NodeDoctor, NodeJoin,
-    NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
+    ConfigurationShow, DistributionExtract, DistributionPreview, DistributionResume, DistributionRollback,
+    DistributionVerify, DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust,
+    NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
 };
 use crate::cli::{Cli, Command, ConfigurationCommand, EnrolArgs, JoinArgs, RequestArgs, TargetCommand};
 use crate::service::{Service, Settings};
@@ -87,7 +87,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Keystore(command) => keystore(&context, command).await,
         Command::Target(command) => target(&context, command).await,
         Command::Configuration(ConfigurationCommand::Show) => context.answer(&ConfigurationShow {}).await,
-        Command::Extract { distribution } => extract(&context, distribution).await,
+        Command::Extract { distribution, dry_run: false, no_hooks } => extract(&context, distribution, no_hooks).await,
+        Command::Extract { distribution, dry_run: true, .. } => preview(&context, distribution).await,
         Command::Verify { distribution, repair } => verify(&context, distribution, repair).await,
         Command::Rollback { distribution } => {
             let request = DistributionRollback { distribution };
@@ -236,9 +237,18 @@ async fn target(context: &Context, command: TargetCommand) -> Result<(), ApiErro
     }
 }
 
-async fn extract(context: &Context, distribution: Option<DistributionRef>) -> Result<(), ApiError> {
-    let extracted = context.long(&DistributionExtract { distribution }).await?;
+async fn extract(context: &Context, distribution: Option<DistributionRef>, no_hooks: bool) -> Result<(), ApiError> {
+    let extracted = context.long(&DistributionExtract { distribution, no_hooks }).await?;
     output::print(context.format, &extracted)
+}
+
+async fn preview(context: &Context, distribution: Option<DistributionRef>) -> Result<(), ApiError> {
+    let previews = context.session().await?.call(&DistributionPreview { distribution }).await?;
+    output::print(context.format, &previews)?;
+    match previews.refused() {
+        Some(refused) => Err(ApiError::new(&refused.code, "the extraction would be refused")),
+        None => Ok(()),
+    }
 }
 
 async fn verify(context: &Context, distribution: Option<DistributionRef>, repair: bool) -> Result<(), ApiError> {

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use ted_cli::config::{ConnectionTimeout, Kind};
 use ted_cli::units::parse_duration;
 use ted_core::limits::Limits;
-use ted_core::model::Settings;
+use ted_core::model::{ExtractMode, Settings};
 use ted_core::name::NodeName;
-use ted_core::subscriber::ScrubInterval;
+use ted_core::subscriber::{HookScope, Hooks, KeepPackage, LocalChanges, ScrubInterval};
 
 use ted_core::DistributionRef;
 
@@ -32,6 +32,10 @@ pub(crate) struct Config {
     pub(crate) targets_allow: Vec<AbsolutePath>,
     /// Which symbolic links are written.
     pub(crate) links: LinkRule,
+    /// In which mode each Distribution is extracted: `merge`, `sync` or `release`. It wins over what a Distribution says.
+    pub(crate) modes: BTreeMap<DistributionRef, ExtractMode>,
+    /// What becomes of files that somebody changed in a target: `overwrite`, or `keep` beside as `NAME.local-<time>`.
+    pub(crate) on_local_change: LocalChanges,
     /// A connection that is silent for this long has ended; 1 to 60,000 seconds.
     pub(crate) connection_timeout_s: ConnectionTimeout,
     /// Threads that verify and extract; `None` means one for each processor.
@@ -45,6 +49,10 @@ pub(crate) struct Config {
     /// MiB a second that this reading takes at most; `None` means 16.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) scrub_rate_mib_s: Option<NonZeroU16>,
+    /// What is run before and after the extraction of a Distribution, or of every one that has no hooks of its own: `*`.
+    pub(crate) hooks: BTreeMap<HookScope, Hooks>,
+    /// Which packages are kept once they are extracted: `chain`, `latest` or `none`.
+    pub(crate) keep_package: KeepPackage,
 }
 
 impl ted_cli::config::Config for Config {
@@ -54,11 +62,15 @@ impl ted_cli::config::Config for Config {
         ("targets", Kind::Map),
         ("targets_allow", Kind::List),
         ("links", Kind::Text),
+        ("modes", Kind::Map),
+        ("on_local_change", Kind::Text),
         ("connection_timeout_s", Kind::Number),
         ("parallelism", Kind::Number),
         ("settings", Kind::Map),
         ("scrub_interval", Kind::Text),
         ("scrub_rate_mib_s", Kind::Number),
+        ("hooks", Kind::Table),
+        ("keep_package", Kind::Text),
     ];
 }
 
@@ -144,6 +156,8 @@ mod tests {
         let path = folder.path().join("subscriber.toml");
         for (text, place) in [
             ("links = \"some\"\n", "line 1, key `links`"),
+            ("[modes]\nsite = \"purge\"\n", "line 2, key `site`"),
+            ("on_local_change = \"ask\"\n", "line 1, key `on_local_change`"),
             ("[targets]\nsite = \"srv/www\"\n", "line 2, key `site`"),
             ("connection_timeout_s = 0\n", "line 1, key `connection_timeout_s`"),
             ("parallelism = 0\n", "line 1, key `parallelism`"),
@@ -152,6 +166,13 @@ mod tests {
             ("scrub_interval = \"5s\"\n", "line 1, key `scrub_interval`"),
             ("scrub_interval = \"weekly\"\n", "line 1, key `scrub_interval`"),
             ("scrub_rate_mib_s = 0\n", "line 1, key `scrub_rate_mib_s`"),
+            ("[hooks.site]\nbefore = [\"stop\"]\n", "line 2, key `before`"),
+            ("[hooks.site]\nbefore = \"/bin/stop\"\n", "line 2, key `before`"),
+            ("[hooks.site]\ntimeout_s = 0\n", "line 2, key `timeout_s`"),
+            ("[hooks.site]\non_failure_after = \"panic\"\n", "line 2, key `on_failure_after`"),
+            ("[hooks.site]\nuser = \"root\"\n", "line 2, key `user`"),
+            ("[hooks.\"a/b/c\"]\n", "line 1"),
+            ("keep_package = \"all\"\n", "line 1, key `keep_package`"),
         ] {
             std::fs::write(&path, text).expect("written");
             let error = ted_cli::config::load::<Config>(Some(&path), &path).expect_err(text);

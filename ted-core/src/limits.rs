@@ -136,6 +136,28 @@ pub struct Limits {
     pub delta_catalog_bytes_max: u64,
     /// Bytes of old content that one frame of a delta is compressed against: a segment's window has 12 MiB.
     pub delta_prefix_bytes_max: u64,
+    /// Seconds that a hook may run where its operator says nothing: a service stops or starts well within them.
+    pub hook_seconds: u64,
+    /// The longest time that an operator may give a hook, in seconds: a day, so that a forgotten prompt ends.
+    pub hook_seconds_max: u64,
+    /// Seconds that a hook which is ended has for putting things in order, before it is killed.
+    pub hook_grace_seconds: u64,
+    /// Bytes that are kept of what a hook prints, from its end: some forty lines.
+    pub hook_output_bytes_max: usize,
+    /// Bytes of that in a receipt, whose detail has 1 KiB for both hooks and what else there is to say.
+    pub hook_receipt_bytes_max: usize,
+    /// Raw bytes of a baseline's catalog, and encoded bytes of the entries that a delta leads to: a receiver holds them.
+    /// Four million entries with paths of 160 bytes; without this bound long paths would need sixteen times that.
+    pub catalog_bytes_max: u64,
+    /// Paths of one kind that an extraction names in what it reports; of more, only the count is told.
+    pub reported_paths_max: usize,
+    /// Releases that a target in release mode keeps, the one in use among them.
+    pub releases_kept: usize,
+    /// Bytes of a kept entry list, compressed and not: as many entries as a package may have, with paths of the usual
+    /// length.
+    pub kept_entries_bytes_max: u64,
+    /// Deltas that a Subscriber keeps behind a baseline of its own: opening them takes a list of entries for each.
+    pub kept_deltas_max: usize,
     /// The most revisions that a Distribution may keep within reach of deltas: a statement names one for each, and half
     /// of what it may name is left for what later versions add.
     pub max_revisions_max: u32,
@@ -206,6 +228,16 @@ impl Limits {
         source_record_bytes_max: 128 * MIB,
         delta_catalog_bytes_max: 256 * MIB,
         delta_prefix_bytes_max: 16 * MIB,
+        hook_seconds: 60,
+        hook_seconds_max: 24 * 3600,
+        hook_grace_seconds: 5,
+        hook_output_bytes_max: 4 * KIB as usize,
+        hook_receipt_bytes_max: 300,
+        catalog_bytes_max: 1024 * MIB,
+        reported_paths_max: 1000,
+        releases_kept: 3,
+        kept_entries_bytes_max: 1024 * MIB,
+        kept_deltas_max: 32,
         max_revisions_max: 32,
     };
 }

@@ -3,7 +3,8 @@
 use std::sync::atomic::AtomicBool;
 
 use ted_core::extract::{
-    Create, ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, Links, Recovery, Target, extract as extract_to,
+    Contents, Create, ExtractJob, ExtractOptions, ExtractPhase, ExtractProgress, Links, Recovery, Target,
+    extract as extract_to,
 };
 use ted_core::package::BodyReader;
 
@@ -37,11 +38,12 @@ pub(super) fn extract(args: &ExtractArgs, keys: &KeyFinder<'_>, progress: &Progr
     let body = BodyReader::new(index.clone(), &package.file);
     let job = ExtractJob {
         rows: index.catalog(),
-        frames: &body,
+        contents: Contents::Frames(&body),
         previous: None,
         distribution: root.distribution,
         revision: root.revision,
         options: &options,
+        recovered: Recovery::Nothing,
     };
     let show = |at: ExtractProgress| {
         if at.phase == ExtractPhase::Staging {

@@ -8,7 +8,7 @@ use ted_cli::api::Done;
 use ted_cli::output::{Column, Render, Text, count, list, or_dash};
 use ted_cli::units::{self, Time};
 use ted_core::distributor::DeltaPackage;
-use ted_core::model::{Digest, Distribution, Priority};
+use ted_core::model::{Digest, Distribution, ExtractMode, Priority};
 use ted_core::name::Label;
 
 /// Declares a Distribution; its id is chosen by the node.
@@ -27,6 +27,8 @@ pub(crate) struct DistributionCreate {
     pub(crate) encrypt: bool,
     #[serde(default = "max_revisions")]
     pub(crate) max_revisions: u32,
+    #[serde(default)]
+    pub(crate) mode: ExtractMode,
 }
 
 fn max_revisions() -> u32 {
@@ -47,6 +49,8 @@ pub(crate) struct DistributionUpdate {
     pub(crate) priority: Option<Priority>,
     #[serde(default)]
     pub(crate) encrypt: Option<bool>,
+    #[serde(default)]
+    pub(crate) mode: Option<ExtractMode>,
     #[serde(default)]
     pub(crate) max_revisions: Option<u32>,
 }
@@ -98,6 +102,8 @@ pub(crate) struct DistributionView {
     pub(crate) priority: Priority,
     #[serde(default)]
     pub(crate) encrypt: bool,
+    #[serde(default)]
+    pub(crate) mode: ExtractMode,
     #[serde(default = "max_revisions")]
     pub(crate) max_revisions: u32,
     /// The newest revision; `None` before the first build.
@@ -160,6 +166,7 @@ impl Render for DistributionView {
             ("source", Some(self.source.clone())),
             ("exclude", (!self.exclude.is_empty()).then(|| list(&self.exclude))),
             ("target", self.target.clone()),
+            ("mode", Some(self.mode.to_string())),
             ("priority", Some(self.priority.to_string())),
             ("digest", Some(self.digest.to_string())),
             ("encrypted", Some(if self.encrypt { "yes" } else { "no" }.to_owned())),

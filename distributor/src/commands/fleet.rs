@@ -25,6 +25,7 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 skip_unreadable: options.skip_unreadable.unwrap_or_default(),
                 priority: options.priority.unwrap_or_default(),
                 encrypt: options.encrypt.unwrap_or_default(),
+                mode: options.mode.unwrap_or_default(),
                 max_revisions: options.max_revisions.unwrap_or(Distribution::MAX_REVISIONS),
             };
             context.answer(&request).await
@@ -39,6 +40,7 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 skip_unreadable: options.skip_unreadable,
                 priority: options.priority,
                 encrypt: options.encrypt,
+                mode: options.mode,
                 max_revisions: options.max_revisions,
             };
             context.answer(&request).await

@@ -28,6 +28,7 @@ impl Service {
             target: request.target,
             skip_unreadable: request.skip_unreadable,
             encrypt: request.encrypt,
+            mode: request.mode,
             max_revisions: request.max_revisions,
             priority: request.priority,
         };
@@ -47,6 +48,7 @@ impl Service {
         spec.digest = request.digest.unwrap_or(spec.digest);
         spec.skip_unreadable = request.skip_unreadable.unwrap_or(spec.skip_unreadable);
         spec.encrypt = request.encrypt.unwrap_or(spec.encrypt);
+        spec.mode = request.mode.unwrap_or(spec.mode);
         spec.max_revisions = request.max_revisions.unwrap_or(spec.max_revisions);
         spec.priority = request.priority.unwrap_or(spec.priority);
         self.distributor().update_distribution(&request.name, spec).await?;
@@ -208,6 +210,7 @@ impl From<DistributionStatus> for DistributionView {
             target: spec.target,
             skip_unreadable: spec.skip_unreadable,
             encrypt: spec.encrypt,
+            mode: spec.mode,
             max_revisions: spec.max_revisions,
             priority: spec.priority,
             newest: newest.map(|newest| RevisionView::new(&newest, file)),

@@ -6,16 +6,23 @@ use serde::{Deserialize, Serialize};
 use ted_cli::api::Done;
 use ted_cli::output::{Column, Render, Text, count, or_dash};
 use ted_cli::units::{self, Time};
+use ted_core::model::ExtractMode;
 use ted_core::name::{Label, NodeName};
 use ted_core::security::Stage;
+use ted_core::subscriber::{HookReport, HookScope};
 
 use ted_core::DistributionRef;
+
+use super::preview::Paths;
 
 /// Extracts the newest verified revision of one Distribution, or of all.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DistributionExtract {
     pub(crate) distribution: Option<DistributionRef>,
+    /// Without what the configuration has run before and after.
+    #[serde(default)]
+    pub(crate) no_hooks: bool,
 }
 
 /// Checks packages and extracted files of one Distribution, or of all; damaged packages are set aside.
@@ -85,10 +92,16 @@ pub(crate) struct DistributionView {
     pub(crate) total_bytes: u64,
     /// Where it goes; `None` where no place is allowed, and `trouble` says why.
     pub(crate) target: Option<PathBuf>,
+    /// In which mode it is extracted; `None` while nothing of it is here.
+    #[serde(default)]
+    pub(crate) mode: Option<ExtractMode>,
     /// The latest error with its code.
     pub(crate) trouble: Option<String>,
     /// When something last happened to it.
     pub(crate) at: Option<Time>,
+    /// Whose hooks are run when it is extracted.
+    #[serde(default)]
+    pub(crate) hooks: Option<HookScope>,
     /// When its package was last found whole.
     #[serde(default)]
     pub(crate) checked: Option<Time>,
@@ -103,6 +116,7 @@ pub(super) fn table(distributions: &[DistributionView], out: &mut Text) {
         Column::Left("STAGE"),
         Column::Right("BYTES"),
         Column::Left("TARGET"),
+        Column::Left("MODE"),
         Column::Left("AT"),
         Column::Left("TROUBLE"),
     ];
@@ -116,6 +130,7 @@ pub(super) fn table(distributions: &[DistributionView], out: &mut Text) {
             or_dash(view.stage.map(stage)),
             or_dash((view.total_bytes > 0).then_some(bytes)),
             or_dash(view.target.as_ref().map(|target| target.display())),
+            or_dash(view.mode),
             or_dash(view.at),
             view.trouble.clone().unwrap_or_default(),
         ]
@@ -145,13 +160,27 @@ pub(crate) struct ExtractedView {
     pub(crate) distribution: Label,
     pub(crate) revision: u64,
     pub(crate) target: PathBuf,
+    pub(crate) mode: ExtractMode,
     pub(crate) files_written: u64,
     pub(crate) bytes_written: u64,
     pub(crate) links_made: u64,
     pub(crate) folders_made: u64,
     pub(crate) unchanged: u64,
-    /// Paths that somebody had changed and that are the revision's again.
-    pub(crate) local_changes: Vec<String>,
+    /// Deltas among the packages that carry the revision.
+    pub(crate) deltas: usize,
+    /// Why its baseline was taken although deltas were to be had, with the code; none where that was not so.
+    pub(crate) fell_back: Option<String>,
+    /// What somebody else had made or changed, and the revision took the place of.
+    pub(crate) local_changes: Paths,
+    /// What such files are kept as.
+    pub(crate) kept: Paths,
+    /// What was deleted because the revision does not have it.
+    pub(crate) deleted: Paths,
+    /// What the revision does not have either and stays all the same.
+    pub(crate) left: Paths,
+    /// The hooks that were run.
+    #[serde(default)]
+    pub(crate) hooks: Vec<HookReport>,
 }
 
 impl Render for Extracted {
@@ -160,11 +189,22 @@ impl Render for Extracted {
             out.line("there is nothing to extract yet");
         }
         for done in &self.extracted {
-            for path in &done.local_changes {
-                out.line(format_args!("changed here and overwritten: {path}"));
+            if let Some(why) = &done.fell_back {
+                out.line(format_args!("deltas were of no use, and a baseline was fetched: {why}"));
             }
+            let (kept, release) = (done.kept.count > 0, done.mode == ExtractMode::Release);
+            done.local_changes.render(
+                match (kept, release) {
+                    (true, _) => "changed here",
+                    (false, true) => "changed here, and not in this release",
+                    (false, false) => "changed here and overwritten",
+                },
+                out,
+            );
+            done.kept.render("kept as", out);
+            done.left.render("left alone", out);
             out.line(format_args!(
-                "{}/{}: extracted revision {} to {}: {} ({}), {}, {}; {} unchanged",
+                "{}/{}: extracted revision {} to {}: {} ({}), {}, {}; {} unchanged, {} deleted",
                 done.distributor,
                 done.distribution,
                 done.revision,
@@ -173,8 +213,17 @@ impl Render for Extracted {
                 units::bytes(done.bytes_written),
                 count(done.links_made, "link", "links"),
                 count(done.folders_made, "folder", "folders"),
-                done.unchanged
+                done.unchanged,
+                done.deleted.count
             ));
+            for ran in &done.hooks {
+                let said = ran.output.replace('\n', "; ");
+                let said = if said.is_empty() { said } else { format!(": {said}") };
+                match &ran.code {
+                    None => out.line(format_args!("hook `{}`: {}{said}", ran.hook, ran.end)),
+                    Some(code) => out.line(format_args!("hook `{}` failed ({code}): {}{said}", ran.hook, ran.end)),
+                }
+            }
         }
     }
 }
@@ -246,18 +295,27 @@ pub(crate) struct PlaceView {
     pub(crate) target: Option<PathBuf>,
     /// `configuration`, `target set`, `proposed` or `default`.
     pub(crate) because: String,
+    /// In which mode; `None` while nothing of it is here, and this node says nothing about it.
+    #[serde(default)]
+    pub(crate) mode: Option<ExtractMode>,
     pub(crate) trouble: Option<String>,
 }
 
 impl Render for Targets {
     fn render(&self, out: &mut Text) {
-        let columns =
-            [Column::Left("DISTRIBUTION"), Column::Left("TARGET"), Column::Left("BECAUSE OF"), Column::Left("TROUBLE")];
+        let columns = [
+            Column::Left("DISTRIBUTION"),
+            Column::Left("TARGET"),
+            Column::Left("BECAUSE OF"),
+            Column::Left("MODE"),
+            Column::Left("TROUBLE"),
+        ];
         let rows = self.targets.iter().map(|place| {
             vec![
                 place.distribution.to_string(),
                 or_dash(place.target.as_ref().map(|target| target.display())),
                 place.because.clone(),
+                or_dash(place.mode),
                 place.trouble.clone().unwrap_or_default(),
             ]
         });

@@ -4,6 +4,7 @@ mod configuration;
 mod distribution;
 mod distributor;
 mod node;
+mod preview;
 
 pub(crate) use configuration::{ConfigurationShow, ConfigurationView};
 pub(crate) use distribution::{
@@ -15,3 +16,4 @@ pub(crate) use distributor::{
     EnrolmentView, RequestView, TrustView,
 };
 pub(crate) use node::{DaemonView, NodeDoctor, NodeJoin, NodeRename, NodeStatus, NodeView, StatusView};
+pub(crate) use preview::{DistributionPreview, PreviewView, Previews, RefusedView};

@@ -3,18 +3,26 @@
 use ted_cli::api::Done;
 use ted_cli::error::ApiError;
 use ted_cli::units::Time;
-use ted_core::subscriber::{DistributionRow, ExtractionRow, TargetRow, TargetRule, VerifyRow};
+use ted_core::id::Revision;
+use ted_core::subscriber::{DistributionRow, ExtractionRow, HookRule, PreviewRow, TargetRow, TargetRule, VerifyRow};
 
 use super::Service;
 use crate::api::{
-    DistributionExtract, DistributionResume, DistributionRollback, DistributionVerify, DistributionView, Extracted,
-    ExtractedView, PlaceView, TargetSet, TargetUnset, Targets, Verified, VerifiedView,
+    DistributionExtract, DistributionPreview, DistributionResume, DistributionRollback, DistributionVerify,
+    DistributionView, Extracted, ExtractedView, PlaceView, PreviewView, Previews, RefusedView, TargetSet, TargetUnset,
+    Targets, Verified, VerifiedView,
 };
 
 impl Service {
     pub(super) async fn extract(&self, request: DistributionExtract) -> Result<Extracted, ApiError> {
-        let rows = self.subscriber().extract(request.distribution.as_ref()).await?;
+        let hooks = if request.no_hooks { HookRule::Skip } else { HookRule::Run };
+        let rows = self.subscriber().extract_with(request.distribution.as_ref(), hooks).await?;
         Ok(Extracted { extracted: rows.into_iter().map(Into::into).collect() })
+    }
+
+    pub(super) async fn preview(&self, request: DistributionPreview) -> Result<Previews, ApiError> {
+        let rows = self.subscriber().preview(request.distribution.as_ref()).await?;
+        Ok(Previews { previews: rows.into_iter().map(Into::into).collect() })
     }
 
     pub(super) async fn rollback(&self, request: DistributionRollback) -> Result<Extracted, ApiError> {
@@ -63,9 +71,11 @@ impl From<DistributionRow> for DistributionView {
             done_bytes: row.bytes,
             total_bytes: row.bytes_total,
             target: row.target,
+            mode: row.mode,
             trouble: row.trouble,
             at: row.at.map(Time),
             checked: row.checked.map(Time),
+            hooks: row.hooks,
         }
     }
 }
@@ -78,12 +88,48 @@ impl From<ExtractionRow> for ExtractedView {
             distribution: row.distribution,
             revision: row.revision.number(),
             target: row.target,
+            mode: row.mode,
             files_written: summary.files_written,
             bytes_written: summary.bytes_written,
             links_made: summary.links_made,
             folders_made: summary.folders_made,
             unchanged: summary.unchanged,
-            local_changes: summary.local_changes.iter().map(ToString::to_string).collect(),
+            deltas: row.deltas,
+            fell_back: row.fell_back,
+            hooks: row.hooks,
+            local_changes: summary.local_changes.into(),
+            kept: summary.kept.into(),
+            deleted: summary.deleted.into(),
+            left: summary.left.into(),
+        }
+    }
+}
+
+impl From<PreviewRow> for PreviewView {
+    fn from(row: PreviewRow) -> Self {
+        let told = row.preview;
+        Self {
+            distributor: row.distributor,
+            distribution: row.distribution,
+            revision: row.revision.number(),
+            target: row.target,
+            mode: row.mode,
+            interrupted: told.interrupted,
+            added: told.added.into(),
+            updated: told.updated.into(),
+            deleted: told.deleted.into(),
+            local_changes: told.local_changes.into(),
+            kept: told.kept.into(),
+            left: told.left.into(),
+            refused: told
+                .refused
+                .into_iter()
+                .map(|(code, reason)| RefusedView { code: code.to_owned(), reason })
+                .collect(),
+            unchanged: told.unchanged,
+            bytes: told.bytes,
+            current: told.current.map(Revision::number),
+            releases_gone: told.releases_gone.into_iter().map(Revision::number).collect(),
         }
     }
 }
@@ -114,6 +160,6 @@ impl From<TargetRow> for PlaceView {
             Ok(target) => (Some(target), None),
             Err(reason) => (None, Some(reason)),
         };
-        Self { distribution: row.distribution, target, because: because.to_owned(), trouble }
+        Self { distribution: row.distribution, target, because: because.to_owned(), mode: row.mode, trouble }
     }
 }

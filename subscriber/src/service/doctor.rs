@@ -1,5 +1,6 @@
 //! What `doctor` looks at.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use ted_cli::doctor::{Check, Diagnosis, Health};
@@ -8,7 +9,7 @@ use ted_cli::units::{self, Time};
 use ted_core::name::NodeName;
 use ted_core::node::{Clock as _, SystemClock};
 use ted_core::store::{NodeRole, SecurityDir, free_bytes};
-use ted_core::subscriber::DistributorRow;
+use ted_core::subscriber::{DistributorRow, HookKind};
 
 use super::Service;
 
@@ -48,6 +49,7 @@ impl Service {
                 (None, None) => check(&name, Health::Warning, "nothing of it was extracted yet"),
             });
         }
+        checks.extend(self.hook_checks());
         for alarm in status.alarms {
             checks.push(coded("alarm", &alarm.to_string()));
         }
@@ -64,6 +66,26 @@ impl Service {
             checks.push(check(&name, Health::Warning, found).mended_by("remove it, or bring the right file"));
         }
         Ok(())
+    }
+
+    /// Whether the programs that hooks name can be run.
+    fn hook_checks(&self) -> Vec<Check> {
+        let mut checks = vec![];
+        for (scope, hooks) in &self.settings().config.hooks {
+            for (hook, command) in [(HookKind::Before, &hooks.before), (HookKind::After, &hooks.after)] {
+                let Some(command) = command else { continue };
+                let (name, program) = (format!("hook `{hook}` of {scope}"), &command.words()[0]);
+                let found = std::fs::metadata(program).map(|file| file.is_file() && file.mode() & 0o111 != 0);
+                checks.push(match found {
+                    Ok(true) => check(&name, Health::Good, format!("{program} is a program")),
+                    Ok(false) => check(&name, Health::Bad, format!("{program} is no program that can be run"))
+                        .mended_by("make it executable, or name the right file"),
+                    Err(error) => check(&name, Health::Bad, format!("{program}: {error}"))
+                        .mended_by("name a program that is there"),
+                });
+            }
+        }
+        checks
     }
 
     fn enrolment_check(&self, distributor: &DistributorRow) -> Check {

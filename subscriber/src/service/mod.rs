@@ -28,9 +28,10 @@ use ted_core::{Error, Subscriber};
 use tokio::sync::broadcast;
 
 use crate::api::{
-    ConfigurationShow, ConfigurationView, DistributionExtract, DistributionResume, DistributionRollback,
-    DistributionVerify, DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust,
-    NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
+    ConfigurationShow, ConfigurationView, DistributionExtract, DistributionPreview, DistributionResume,
+    DistributionRollback, DistributionVerify, DistributorEnrol, DistributorIssued, DistributorLeave,
+    DistributorRequest, DistributorTrust, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet,
+    TargetUnset,
 };
 use crate::config::{Config, LinkRule};
 
@@ -133,6 +134,7 @@ impl Api for Service {
             DistributorRequest::NAME => handle(body, |it| self.request(it)).await,
             DistributorIssued::NAME => handle(body, |it| self.take_issued(it)).await,
             DistributionExtract::NAME => handle(body, |it| self.extract(it)).await,
+            DistributionPreview::NAME => handle(body, |it| self.preview(it)).await,
             DistributionRollback::NAME => handle(body, |it| self.rollback(it)).await,
             DistributionResume::NAME => handle(body, |it| self.resume(it)).await,
             DistributionVerify::NAME => handle(body, |it| self.verify(it)).await,
@@ -166,7 +168,11 @@ fn builder(settings: &Settings) -> Result<SubscriberBuilder, Error> {
         LinkRule::Inside => Links::Inside,
     };
     let builder = Subscriber::builder(&settings.data_dir).connection_timeout(silence).links(links);
-    let mut builder = builder.settings(config.settings.clone());
+    let mut builder = builder.settings(config.settings.clone()).keep_package(config.keep_package);
+    builder = builder.on_local_change(config.on_local_change);
+    for (distribution, mode) in &config.modes {
+        builder = builder.mode(distribution.clone(), *mode);
+    }
     if let Some(listen) = config.listen {
         builder = builder.listen(listen);
     }
@@ -181,6 +187,9 @@ fn builder(settings: &Settings) -> Result<SubscriberBuilder, Error> {
     }
     for (distribution, target) in &config.targets {
         builder = builder.target(distribution.clone(), PathBuf::from(target.clone()));
+    }
+    for (scope, hooks) in &config.hooks {
+        builder = builder.hooks(scope.clone(), hooks.clone());
     }
     for folder in &config.targets_allow {
         builder = builder.allow_targets_below(PathBuf::from(folder.clone()));

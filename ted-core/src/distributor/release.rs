@@ -9,7 +9,7 @@ use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{EnvelopeId, PackageId, Revision, UnixMillis};
 use crate::limits::Limits;
-use crate::model::Distribution;
+use crate::model::{Distribution, ExtractMode};
 use crate::node::RecordBatch;
 use crate::security::{Envelope, EnvelopeBody, EnvelopeKind, PackageRef, ReleaseStatement};
 
@@ -21,6 +21,8 @@ const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 struct Stated {
     revision: Revision,
     target: Option<String>,
+    #[serde(default)]
+    mode: ExtractMode,
     issued: UnixMillis,
     envelope: String,
     /// The packages that it names, as hex. Under another CA key they have other roots.
@@ -60,7 +62,8 @@ impl State {
         let carriers = self.packages_to_state(distribution, built);
         let packages: Vec<String> = carriers.iter().map(|package| package.id.to_string()).collect();
         if let Some(stated) = &before
-            && (stated.revision, &stated.target) == (built.revision, &distribution.target)
+            && (stated.revision, &stated.target, stated.mode)
+                == (built.revision, &distribution.target, distribution.mode)
             && stated.packages == packages
             && !stated.is_due(now)
             && !self.is_envelope_void(&stated.envelope)?
@@ -74,6 +77,7 @@ impl State {
         let stated = Stated {
             revision: built.revision,
             target: distribution.target.clone(),
+            mode: distribution.mode,
             issued: now,
             envelope: id.to_string(),
             packages,
@@ -137,6 +141,7 @@ impl State {
         let release =
             ReleaseStatement { distribution: distribution.id, revision: built.revision, packages, extensions: vec![] }
                 .with_target(distribution.target.as_deref())
+                .with_mode(distribution.mode)
                 .with_sealed(self.sealed_root(built.package)?.is_some());
         let body = EnvelopeBody {
             kind: EnvelopeKind::RELEASE_STATEMENT,

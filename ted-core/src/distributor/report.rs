@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DistributionId, FiringId, PackageId, Revision, UnixMillis};
-use crate::model::{Digest, Distribution, Endpoint, Priority};
+use crate::model::{Digest, Distribution, Endpoint, ExtractMode, Priority};
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
 use crate::protocol::{Outcome, PartState};
@@ -41,6 +41,9 @@ pub struct DistributionSpec {
     /// How many revisions a Subscriber may be behind and still be brought the differences alone; 1 for none.
     #[serde(default = "max_revisions")]
     pub max_revisions: u32,
+    /// What extraction does about what else lies in the target; each Subscriber has the last word.
+    #[serde(default)]
+    pub mode: ExtractMode,
 }
 
 fn max_revisions() -> u32 {
@@ -60,6 +63,7 @@ impl DistributionSpec {
             skip_unreadable: false,
             priority: Priority::default(),
             encrypt: false,
+            mode: ExtractMode::default(),
             max_revisions: Distribution::MAX_REVISIONS,
         }
     }
@@ -75,6 +79,13 @@ impl DistributionSpec {
     #[must_use]
     pub fn encrypt(mut self, encrypt: bool) -> Self {
         self.encrypt = encrypt;
+        self
+    }
+
+    /// The same, extracted in this mode.
+    #[must_use]
+    pub fn mode(mut self, mode: ExtractMode) -> Self {
+        self.mode = mode;
         self
     }
 
@@ -95,6 +106,7 @@ impl DistributionSpec {
             skip_unreadable: distribution.skip_unreadable,
             priority: distribution.priority,
             encrypt: distribution.encrypt,
+            mode: distribution.mode,
             max_revisions: distribution.max_revisions,
         }
     }
@@ -110,6 +122,7 @@ impl DistributionSpec {
             skip_unreadable: self.skip_unreadable,
             priority: self.priority,
             encrypt: self.encrypt,
+            mode: self.mode,
             max_revisions: self.max_revisions,
         }
     }

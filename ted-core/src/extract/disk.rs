@@ -11,6 +11,7 @@ use rustix::fs::{
     self, AtFlags, FileType, FlockOperation, Mode, OFlags, StatxAttributes, StatxFlags, Timespec, Timestamps,
     UTIME_OMIT,
 };
+use rustix::io::Errno;
 
 use crate::extract::step::{Hook, Step};
 use crate::package::Mtime;
@@ -48,6 +49,8 @@ pub(super) struct Facts {
     pub(super) identity: (u32, u32, u64),
     /// Whether something is mounted right here.
     pub(super) mount_point: bool,
+    /// Whether it may not be replaced or removed, by anybody.
+    pub(super) immutable: bool,
 }
 
 /// Mode and time of an entry.
@@ -87,6 +90,7 @@ fn stat(folder: impl AsFd, name: &[u8], flags: AtFlags) -> io::Result<Facts> {
         uid: stat.stx_uid,
         identity: (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino),
         mount_point: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        immutable: stat.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
     })
 }
 
@@ -117,7 +121,7 @@ pub(super) fn link_text(folder: &Dir, name: &[u8]) -> io::Result<Vec<u8>> {
 pub(super) fn lock(folder: &Dir) -> io::Result<bool> {
     match fs::flock(folder, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
@@ -193,6 +197,15 @@ impl<'a> Disk<'a> {
     pub(super) fn hard_link(self, old_folder: &Dir, old_name: &[u8], folder: &Dir, name: &[u8]) -> io::Result<()> {
         self.hook.before(Step::MakeLink)?;
         Ok(fs::linkat(old_folder, old_name, folder, name, AtFlags::empty())?)
+    }
+
+    /// Keeps the file `name` as `copy` too. Where the file system cannot give a file two names, it is renamed.
+    pub(super) fn keep_as(self, folder: &Dir, name: &[u8], copy: &[u8]) -> io::Result<()> {
+        self.hook.before(Step::KeepCopy)?;
+        match fs::linkat(folder, name, folder, copy, AtFlags::empty()) {
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK) => Ok(fs::renameat(folder, name, folder, copy)?),
+            other => Ok(other?),
+        }
     }
 
     pub(super) fn rename(

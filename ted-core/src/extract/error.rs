@@ -6,7 +6,12 @@ use std::path::PathBuf;
 
 use crate::codec::CodecError;
 use crate::error::Coded;
+use crate::id::Revision;
+use crate::package::delta::DeltaError;
 use crate::package::{CatalogFault, EntryPath, PackageError};
+
+/// Errors about entries that are worded after the first one.
+const SEVERAL_NAMED_MAX: usize = 49;
 
 /// What is wrong with an entry, whatever the target holds.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +87,36 @@ pub enum ExtractError {
         /// Where.
         path: EntryPath,
     },
+    /// Something that would be replaced, deleted or changed cannot be.
+    #[error("`{path}` cannot be changed: {why}")]
+    Locked {
+        /// What.
+        path: EntryPath,
+        /// Why not.
+        why: &'static str,
+    },
+    /// Several entries cannot be written; each is named.
+    #[error("{first}{}", listed(others))]
+    Several {
+        /// The first.
+        first: Box<ExtractError>,
+        /// The others.
+        others: Vec<ExtractError>,
+    },
+    /// Removed files are still open, and NFS keeps them in the staging folder until they are closed.
+    #[error("files in `{}` are held open, so that NFS cannot remove them yet", staging.display())]
+    HeldOpen {
+        /// The staging folder.
+        staging: PathBuf,
+    },
+    /// The release is not there.
+    #[error("the target `{}` holds no release {revision}", target.display())]
+    NoRelease {
+        /// The target.
+        target: PathBuf,
+        /// The revision that was asked for.
+        revision: Revision,
+    },
     /// The revision does not fit.
     #[error("{needed} bytes are needed on the target's file system, and {available} are free")]
     NoSpace {
@@ -107,6 +142,14 @@ pub enum ExtractError {
     /// The package could not be read.
     #[error("the package cannot be read")]
     Package(#[source] PackageError),
+    /// A file could not be made from what is here.
+    #[error("`{path}` cannot be made from what is here")]
+    Made {
+        /// The file.
+        path: EntryPath,
+        /// Why not.
+        source: DeltaError,
+    },
     /// The target's file system became full.
     #[error("the disk is full: {doing} `{place}`")]
     DiskFull {
@@ -192,6 +235,55 @@ impl ExtractError {
     pub(super) fn refused(path: &EntryPath, reason: Refusal) -> Self {
         Self::Refused { path: path.clone(), reason }
     }
+
+    pub(super) fn locked(path: &EntryPath, why: &'static str) -> Self {
+        Self::Locked { path: path.clone(), why }
+    }
+
+    /// All of them as one; `None` if there is none.
+    pub(super) fn all_of(errors: Vec<Self>) -> Option<Self> {
+        let mut errors = errors.into_iter();
+        let first = errors.next()?;
+        let others: Vec<_> = errors.collect();
+        if others.is_empty() { Some(first) } else { Some(Self::Several { first: Box::new(first), others }) }
+    }
+
+    /// Whether it is about one entry, so that others may succeed all the same.
+    pub(super) fn is_about_one(&self) -> bool {
+        match self {
+            Self::Denied { .. } | Self::Obstacle { .. } => true,
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::ResourceBusy,
+            _ => false,
+        }
+    }
+
+    /// The entry that it is about, where it names one.
+    #[must_use]
+    pub const fn path(&self) -> Option<&EntryPath> {
+        match self {
+            Self::Refused { path, .. }
+            | Self::Obstacle { path, .. }
+            | Self::MountPoint { path }
+            | Self::Locked { path, .. }
+            | Self::Content { path }
+            | Self::Lost { path }
+            | Self::Changed { path } => Some(path),
+            _ => None,
+        }
+    }
+}
+
+/// Errors after the first one, those that a person can still take in.
+fn listed(others: &[ExtractError]) -> String {
+    let mut text = String::new();
+    for other in others.iter().take(SEVERAL_NAMED_MAX) {
+        text.push_str("; ");
+        text.push_str(&other.to_string());
+    }
+    if let Some(more) = others.len().checked_sub(SEVERAL_NAMED_MAX).filter(|more| *more > 0) {
+        text.push_str(&format!("; and {more} more"));
+    }
+    text
 }
 
 impl Coded for ExtractError {
@@ -207,6 +299,7 @@ impl Coded for ExtractError {
             Self::NoInodes { .. } => "TED-1408",
             Self::Content { .. } => "TED-1409",
             Self::Package(error) => error.code(),
+            Self::Made { source, .. } => source.code(),
             Self::DiskFull { .. } => "TED-1410",
             Self::Denied { .. } => "TED-1411",
             Self::Io { .. } => "TED-1412",
@@ -216,13 +309,18 @@ impl Coded for ExtractError {
             Self::Lost { .. } => "TED-1416",
             Self::Changed { .. } => "TED-1417",
             Self::Cancelled => "TED-1418",
+            Self::Locked { .. } => "TED-1419",
+            Self::Several { first, .. } => first.code(),
+            Self::HeldOpen { .. } => "TED-1420",
+            Self::NoRelease { .. } => "TED-1421",
         }
     }
 
     fn is_retryable(&self) -> bool {
         match self {
-            Self::Busy { .. } | Self::Changed { .. } | Self::Cancelled => true,
+            Self::Busy { .. } | Self::Changed { .. } | Self::Cancelled | Self::HeldOpen { .. } => true,
             Self::Package(error) => error.is_retryable(),
+            Self::Made { source, .. } => source.is_retryable(),
             _ => false,
         }
     }

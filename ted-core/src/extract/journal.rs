@@ -12,7 +12,7 @@ use crate::extract::disk::{self, Attributes, Disk, Found};
 use crate::extract::error::ExtractError;
 use crate::extract::job::ExtractJob;
 use crate::extract::judge::{find_row, hard_link_target};
-use crate::extract::plan::{Plan, attributes};
+use crate::extract::plan::{Deletion, Displacing, Keeping, Plan, attributes};
 use crate::extract::staging::{JOURNAL, JOURNAL_NEW, Staging};
 use crate::extract::step::Step;
 use crate::id::Revision;
@@ -20,7 +20,7 @@ use crate::limits::Limits;
 use crate::package::{EntryKind, EntryPath};
 
 const MAGIC: &[u8; 4] = b"TEDJ";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEADER_BYTES: usize = 6;
 const HASH_BYTES: usize = 32;
 
@@ -28,12 +28,18 @@ const HASH_BYTES: usize = 32;
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Journal {
     pub(super) revision: Revision,
+    /// What becomes of releases, in release mode; all paths are those of the release's own folder then.
+    pub(super) release: Option<Release>,
+    /// Files that somebody changed, and what they are kept as.
+    pub(super) kept: Vec<Kept>,
     /// What makes way for an entry of another kind.
     pub(super) displaced: Vec<Displaced>,
     /// Folders to make, outer ones first.
     pub(super) new_folders: Vec<EntryPath>,
     /// Staged entries to move: files, hard links, symbolic links, hard links to those.
     pub(super) moves: Vec<Move>,
+    /// What is deleted because the revision does not have it.
+    pub(super) deleted: Vec<Deleted>,
     /// Folders whose mode and time are set in the end, outer ones first; the root is not among them.
     pub(super) folders: Vec<(EntryPath, Attributes)>,
     /// Mode and time of the root.
@@ -45,6 +51,32 @@ pub(super) struct Journal {
 pub(super) struct Displaced {
     pub(super) path: EntryPath,
     pub(super) standing: Standing,
+    /// What it is kept as.
+    pub(super) copy: Option<EntryPath>,
+}
+
+/// What becomes of releases.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Release {
+    /// Whether the release is new: then it is put together in the staging folder, and gets its name when it is whole.
+    pub(super) new: bool,
+    /// Releases that are not kept any longer.
+    pub(super) gone: Vec<Revision>,
+}
+
+/// A file, and the name under which it is kept. Only what was seen there is kept, nothing that took its place.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    pub(super) path: EntryPath,
+    pub(super) inode: u64,
+    pub(super) copy: EntryPath,
+}
+
+/// Something that is deleted. Only what was seen there is, nothing that took its place.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Deleted {
+    pub(super) path: EntryPath,
+    pub(super) inode: u64,
 }
 
 /// What stands where an entry of another kind goes. The entry itself is never of this kind.
@@ -67,7 +99,7 @@ pub(super) fn staged_name(number: u64) -> String {
 }
 
 impl Journal {
-    pub(super) fn new(job: &ExtractJob<'_>, plan: &Plan) -> Self {
+    pub(super) fn new(job: &ExtractJob<'_>, plan: &Plan, release: Option<Release>) -> Self {
         let path = |index: usize| job.rows[index].entry.path.clone();
         let kind_of_target = |index: &usize| {
             let target = hard_link_target(&job.rows[*index].entry);
@@ -80,13 +112,20 @@ impl Journal {
         let folder = |index: usize| attributes(&job.rows[index].entry, job.options.privilege);
         Self {
             revision: job.revision,
+            release,
+            kept: plan.keepings.iter().map(Kept::from).collect(),
             displaced: plan
                 .displaced
                 .iter()
-                .map(|&(index, found)| Displaced { path: path(index), standing: Standing::of(found) })
+                .map(|Displacing { index, found, copy }| Displaced {
+                    path: path(*index),
+                    standing: Standing::of(*found),
+                    copy: copy.clone(),
+                })
                 .collect(),
             new_folders: plan.new_folders.iter().map(|&index| path(index)).collect(),
             moves: order.into_iter().flatten().map(|&index| Move { staged: index as u64, path: path(index) }).collect(),
+            deleted: plan.deletions.iter().map(Deleted::from).collect(),
             folders: plan
                 .folders
                 .iter()
@@ -146,6 +185,18 @@ impl Journal {
     }
 }
 
+impl From<&Keeping> for Kept {
+    fn from(Keeping { path, inode, copy }: &Keeping) -> Self {
+        Self { path: path.clone(), inode: *inode, copy: copy.clone() }
+    }
+}
+
+impl From<&Deletion> for Deleted {
+    fn from(Deletion { path, inode }: &Deletion) -> Self {
+        Self { path: path.clone(), inode: *inode }
+    }
+}
+
 impl Standing {
     pub(super) fn of(found: Found) -> Self {
         if found == Found::Folder { Self::Folder } else { Self::NoFolder }
@@ -161,7 +212,10 @@ mod tests {
     fn a_journal_with_any_byte_changed_or_missing_is_refused() {
         let journal = Journal {
             revision: Revision::from_number(7),
-            displaced: vec![Displaced { path: EntryPath::root(), standing: Standing::Folder }],
+            release: Some(Release { new: true, gone: vec![Revision::from_number(3)] }),
+            kept: vec![Kept { path: EntryPath::root(), inode: 9, copy: EntryPath::root() }],
+            displaced: vec![Displaced { path: EntryPath::root(), standing: Standing::Folder, copy: None }],
+            deleted: vec![Deleted { path: EntryPath::root(), inode: 7 }],
             new_folders: Vec::new(),
             moves: vec![Move { staged: 3, path: EntryPath::from_bytes(b"a/b").expect("valid") }],
             folders: Vec::new(),

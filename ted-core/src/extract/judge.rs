@@ -10,9 +10,9 @@ use crate::package::{self, CatalogFault, CatalogRow, Entry, EntryKind, EntryPath
 ///
 /// [`EntryPath`] and [`EntryKind`] rule out absolute paths, `..`, NUL, devices, FIFOs and sockets, and
 /// [`package::judge_rows`] disorder, duplicates, entries below what is no folder, hard links to what is outside,
-/// missing or later, and fields that an entry of its kind cannot have. What is left is judged here: content over
-/// other content, names that are kept for staging, symbolic links that leave the target where the options forbid
-/// them, and, with `case_folding`, names that are the same after folding case or Unicode forms.
+/// missing or later, and fields that an entry of its kind cannot have. What is left is judged here: names that are kept
+/// for staging, symbolic links that leave the target where the options forbid them, sizes that no file can have, and,
+/// with `case_folding`, names that are the same after folding case or Unicode forms.
 ///
 /// # Errors
 /// [`ExtractError::Refused`] with the first bad entry.
@@ -21,9 +21,8 @@ pub fn judge_entries(rows: &[CatalogRow], options: &ExtractOptions, case_folding
         PackageError::Catalog { path, reason } => ExtractError::Refused { path, reason: reason.into() },
         other => ExtractError::Package(other),
     })?;
-    let mut content_end = 0;
     for row in rows {
-        judge_row(row, options, &mut content_end).map_err(|reason| ExtractError::refused(&row.entry.path, reason))?;
+        judge_entry(&row.entry, options).map_err(|reason| ExtractError::refused(&row.entry.path, reason))?;
     }
     if case_folding && let Some((path, earlier)) = fold::collision(rows) {
         return Err(ExtractError::refused(path, Refusal::Collision(earlier.clone())));
@@ -41,8 +40,21 @@ pub(super) fn hard_link_target(entry: &Entry) -> Option<EntryPath> {
     EntryPath::from_bytes(&entry.link).ok().filter(|path| !path.is_root())
 }
 
-fn judge_row(row: &CatalogRow, options: &ExtractOptions, content_end: &mut u64) -> Result<(), Refusal> {
-    let entry = &row.entry;
+/// Refuses contents that lie over one another, or behind the end of a body with so many raw bytes: they follow one
+/// another, so that the files in a frame are found by searching.
+pub(super) fn judge_places(rows: &[CatalogRow], body_bytes: u64) -> Result<(), ExtractError> {
+    let mut content_end = 0;
+    for row in rows.iter().filter(|row| row.entry.size > 0) {
+        let end = row.offset.checked_add(row.entry.size).filter(|end| *end <= body_bytes);
+        match end {
+            Some(end) if row.offset >= content_end => content_end = end,
+            _ => return Err(ExtractError::refused(&row.entry.path, CatalogFault::Offset.into())),
+        }
+    }
+    Ok(())
+}
+
+fn judge_entry(entry: &Entry, options: &ExtractOptions) -> Result<(), Refusal> {
     let first = entry.path.components().next().unwrap_or_default();
     if fold_key(first).starts_with(STAGING_PREFIX.as_bytes()) {
         return Err(Refusal::StagingName);
@@ -50,15 +62,9 @@ fn judge_row(row: &CatalogRow, options: &ExtractOptions, content_end: &mut u64) 
     if entry.kind == EntryKind::Symlink && options.links == Links::Inside && leaves(&entry.path, &entry.link) {
         return Err(Refusal::LinkLeaves);
     }
-    if entry.size == 0 {
-        return Ok(());
-    }
-    // Contents follow one another, so that the files in a frame are found by searching. A size beyond what a file
-    // can have is refused before it is used as one.
-    let end = row.offset.checked_add(entry.size).filter(|_| i64::try_from(entry.size).is_ok());
-    match end {
-        Some(end) if row.offset >= *content_end => *content_end = end,
-        _ => return Err(CatalogFault::Offset.into()),
+    // A size beyond what a file can have is refused before it is used as one.
+    if i64::try_from(entry.size).is_err() {
+        return Err(CatalogFault::Offset.into());
     }
     Ok(())
 }

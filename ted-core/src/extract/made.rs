@@ -6,24 +6,38 @@ use std::sync::Arc;
 use cap_std::fs::Dir;
 
 use crate::extract::disk::{self, Facts, Found};
-use crate::extract::judge::hard_link_target;
-use crate::package::{Entry, EntryKind, EntryPath};
+use crate::extract::judge::{find_row, hard_link_target};
+use crate::package::{CatalogRow, Entry, EntryKind, EntryPath};
 
 /// The entries of the revision that was extracted last, in path order.
 #[derive(Clone, Copy)]
-pub(super) struct PreviousList<'a>(&'a [Entry]);
+pub(super) enum PreviousList<'a> {
+    /// An earlier one.
+    Entries(&'a [Entry]),
+    /// The one that is extracted now.
+    Rows(&'a [CatalogRow]),
+}
+
+/// What of something that stands in the target is an earlier revision's.
+pub(super) struct Made {
+    /// The first thing that it did not make; `None` if it made all of it.
+    pub(super) not: Option<(EntryPath, Found)>,
+    /// Files that it made and that were changed since.
+    pub(super) changed: Vec<EntryPath>,
+}
 
 impl<'a> PreviousList<'a> {
-    pub(super) fn new(entries: &'a [Entry]) -> Self {
-        Self(entries)
-    }
-
     pub(super) fn get(self, path: &EntryPath) -> Option<&'a Entry> {
-        self.0.binary_search_by(|entry| entry.path.cmp(path)).ok().map(|at| &self.0[at])
+        match self {
+            Self::Entries(entries) => {
+                entries.binary_search_by(|entry| entry.path.cmp(path)).ok().map(|at| &entries[at])
+            }
+            Self::Rows(rows) => find_row(rows, path).map(|at| &rows[at].entry),
+        }
     }
 
     /// The entry whose content stands at `path`: that of the target where the path is a hard link.
-    fn resolve(self, path: &EntryPath) -> Option<&'a Entry> {
+    pub(super) fn resolve(self, path: &EntryPath) -> Option<&'a Entry> {
         let entry = self.get(path)?;
         if entry.kind == EntryKind::HardLink { self.get(&hard_link_target(entry)?) } else { Some(entry) }
     }
@@ -34,16 +48,12 @@ impl<'a> PreviousList<'a> {
         Some(entry.size == facts.size && entry.mtime == facts.mtime)
     }
 
-    /// What at or below `path` the previous revision did not make; `None` if it made all of it.
+    /// What at or below `path` the previous revision made.
     ///
     /// A link counts as made only with the text that it was made with. A folder counts with everything in it, and
     /// not if something is mounted there.
-    pub(super) fn not_made(
-        self,
-        folder: &Arc<Dir>,
-        path: &EntryPath,
-        facts: Facts,
-    ) -> io::Result<Option<(EntryPath, Found)>> {
+    pub(super) fn made(self, folder: &Arc<Dir>, path: &EntryPath, facts: Facts) -> io::Result<Made> {
+        let mut found = Made { not: None, changed: vec![] };
         let mut waiting = vec![(Arc::clone(folder), path.clone(), facts)];
         while let Some((folder, path, facts)) = waiting.pop() {
             let name = path.file_name().unwrap_or_default();
@@ -57,18 +67,22 @@ impl<'a> PreviousList<'a> {
                 (Found::Other, _) | (_, None) => false,
             };
             if !made {
-                return Ok(Some((path, facts.found)));
+                found.not.get_or_insert_with(|| (path.clone(), facts.found));
+            } else if self.left_file_like_this(&path, &facts) == Some(false) {
+                found.changed.push(path.clone());
             }
-            if facts.found == Found::Folder {
+            if facts.found == Found::Folder && !facts.mount_point {
                 let inside = Arc::new(disk::open_folder(&*folder, name)?);
                 for name in disk::names_in(&inside)? {
                     let Some(facts) = disk::facts_at(&*inside, &name)? else { continue };
-                    // A path beyond the limits is none that any revision made.
-                    let Ok(below) = path.join(&name) else { return Ok(Some((path, facts.found))) };
-                    waiting.push((Arc::clone(&inside), below, facts));
+                    match path.join(&name) {
+                        Ok(below) => waiting.push((Arc::clone(&inside), below, facts)),
+                        // A path beyond the limits is none that any revision made.
+                        Err(_) => found.not = found.not.or_else(|| Some((path.clone(), Found::Folder))),
+                    }
                 }
             }
         }
-        Ok(None)
+        Ok(found)
     }
 }

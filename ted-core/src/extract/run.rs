@@ -8,22 +8,24 @@ use cap_std::fs::Dir;
 use crate::extract::apply::Apply;
 use crate::extract::disk::Disk;
 use crate::extract::error::ExtractError;
-use crate::extract::job::{ExtractJob, ExtractOptions, ExtractProgress, ExtractSummary, Recovery};
-use crate::extract::journal::Journal;
+use crate::extract::job::{ExtractJob, ExtractOptions, ExtractProgress, ExtractSummary, PathList, Recovery};
+use crate::extract::journal::{Journal, Release};
 use crate::extract::judge::judge_entries;
 use crate::extract::names::judge_names;
-use crate::extract::plan::{self, Plan, Trust};
+use crate::extract::plan::Plan;
 use crate::extract::space::judge_space;
 use crate::extract::stage::{Stage, judge_body};
 use crate::extract::staging::{JournalGoes, Staging};
 #[cfg(test)]
 use crate::extract::step::Hook;
 use crate::extract::step::NoHook;
+use crate::extract::survey::{Survey, survey};
 use crate::extract::target::Target;
 use crate::id::DistributionId;
 use crate::limits::Limits;
+use crate::package::EntryPath;
 
-/// Extracts one revision into the target: adds and updates, deletes nothing.
+/// Extracts one revision into the target, as [`ExtractOptions::mode`] says.
 ///
 /// What an earlier extraction left is finished or undone first. Files that the previous revision left, that this
 /// one has unchanged, and whose size, time and mode say that nobody touched them, are not written again.
@@ -71,7 +73,7 @@ pub(super) fn recover_with(
     recover_on(Disk::new(hook), target, distribution, &Limits::DEFAULT)
 }
 
-fn recover_on(
+pub(super) fn recover_on(
     disk: Disk<'_>,
     target: &Target,
     distribution: &DistributionId,
@@ -83,10 +85,13 @@ fn recover_on(
         Apply { disk, root: &root, limits, report: &|_| {} }.run(staging, &journal)?;
         return Ok(Recovery::RolledForward(journal.revision));
     }
-    staging
-        .remove(disk, JournalGoes::First)
-        .map_err(|error| ExtractError::io("removing the staging folder in", target.path().display(), error))?;
+    staging.remove(disk, JournalGoes::First)?;
     Ok(Recovery::RolledBack)
+}
+
+/// The target's list of names reaches the disk.
+pub(super) fn sync_root(disk: Disk<'_>, root: &Dir) -> Result<(), ExtractError> {
+    disk.sync(root).map_err(|error| ExtractError::io("syncing", "the target", error))
 }
 
 struct Run<'a> {
@@ -101,17 +106,21 @@ impl Run<'_> {
     fn run(&self) -> Result<ExtractSummary, ExtractError> {
         let (job, limits) = (self.job, &self.job.options.limits);
         judge_entries(job.rows, job.options, false)?;
-        judge_body(job.rows, job.frames)?;
-        let recovered = recover_on(self.disk, self.target, &job.distribution, limits)?;
-        let trust = match recovered {
-            Recovery::RolledForward(_) => Trust::Nothing,
-            Recovery::Nothing | Recovery::RolledBack => Trust::FactsSuffice,
+        judge_body(job.rows, job.contents)?;
+        let recovered = match recover_on(self.disk, self.target, &job.distribution, limits)? {
+            Recovery::Nothing => job.recovered,
+            recovered => recovered,
         };
-        let plan = plan::plan(self.target.existing()?, job, trust)?;
-        if !plan.is_empty() {
-            judge_space(&self.target.nearest(), job.rows, &plan)?;
-            self.write(&plan)?;
+        let mut survey = survey(self.target, job, recovered)?;
+        if let Some(error) = ExtractError::all_of(std::mem::take(&mut survey.plan.blocked)) {
+            return Err(error);
         }
+        let Survey { tree, plan, release, switches, local_changes } = survey;
+        if !plan.is_empty() || switches {
+            judge_space(&self.target.nearest(), job.rows, &plan)?;
+            self.write(&plan, tree, release)?;
+        }
+        let list = |paths: &[EntryPath]| PathList::of(paths, limits);
         Ok(ExtractSummary {
             recovered,
             files_written: plan.contents.len() as u64,
@@ -119,17 +128,21 @@ impl Run<'_> {
             links_made: (plan.symlinks.len() + plan.hard_links.len()) as u64,
             folders_made: plan.new_folders.len() as u64,
             unchanged: plan.unchanged,
-            local_changes: plan.local_changes,
+            local_changes: list(&local_changes),
+            kept: PathList::of(plan.copies(), limits),
+            deleted: list(&plan.deleted),
+            left: PathList::of(plan.left.iter().map(|(path, _)| path), limits),
         })
     }
 
     /// Stages, commits and applies. A failure before the commit leaves nothing behind.
-    fn write(&self, plan: &Plan) -> Result<(), ExtractError> {
+    fn write(&self, plan: &Plan, tree: Option<Arc<Dir>>, release: Option<Release>) -> Result<(), ExtractError> {
         let (root, made) = self.target.create(self.disk)?;
+        let journal = Journal::new(self.job, plan, release);
         let staged = Staging::create(self.disk, &root, self.target.path(), &self.job.distribution)
-            .and_then(|staging| self.commit(&root, staging, plan));
+            .and_then(|staging| self.commit((&root, tree.as_ref().unwrap_or(&root)), staging, plan, &journal));
         match staged {
-            Ok((staging, journal)) => {
+            Ok(staging) => {
                 let limits = &self.job.options.limits;
                 Apply { disk: self.disk, root: &root, limits, report: self.progress }.run(staging, &journal)
             }
@@ -140,9 +153,15 @@ impl Run<'_> {
         }
     }
 
-    fn commit(&self, root: &Arc<Dir>, staging: Staging, plan: &Plan) -> Result<(Staging, Journal), ExtractError> {
-        match self.stage(root, &staging, plan) {
-            Ok(journal) => Ok((staging, journal)),
+    fn commit(
+        &self,
+        roots: (&Arc<Dir>, &Arc<Dir>),
+        staging: Staging,
+        plan: &Plan,
+        journal: &Journal,
+    ) -> Result<Staging, ExtractError> {
+        match self.stage(roots, &staging, plan, journal) {
+            Ok(()) => Ok(staging),
             Err(error) => {
                 // If this fails as well, `recover` does it later; the first error is the one that says what is wrong.
                 let _ = staging.remove(self.disk, JournalGoes::First);
@@ -151,15 +170,23 @@ impl Run<'_> {
         }
     }
 
-    fn stage(&self, root: &Arc<Dir>, staging: &Staging, plan: &Plan) -> Result<Journal, ExtractError> {
+    /// Links are made to what stands in `tree` already.
+    fn stage(
+        &self,
+        (root, tree): (&Arc<Dir>, &Arc<Dir>),
+        staging: &Staging,
+        plan: &Plan,
+        journal: &Journal,
+    ) -> Result<(), ExtractError> {
         let (disk, job) = (self.disk, self.job);
         judge_names(disk, &staging.folder, job.rows, job.options)?;
         let (report, cancel) = (self.progress, self.cancel);
-        Stage { disk, job, plan, staging: &staging.folder, report, cancel }.run(root)?;
+        Stage { disk, job, plan, staging: &staging.folder, report, cancel }.run(tree)?;
         disk.sync_file_system(root)
             .map_err(|error| ExtractError::io("syncing", self.target.path().display(), error))?;
-        let journal = Journal::new(job, plan);
-        journal.commit(disk, staging, &job.options.limits)?;
-        Ok(journal)
+        if !job.options.gate.is_open() {
+            return Err(ExtractError::Cancelled);
+        }
+        journal.commit(disk, staging, &job.options.limits)
     }
 }

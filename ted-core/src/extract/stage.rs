@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cap_std::fs::Dir;
 
+use crate::extract::contents::Contents;
 use crate::extract::disk::{self, Disk};
 use crate::extract::error::ExtractError;
 use crate::extract::folders::{Access, Folders, split};
 use crate::extract::job::{ExtractJob, ExtractPhase, ExtractProgress};
 use crate::extract::journal::staged_name;
-use crate::extract::judge::{find_row, hard_link_target};
+use crate::extract::judge::{find_row, hard_link_target, judge_places};
+use crate::extract::making;
 use crate::extract::plan::{Plan, attributes};
 use crate::extract::sparse::{self, End};
 use crate::extract::step::Step;
@@ -35,17 +37,11 @@ pub(super) struct Stage<'a> {
     pub(super) cancel: &'a AtomicBool,
 }
 
-/// Refuses content that the body does not hold.
-pub(super) fn judge_body(rows: &[CatalogRow], frames: &dyn RawFrames) -> Result<(), ExtractError> {
+/// Refuses content that the body does not hold. Content that is made lies in none.
+pub(super) fn judge_body(rows: &[CatalogRow], contents: Contents<'_>) -> Result<(), ExtractError> {
+    let Contents::Frames(frames) = contents else { return Ok(()) };
     let last = frames.body_frames().checked_sub(1);
-    let body_end = last.map_or(0, |frame| frames.raw_range(frame).end);
-    // Contents follow one another, so the last one is the one that could lie outside.
-    match rows.iter().rev().find(|row| row.entry.size > 0) {
-        Some(row) if content_end(row) > body_end => {
-            Err(ExtractError::refused(&row.entry.path, CatalogFault::Offset.into()))
-        }
-        _ => Ok(()),
-    }
+    judge_places(rows, last.map_or(0, |frame| frames.raw_range(frame).end))
 }
 
 impl<'a> Stage<'a> {
@@ -71,23 +67,48 @@ impl<'a> Stage<'a> {
             phase: ExtractPhase::Staging,
             bytes: 0,
             bytes_total: files.iter().map(|&index| rows[index].entry.size).sum(),
-            entries: 0,
+            entries: empty.len() as u64,
             entries_total: self.plan.contents.len() as u64,
         };
-        let work = Work {
-            stage: self,
-            frames: frames_with(&files, rows, self.job.frames),
-            files,
-            next: AtomicUsize::new(0),
-            shared: Mutex::default(),
-            failed: Mutex::default(),
-            stop: AtomicBool::new(false),
-            progress: Mutex::new(total),
-        };
         for index in empty {
-            work.whole(index, b"")?;
+            self.whole(index, b"")?;
         }
-        work.run()
+        match self.job.contents {
+            Contents::Frames(frames) => Work::new(self, frames, files, total).run(),
+            Contents::Made(contents) => making::run(self, contents, &files, total),
+            Contents::None => match files.first() {
+                Some(&index) => Err(ExtractError::Content { path: rows[index].entry.path.clone() }),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// A file whose content is all there: it is not even created unless it is right.
+    fn whole(self, index: usize, bytes: &[u8]) -> Result<(), ExtractError> {
+        let row = &self.job.rows[index];
+        if Hash::of(bytes) != row.entry.content {
+            return Err(ExtractError::Content { path: row.entry.path.clone() });
+        }
+        let write = || {
+            let file = self.create(index)?;
+            if !bytes.is_empty() && sparse::write(self.disk, &file, 0, bytes, row.entry.size)? == End::Hole {
+                self.disk.set_length(Step::WriteFile, &file, row.entry.size)?;
+            }
+            self.close(row, &file)
+        };
+        write().map_err(|error| ExtractError::io("writing", &row.entry.path, error))
+    }
+
+    /// Makes the staged file of an entry.
+    pub(super) fn create(self, index: usize) -> io::Result<File> {
+        let name = staged_name(index as u64);
+        self.disk.create_file(Step::CreateFile, self.staging, name.as_bytes())
+    }
+
+    /// Gives a staged file, whole now, what its entry says.
+    pub(super) fn close(self, row: &CatalogRow, file: &File) -> io::Result<()> {
+        let attributes = attributes(&row.entry, self.job.options.privilege);
+        self.disk.set_attributes(Step::SetFile, file, attributes)
     }
 
     fn hard_link(self, index: usize, folders: &mut Folders<'_>) -> Result<(), ExtractError> {
@@ -157,9 +178,10 @@ impl SharedFile<'_> {
     }
 }
 
-/// What the threads share.
+/// What the threads share that take a body's frames.
 struct Work<'a> {
     stage: Stage<'a>,
+    body: &'a dyn RawFrames,
     /// Files with content, as positions in the list, in the order of the body.
     files: Vec<usize>,
     /// Frames that hold some of it.
@@ -172,6 +194,20 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
+    fn new(stage: Stage<'a>, body: &'a dyn RawFrames, files: Vec<usize>, progress: ExtractProgress) -> Self {
+        Self {
+            stage,
+            body,
+            frames: frames_with(&files, stage.job.rows, body),
+            files,
+            next: AtomicUsize::new(0),
+            shared: Mutex::default(),
+            failed: Mutex::default(),
+            stop: AtomicBool::new(false),
+            progress: Mutex::new(progress),
+        }
+    }
+
     fn run(&self) -> Result<(), ExtractError> {
         let wanted = self.stage.job.options.threads;
         let processors = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -217,7 +253,7 @@ impl<'a> Work<'a> {
     }
 
     fn frame(&self, frame: u64, buffer: &mut Vec<u8>) -> Result<(), ExtractError> {
-        let frames = self.stage.job.frames;
+        let frames = self.body;
         let rows = self.stage.job.rows;
         frames.read_raw(frame, buffer).map_err(ExtractError::Package)?;
         let range = frames.raw_range(frame);
@@ -233,30 +269,12 @@ impl<'a> Work<'a> {
                 .get((from - range.start) as usize..(to - range.start) as usize)
                 .ok_or_else(|| ExtractError::Content { path: row.entry.path.clone() })?;
             if bytes.len() as u64 == row.entry.size {
-                self.whole(index, bytes)?;
+                self.stage.whole(index, bytes)?;
+                self.report(row.entry.size, 1);
             } else {
                 self.part(index, from - row.offset, bytes)?;
             }
         }
-        Ok(())
-    }
-
-    /// A file whose content is all there: it is not even created unless it is right.
-    fn whole(&self, index: usize, bytes: &[u8]) -> Result<(), ExtractError> {
-        let row = &self.stage.job.rows[index];
-        if Hash::of(bytes) != row.entry.content {
-            return Err(ExtractError::Content { path: row.entry.path.clone() });
-        }
-        let disk = self.stage.disk;
-        let write = || {
-            let file = self.create(index)?;
-            if !bytes.is_empty() && sparse::write(disk, &file, 0, bytes, row.entry.size)? == End::Hole {
-                disk.set_length(Step::WriteFile, &file, row.entry.size)?;
-            }
-            self.close(row, &file)
-        };
-        write().map_err(|error| ExtractError::io("writing", &row.entry.path, error))?;
-        self.report(bytes.len() as u64, 1);
         Ok(())
     }
 
@@ -276,7 +294,7 @@ impl<'a> Work<'a> {
         if shared.finish().map_err(failed)? != row.entry.content {
             return Err(ExtractError::Content { path: row.entry.path.clone() });
         }
-        self.close(row, &shared.file).map_err(failed)?;
+        self.stage.close(row, &shared.file).map_err(failed)?;
         self.report(length, 1);
         Ok(())
     }
@@ -288,10 +306,9 @@ impl<'a> Work<'a> {
         }
         let row = &self.stage.job.rows[index];
         let size = row.entry.size;
-        let file = self.create(index)?;
+        let file = self.stage.create(index)?;
         self.stage.disk.set_length(Step::WriteFile, &file, size)?;
-        let frames = self.stage.job.frames;
-        let piece_bytes = piece_bytes(row, frames);
+        let piece_bytes = piece_bytes(row, self.body);
         let shared = Arc::new(SharedFile {
             row,
             file,
@@ -301,16 +318,6 @@ impl<'a> Work<'a> {
         });
         open.insert(index, Arc::clone(&shared));
         Ok(shared)
-    }
-
-    fn create(&self, index: usize) -> io::Result<File> {
-        let name = staged_name(index as u64);
-        self.stage.disk.create_file(Step::CreateFile, self.stage.staging, name.as_bytes())
-    }
-
-    fn close(&self, row: &CatalogRow, file: &File) -> io::Result<()> {
-        let attributes = attributes(&row.entry, self.stage.job.options.privilege);
-        self.stage.disk.set_attributes(Step::SetFile, file, attributes)
     }
 
     fn report(&self, bytes: u64, entries: u64) {

@@ -85,24 +85,36 @@ impl Staging {
     }
 
     /// Removes it and what is in it.
-    pub(super) fn remove(self, disk: Disk<'_>, journal: JournalGoes) -> io::Result<()> {
+    pub(super) fn remove(self, disk: Disk<'_>, journal: JournalGoes) -> Result<(), ExtractError> {
+        let failed = |error| ExtractError::io("removing the staging folder", &self.name, error);
         if journal == JournalGoes::First {
-            remove_if_there(disk, &self.folder, JOURNAL)?;
+            remove_if_there(disk, &self.folder, JOURNAL).map_err(failed)?;
         }
-        for name in disk::names_in(&self.folder)? {
+        for name in disk::names_in(&self.folder).map_err(failed)? {
             if name != JOURNAL {
-                remove_tree(disk, &self.folder, &name)?;
+                remove_tree(disk, &self.folder, &name).map_err(failed)?;
             }
         }
-        remove_if_there(disk, &self.folder, JOURNAL)?;
-        disk.remove_folder(Step::RemoveStaging, &*self.root, self.name.as_bytes())?;
+        remove_if_there(disk, &self.folder, JOURNAL).map_err(failed)?;
+        match disk.remove_folder(Step::RemoveStaging, &*self.root, self.name.as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && self.only_holds_open_files() => {
+                return Err(ExtractError::HeldOpen { staging: PathBuf::from(self.name) });
+            }
+            other => other.map_err(failed)?,
+        }
         match self.root_before {
             // The root is as it was before, and so is its time.
             Some(attributes) if journal == JournalGoes::First => {
-                disk.set_attributes(Step::SetFolder, &*self.root, attributes)
+                disk.set_attributes(Step::SetFolder, &*self.root, attributes).map_err(failed)
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether all that is left is what NFS keeps for processes of this machine.
+    fn only_holds_open_files(&self) -> bool {
+        let names = disk::names_in(&self.folder).unwrap_or_default();
+        !names.is_empty() && names.iter().all(|name| is_held_open(name))
     }
 
     /// Where it is, for people to look at.
@@ -127,6 +139,11 @@ fn staging_name(distribution: &DistributionId) -> String {
     format!("{STAGING_PREFIX}{distribution}")
 }
 
+/// What NFS calls a file that was removed while a process of this machine had it open. It goes when that one closes it.
+pub(super) fn is_held_open(name: &[u8]) -> bool {
+    name.strip_prefix(b".nfs").is_some_and(|rest| rest.len() >= 16 && rest.iter().all(u8::is_ascii_hexdigit))
+}
+
 fn remove_if_there(disk: Disk<'_>, folder: &Dir, name: &[u8]) -> io::Result<()> {
     match disk.remove_file(Step::RemoveStaged, folder, name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -142,9 +159,14 @@ fn remove_tree(disk: Disk<'_>, folder: &Arc<Dir>, name: &[u8]) -> io::Result<()>
             disk.remove_folder(Step::RemoveStaged, &*folder, &name)?;
             continue;
         }
-        if disk::facts_at(&*folder, &name)?.is_none_or(|facts| facts.found != Found::Folder) {
+        let facts = disk::facts_at(&*folder, &name)?;
+        if facts.is_none_or(|facts| facts.found != Found::Folder) {
             disk.remove_file(Step::RemoveStaged, &folder, &name)?;
             continue;
+        }
+        if facts.is_some_and(|facts| facts.mount_point) {
+            // It came after the plan was made, and what is in it is nobody's to delete.
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "a file system is mounted in it"));
         }
         let inside = Arc::new(disk::open_folder(&*folder, &name)?);
         disk.make_writable(Step::RemoveStaged, &inside)?;

@@ -111,6 +111,7 @@ fn distribution_fields(old: &Distribution, new: &Distribution) -> Vec<String> {
     push_value(&mut fields, "skip_unreadable", &old.skip_unreadable, &new.skip_unreadable);
     push_value(&mut fields, "priority", &old.priority, &new.priority);
     push_value(&mut fields, "encrypt", &old.encrypt, &new.encrypt);
+    push_value(&mut fields, "mode", &old.mode, &new.mode);
     fields
 }
 

@@ -38,6 +38,19 @@ pub enum Priority {
     High,
 }
 
+/// What an extraction does about what else lies in the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExtractMode {
+    /// Files are added and updated, and none is deleted.
+    #[default]
+    Merge,
+    /// The target becomes what the revision is: whatever else lies in it is deleted.
+    Sync,
+    /// Each revision gets a folder of its own, `releases/<revision>`, and the link `current` leads to one of them.
+    Release,
+}
+
 /// A word that is not one of those to choose from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a {what}: choose {}", choices.join(", "))]
@@ -76,6 +89,7 @@ macro_rules! text_form {
 
 text_form!(Digest, "digest", None = "none", Md5 = "md5", Blake3 = "blake3");
 text_form!(Priority, "priority", High = "high", Medium = "medium", Low = "low");
+text_form!(ExtractMode, "mode", Merge = "merge", Sync = "sync", Release = "release");
 
 /// A named set of files, owned by one Distributor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +118,9 @@ pub struct Distribution {
     /// fetches deltas. 1 means that every revision is fetched whole.
     #[serde(default = "max_revisions")]
     pub max_revisions: u32,
+    /// What extraction does about what else lies in the target; each Subscriber has the last word.
+    #[serde(default)]
+    pub mode: ExtractMode,
 }
 
 fn max_revisions() -> u32 {
@@ -127,6 +144,7 @@ impl Distribution {
             skip_unreadable: false,
             priority: Priority::default(),
             encrypt: false,
+            mode: ExtractMode::default(),
             max_revisions: Self::MAX_REVISIONS,
         }
     }
@@ -237,6 +255,9 @@ mod tests {
         }
         for priority in [Priority::Low, Priority::Medium, Priority::High] {
             assert_eq!(priority.to_string().parse(), Ok(priority));
+        }
+        for mode in [ExtractMode::Merge, ExtractMode::Sync, ExtractMode::Release] {
+            assert_eq!(mode.to_string().parse(), Ok(mode));
         }
         assert!("sha1".parse::<Digest>().expect_err("unknown").to_string().contains("md5"));
         assert!(Priority::High > Priority::Medium && Priority::Medium > Priority::Low);

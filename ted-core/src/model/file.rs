@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::DistributionId;
 use crate::model::{
-    CertificateWay, Channel, Digest, Distribution, Endpoint, Fleet, FleetError, Priority, Settings, Subscriber,
+    CertificateWay, Channel, Digest, Distribution, Endpoint, ExtractMode, Fleet, FleetError, Priority, Settings,
+    Subscriber,
 };
 use crate::name::{Label, NodeName};
 
@@ -82,6 +83,8 @@ struct DistributionFile {
     encrypt: bool,
     #[serde(default = "max_revisions")]
     max_revisions: u32,
+    #[serde(default)]
+    mode: ExtractMode,
 }
 
 fn max_revisions() -> u32 {
@@ -127,6 +130,7 @@ impl DistributionFile {
             skip_unreadable: self.skip_unreadable,
             priority: self.priority,
             encrypt: self.encrypt,
+            mode: self.mode,
             max_revisions: self.max_revisions,
         })
     }
@@ -144,6 +148,7 @@ impl From<&Distribution> for DistributionFile {
             skip_unreadable,
             priority,
             encrypt,
+            mode,
             max_revisions,
         } = distribution;
         Self {
@@ -156,6 +161,7 @@ impl From<&Distribution> for DistributionFile {
             skip_unreadable: *skip_unreadable,
             priority: *priority,
             encrypt: *encrypt,
+            mode: *mode,
             max_revisions: *max_revisions,
         }
     }
@@ -237,6 +243,7 @@ mod tests {
         site.priority = Priority::High;
         site.skip_unreadable = true;
         site.encrypt = true;
+        site.mode = ExtractMode::Release;
         site.max_revisions = 4;
         fleet.update_distribution(&label("site"), site).expect("valid");
         let mut leaf = fleet.subscriber(&node("leaf1")).expect("there").clone();

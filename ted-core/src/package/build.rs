@@ -12,7 +12,7 @@ use crate::limits::Limits;
 use crate::name::Label;
 use crate::security::{ContentKey, EpochSecret, FrameSealer, SALT_BYTES, Signature};
 
-use super::catalog::{disclose, encode_catalog};
+use super::catalog::{disclose, encode_catalog, judge_catalog_bytes};
 use super::container::{Part, SKIPPABLE_HEADER_BYTES, Tail, head, root_block, skippable_header};
 use super::content::ContentHasher;
 use super::cuts::{FRAME_BYTES, Plan};
@@ -402,6 +402,8 @@ fn finish_package(
         .collect();
     let body_frames = rows.len() as u64;
     let (mut catalog_frames, content) = encode_catalog(&catalog).map_err(BuildError::Refused)?;
+    let catalog_raw_bytes = catalog_frames.iter().map(|raw| raw.len() as u64).sum();
+    judge_catalog_bytes(catalog_raw_bytes, &Limits::DEFAULT).map_err(BuildError::Refused)?;
     let disclosure = Disclosure { distribution_name: options.distribution_name.clone(), content, entries: count };
     if sealer.is_some() {
         disclose(&mut catalog_frames, &disclosure).map_err(BuildError::Refused)?;

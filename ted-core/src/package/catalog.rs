@@ -69,6 +69,21 @@ pub fn content_id<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Result<Co
     Ok(ContentId::from_bytes(*content.finalize().as_bytes()))
 }
 
+/// The length of an entry's encoding.
+pub(super) fn entry_bytes(entry: &Entry) -> u64 {
+    const FIXED_BYTES: usize = 8 + 4 + 3 * 4 + 12 + 8 + 8 + 32 + 8;
+    let extensions: usize = entry.extensions.iter().map(|(_, bytes)| 2 + 8 + bytes.len()).sum();
+    (FIXED_BYTES + entry.path.as_bytes().len() + entry.link.len() + extensions) as u64
+}
+
+/// Whether catalog frames of these raw lengths may be decoded.
+pub(super) fn judge_catalog_bytes(raw_bytes: u64, limits: &Limits) -> Result<(), PackageError> {
+    if raw_bytes > limits.catalog_bytes_max {
+        return Err(PackageError::Structure { what: "the catalog is longer than allowed" });
+    }
+    Ok(())
+}
+
 fn encode_entry(entry: &Entry) -> Result<Vec<u8>, PackageError> {
     Ok(codec::encode("entry", entry, u64::from(Limits::DEFAULT.frame_raw_bytes_max))?)
 }

@@ -26,6 +26,7 @@ pub fn is_damage(error: &PackageError) -> bool {
         | PackageError::TableHash
         | PackageError::Catalog { .. }
         | PackageError::Content { .. }
+        | PackageError::Tar { .. }
         | PackageError::Digest => true,
         _ => false,
     }

@@ -79,6 +79,12 @@ pub enum PackageError {
         /// The entry.
         path: EntryPath,
     },
+    /// The tar stream in the body is not the one that the catalog makes: other tools would unpack something else.
+    #[error("the tar header of `{path}` in the body, or what fills its last block, is not what the catalog makes it")]
+    Tar {
+        /// The entry.
+        path: EntryPath,
+    },
     /// The body does not have the digest that the root states.
     #[error("the body does not have the digest that the root states")]
     Digest,
@@ -99,6 +105,7 @@ impl Coded for PackageError {
             Self::Catalog { .. } => "TED-1017",
             Self::Content { .. } => "TED-1018",
             Self::Digest => "TED-1019",
+            Self::Tar { .. } => "TED-1030",
             Self::Sealed => "TED-1151",
             Self::WrongKey => "TED-1152",
         }

@@ -4,7 +4,7 @@
 use std::io;
 
 use zstd::bulk::{Compressor, Decompressor};
-use zstd::zstd_safe;
+use zstd::zstd_safe::{self, WriteBuf};
 
 use crate::id::Hash;
 use crate::security::{FrameSealer, SEAL_BYTES};
@@ -58,12 +58,22 @@ impl FrameDecoder {
     /// # Errors
     /// [`FrameError::Decompress`] when the bytes are anything but one zstd frame of exactly the stated raw length.
     pub fn decode(&mut self, row: &TableRow, stored: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
-        judge_frame(row, stored)?;
-        let refuse = |reason: &str| FrameError::Decompress { reason: reason.to_owned() };
         out.clear();
         out.reserve_exact(row.raw_bytes as usize);
-        self.context.decompress_to_buffer(stored, out).map_err(|error| refuse(&error.to_string()))?;
-        if out.len() != row.raw_bytes as usize {
+        self.decode_to(row, stored, out)
+    }
+
+    /// Fills `out`, which has room for exactly the raw bytes of the frame.
+    pub(super) fn decode_to<B: WriteBuf + ?Sized>(
+        &mut self,
+        row: &TableRow,
+        stored: &[u8],
+        out: &mut B,
+    ) -> Result<(), FrameError> {
+        judge_frame(row, stored)?;
+        let refuse = |reason: &str| FrameError::Decompress { reason: reason.to_owned() };
+        let bytes = self.context.decompress_to_buffer(stored, out).map_err(|error| refuse(&error.to_string()))?;
+        if bytes != row.raw_bytes as usize {
             return Err(refuse("the frame has another raw length than the table states"));
         }
         Ok(())
@@ -91,10 +101,16 @@ pub(super) fn open_frame(
     stored: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<(), FrameError> {
+    unseal_frame(sealer, frame, stored)?;
+    decoder.decode(row, stored, out)
+}
+
+/// Opens frame number `frame` where it lies, if it is sealed at all.
+pub(super) fn unseal_frame(sealer: Option<&FrameSealer>, frame: u64, stored: &mut Vec<u8>) -> Result<(), FrameError> {
     if let Some(sealer) = sealer {
         sealer.open(frame, stored)?;
     }
-    decoder.decode(row, stored, out)
+    Ok(())
 }
 
 /// Whether `stored` are the bytes that the table means.

@@ -1,7 +1,7 @@
 //! Everything about a package but its body: root, table, catalog, and where each frame lies.
 
 use std::ops::{Deref, Range};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::id::{Hash, PackageId};
 use crate::limits::Limits;
@@ -12,9 +12,10 @@ use super::cuts::{FRAME_BYTES, FRAME_BYTES_MIN};
 use super::delta::DeltaIndex;
 use super::entry::CatalogRow;
 use super::error::PackageError;
-use super::frame::{FrameDecoder, open_frame};
+use super::frame::{FrameDecoder, open_frame, unseal_frame};
 use super::root::{Disclosure, PackageKind, ROOT_CONTEXT, Root, Suite};
 use super::table::{ROW_BYTES, TableRow};
+use super::tar_layout::TarLayout;
 
 /// What everyone who holds a package sees of it, sealed or not: root, table, and where each frame lies. Enough to
 /// verify stored frames and to serve them, never to extract. Its structure has been judged, and its root by whoever
@@ -38,6 +39,8 @@ struct Parts {
 pub struct PackageIndex {
     blind: BlindIndex,
     opened: Arc<Opened>,
+    /// Made when the first frame is opened: most indexes never open one.
+    tar: Arc<OnceLock<TarLayout>>,
 }
 
 #[derive(Debug)]
@@ -49,7 +52,7 @@ pub(super) struct Opened {
 
 impl PackageIndex {
     pub(super) fn new(blind: BlindIndex, opened: Opened) -> Self {
-        Self { blind, opened: Arc::new(opened) }
+        Self { blind, opened: Arc::new(opened), tar: Arc::default() }
     }
 
     /// The part of it that needs no key.
@@ -70,8 +73,8 @@ impl PackageIndex {
         &self.opened.catalog
     }
 
-    /// Opens and decompresses frame number `frame`, which was found to be what the table says, into `out`. `stored`
-    /// is of no use afterwards.
+    /// Opens and decompresses frame number `frame`, which was found to be what the table says, into `out`, and checks
+    /// that what it has of the tar stream is what the catalog makes it. `stored` is of no use afterwards.
     pub(super) fn open_frame(
         &self,
         decoder: &mut FrameDecoder,
@@ -81,6 +84,22 @@ impl PackageIndex {
     ) -> Result<(), PackageError> {
         let row = self.row(frame)?;
         open_frame(decoder, self.sealer(), (frame, row), stored, out)
+            .map_err(|source| PackageError::Frame { frame, source })?;
+        let tar = self.tar.get_or_init(|| TarLayout::of(self.catalog(), &self.blind.0.layout.raw_offsets));
+        tar.check(self.catalog(), (frame, self.raw_range(frame)), out)
+    }
+
+    /// [`open_frame`](Self::open_frame) into room for exactly its raw bytes.
+    pub(super) fn open_frame_to(
+        &self,
+        decoder: &mut FrameDecoder,
+        frame: u64,
+        stored: &mut Vec<u8>,
+        room: &mut [u8],
+    ) -> Result<(), PackageError> {
+        let row = self.row(frame)?;
+        unseal_frame(self.sealer(), frame, stored)
+            .and_then(|()| decoder.decode_to(row, stored, room))
             .map_err(|source| PackageError::Frame { frame, source })
     }
 
@@ -321,6 +340,9 @@ pub(super) fn judge_root(root: &Root, tail: &Tail, expected: Expected, limits: &
         && tail.table_bytes == table_bytes;
     if !fits {
         return refuse("root and tail disagree");
+    }
+    if root.disclosure.as_ref().is_some_and(|disclosure| disclosure.entries > limits.entries_max) {
+        return refuse("there are more entries than allowed");
     }
     match (root.is_sealed(), &root.disclosure) {
         (false, None) => refuse("an unsealed package hides what it is"),

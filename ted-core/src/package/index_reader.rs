@@ -6,7 +6,7 @@ use crate::limits::Limits;
 use crate::security::{ContentKey, FrameSealer, Signature};
 
 use super::body::ReadAt;
-use super::catalog::{content_id, decode_catalog_frame, decode_first_sealed_catalog_frame};
+use super::catalog::{content_id, decode_catalog_frame, decode_first_sealed_catalog_frame, judge_catalog_bytes};
 use super::container::{
     HEAD_BYTES, Part, SKIPPABLE_HEADER_BYTES, TAIL_BYTES, Tail, judge_head, skippable_payload, split_root_block,
 };
@@ -356,10 +356,12 @@ impl IndexReader {
         }
         self.rows = decode_rows(bytes, &self.limits)?;
         judge_table(&signed.root, &self.rows)?;
-        if self.expected == Expected::Delta {
-            // Judged when it is whole, so it must not be more than may be held.
-            let catalog = self.rows.iter().skip(signed.root.body_frames as usize);
-            judge_bytes(catalog.map(|row| u64::from(row.raw_bytes)).sum(), &self.limits)?;
+        // It is held whole, so it must not be more than may be held: a few stored bytes become a thousand times as many.
+        let catalog = self.rows.iter().skip(signed.root.body_frames as usize);
+        let raw_bytes = catalog.map(|row| u64::from(row.raw_bytes)).sum();
+        match self.expected {
+            Expected::Baseline => judge_catalog_bytes(raw_bytes, &self.limits)?,
+            Expected::Delta => judge_bytes(raw_bytes, &self.limits)?,
         }
         self.layout = Layout::of(&signed.root, &self.rows);
         self.state = State::Catalog;
@@ -444,6 +446,9 @@ impl IndexReader {
                 return Err(PackageError::Structure {
                     what: "the catalog does not have the content id that is stated",
                 });
+            }
+            if !self.signed.as_ref().is_some_and(|signed| self.catalog.fills(signed.root.body_raw_bytes)) {
+                return Err(PackageError::Structure { what: "the body holds more than the catalog has" });
             }
         }
         self.state = State::Done;

@@ -5,6 +5,7 @@ use crate::limits::Limits;
 
 use super::entry::{AsEntry, CatalogRow, Entry, EntryKind, EntryPath};
 use super::error::{CatalogFault, PackageError};
+use super::tar_layout;
 use super::tar_stream::{END_BYTES, padding};
 
 const MODE_MAX: u32 = 0o7777;
@@ -118,7 +119,10 @@ pub(super) struct BodyShape<'a> {
 #[derive(Debug, Default)]
 pub(super) struct CatalogJudge {
     rows: Vec<CatalogRow>,
-    content_end: u64,
+    /// Raw bytes of the body up to the end of the last row's content and its padding.
+    stream_end: u64,
+    /// Room for a header.
+    header: Vec<u8>,
 }
 
 impl CatalogJudge {
@@ -147,6 +151,11 @@ impl CatalogJudge {
         &self.rows
     }
 
+    /// Whether the body holds the stream of these rows and its end marker, and nothing else.
+    pub(super) fn fills(&self, body_raw_bytes: u64) -> bool {
+        self.stream_end.checked_add(END_BYTES) == Some(body_raw_bytes)
+    }
+
     /// Every row, once all frames have come.
     pub(super) fn finish(self) -> Vec<CatalogRow> {
         self.rows
@@ -154,20 +163,21 @@ impl CatalogJudge {
 
     fn judge_content(&mut self, row: &CatalogRow, shape: BodyShape<'_>) -> Result<(), CatalogFault> {
         let entry = &row.entry;
+        // The stream of the entries alone says where each content lies. The end marker must still fit behind it.
+        let place = tar_layout::place(row, self.stream_end, &mut self.header).ok_or(CatalogFault::Offset)?;
+        let body_end = shape.raw_offsets.last().copied().unwrap_or(0);
+        if place.end > body_end.saturating_sub(END_BYTES) {
+            return Err(CatalogFault::Offset);
+        }
+        self.stream_end = place.end;
         if entry.size == 0 {
             let content = if entry.kind == EntryKind::File { Hash::of(&[]) } else { Entry::NO_CONTENT };
             let right = row.offset == 0 && entry.content == content;
             return if right { Ok(()) } else { Err(CatalogFault::Kind) };
         }
-        // Content lies behind its own header, behind what came before, and before the end marker.
-        let body_end = shape.raw_offsets.last().copied().unwrap_or(0);
-        let stored = entry.size.checked_add(padding(entry.size)).ok_or(CatalogFault::Offset)?;
-        let end = row.offset.checked_add(stored).ok_or(CatalogFault::Offset)?;
-        let start_min = self.content_end + super::tar_stream::BLOCK_BYTES;
-        if row.offset < start_min || end > body_end.saturating_sub(END_BYTES) {
+        if row.offset != place.start {
             return Err(CatalogFault::Offset);
         }
-        self.content_end = end;
         if cut_right(row.offset, entry.size, shape) { Ok(()) } else { Err(CatalogFault::Offset) }
     }
 }

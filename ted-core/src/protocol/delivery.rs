@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use crate::id::{FiringId, PackageId, Revision, UnixMillis};
 use crate::limits::Limits;
+use crate::protocol::chain::{baseline_chain, cheapest_chain};
 use crate::protocol::{Floor, Have, OfferAnswer, Refused, Statement, Verdict, code, judge_offer};
 use crate::security::{Carried, PackageRef, ReleaseStatement};
 
@@ -38,6 +39,8 @@ pub enum DeliveryEnd {
     Verified,
     /// It is damaged; nothing more is tried before the next firing.
     Corrupt,
+    /// It is a delta, and what it goes from is not here after all: the baseline is taken instead.
+    NoBase,
     /// It stopped for another reason; the next offer resumes.
     Stopped,
 }
@@ -54,6 +57,8 @@ struct InFlight {
     revision: Revision,
     /// What is still to come; the first is being received.
     chain: VecDeque<PackageRef>,
+    /// What does without any base, where one is named.
+    baseline: Option<PackageRef>,
 }
 
 /// The state of one Distribution at one Subscriber. What must outlive the process is the floor and the verified
@@ -62,6 +67,7 @@ struct InFlight {
 pub struct Delivery {
     floor: Floor,
     verified: Option<Revision>,
+    starts: Vec<Revision>,
     in_flight: Option<InFlight>,
     next: Option<Accepted>,
     corrupt: Option<(FiringId, Revision)>,
@@ -72,7 +78,7 @@ impl Delivery {
     /// Goes on with this floor and the newest revision of which verified packages are on disk.
     #[must_use]
     pub fn new(floor: Floor, verified: Option<Revision>, limits: Limits) -> Self {
-        Self { floor, verified, in_flight: None, next: None, corrupt: None, limits }
+        Self { floor, verified, starts: Vec::new(), in_flight: None, next: None, corrupt: None, limits }
     }
 
     /// The floor.
@@ -85,6 +91,22 @@ impl Delivery {
     #[must_use]
     pub fn have(&self) -> Have {
         Have { verified: self.verified, receiving: self.in_flight.as_ref().map(|in_flight| in_flight.revision) }
+    }
+
+    /// The revisions that are here, so that a delta may go from them. To be told before each offer and each end.
+    pub fn start_from(&mut self, starts: Vec<Revision>) {
+        self.starts = starts;
+    }
+
+    /// What is here of `revision` leads to no files, although it is verified: the baseline of the newest statement that
+    /// was accepted is received. Nothing happens while something is in flight, and where none is named.
+    pub fn fall_back(&mut self, firing: FiringId, release: &ReleaseStatement) -> Option<DeliveryAction> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        self.verified = None;
+        self.starts.clear();
+        self.start(firing, release, baseline_chain(release)?)
     }
 
     /// The packages of `revision` are damaged and were set aside: it counts as not here any more. What `firing`, the
@@ -128,14 +150,14 @@ impl Delivery {
                 (OfferAnswer::Refused(Refused::new(code::CORRUPT, reason)), Vec::new())
             }
             verdict @ (Verdict::Take | Verdict::TakeNext) => {
-                let Some(chain) = chain(&statement.release) else {
-                    let reason = format!("no baseline of revision {revision} is named");
+                let Some(chain) = cheapest_chain(&statement.release, &self.starts_for(&verdict)) else {
+                    let reason = format!("nothing that leads to revision {revision} is named");
                     return (OfferAnswer::Refused(Refused::new(code::NO_USABLE_PACKAGE, reason)), Vec::new());
                 };
                 let answer = OfferAnswer::Want { packages: chain.iter().map(|package| package.id).collect() };
                 let mut actions = self.accept(statement);
                 if verdict == Verdict::Take {
-                    actions.extend(self.start(firing, revision, chain));
+                    actions.extend(self.start(firing, &statement.release, chain));
                 } else {
                     self.next = Some(Accepted { firing, statement: statement.clone() });
                 }
@@ -156,6 +178,7 @@ impl Delivery {
                     Carried::Baseline { revision } | Carried::Delta { revision, .. } => revision,
                 });
                 self.verified = self.verified.max(Some(revision));
+                self.starts.push(revision);
                 actions.extend(self.raise(Floor { revision, ..Floor::NONE }));
                 if let Some(package) = in_flight.chain.front() {
                     actions.push(DeliveryAction::Receive { firing: in_flight.firing, package: *package });
@@ -165,6 +188,15 @@ impl Delivery {
                 actions.push(DeliveryAction::Complete { firing: in_flight.firing, revision });
             }
             DeliveryEnd::Corrupt => self.corrupt = Some((in_flight.firing, in_flight.revision)),
+            DeliveryEnd::NoBase => {
+                let baseline = in_flight.baseline.filter(|baseline| baseline.id != *package);
+                if let Some(baseline) = baseline {
+                    self.starts.clear();
+                    actions.push(DeliveryAction::Receive { firing: in_flight.firing, package: baseline });
+                    self.in_flight = Some(InFlight { chain: VecDeque::from([baseline]), ..in_flight });
+                    return actions;
+                }
+            }
             DeliveryEnd::Stopped => {}
         }
         if let Some(next) = self.next.take() {
@@ -188,23 +220,27 @@ impl Delivery {
         vec![DeliveryAction::RaiseFloor(raised)]
     }
 
-    fn start(&mut self, firing: FiringId, revision: Revision, chain: VecDeque<PackageRef>) -> Option<DeliveryAction> {
-        let package = *chain.front()?;
-        self.in_flight = Some(InFlight { firing, revision, chain });
+    /// Where a chain may begin: what waits for something in flight will find that here.
+    fn starts_for(&self, verdict: &Verdict) -> Vec<Revision> {
+        let coming = self.in_flight.as_ref().filter(|_| *verdict == Verdict::TakeNext);
+        self.starts.iter().copied().chain(coming.map(|in_flight| in_flight.revision)).collect()
+    }
+
+    fn start(
+        &mut self,
+        firing: FiringId,
+        release: &ReleaseStatement,
+        chain: Vec<PackageRef>,
+    ) -> Option<DeliveryAction> {
+        let package = *chain.first()?;
+        let (revision, baseline) = (release.revision, release.baseline().copied());
+        self.in_flight = Some(InFlight { firing, revision, chain: chain.into(), baseline });
         Some(DeliveryAction::Receive { firing, package })
     }
 }
 
 fn is_first(in_flight: &InFlight, package: &PackageId) -> bool {
     in_flight.chain.front().is_some_and(|first| first.id == *package)
-}
-
-/// The packages that bring a Subscriber to the stated revision, in the order in which they are applied.
-///
-/// Version 1 applies baselines only. The cheapest chain of deltas from what is here is chosen in this place once
-/// they can be applied; everything around it takes a chain already.
-fn chain(release: &ReleaseStatement) -> Option<VecDeque<PackageRef>> {
-    release.baseline().map(|baseline| VecDeque::from([*baseline]))
 }
 
 #[cfg(test)]
@@ -354,6 +390,97 @@ mod tests {
         assert!(matches!(answer, OfferAnswer::Refused(refused) if refused.code() == code::NO_USABLE_PACKAGE));
         assert_eq!(actions, []);
         assert_eq!(delivery.floor(), Floor::NONE);
+    }
+
+    fn delta(base: u8, number: u8) -> PackageRef {
+        let carried = Carried::Delta { base: revision(base.into()), revision: revision(number.into()) };
+        PackageRef { id: PackageId::from_bytes([base * 16 + number; 32]), carried, bytes: 2 }
+    }
+
+    /// A baseline and these deltas.
+    fn with_deltas(number: u8, issued: u64, deltas: &[(u8, u8)]) -> Statement {
+        let mut statement = statement(number, issued);
+        statement.release.packages.extend(deltas.iter().map(|&(base, number)| delta(base, number)));
+        statement
+    }
+
+    fn received(package: PackageRef) -> DeliveryAction {
+        DeliveryAction::Receive { firing: FIRST, package }
+    }
+
+    #[test]
+    fn a_chain_is_received_step_by_step_and_each_step_counts() {
+        let mut delivery = fresh();
+        delivery.start_from(vec![revision(3)]);
+        let statement = with_deltas(5, 100, &[(3, 4), (4, 5)]);
+        let (answer, actions) = delivery.offer(FIRST, &statement, NOW);
+        assert_eq!(answer, OfferAnswer::Want { packages: vec![delta(3, 4).id, delta(4, 5).id] });
+        assert_eq!(actions, [floor(0, 100), received(delta(3, 4))]);
+        let actions = delivery.ended(&delta(3, 4).id, DeliveryEnd::Verified, NOW);
+        assert_eq!(actions, [floor(4, 100), received(delta(4, 5))]);
+        assert_eq!(delivery.have(), Have { verified: Some(revision(4)), receiving: Some(revision(5)) });
+        let actions = delivery.ended(&delta(4, 5).id, DeliveryEnd::Verified, NOW);
+        assert_eq!(actions, [floor(5, 100), DeliveryAction::Complete { firing: FIRST, revision: revision(5) }]);
+    }
+
+    #[test]
+    fn a_chain_that_stopped_in_the_middle_goes_on_from_there() {
+        let mut delivery = fresh();
+        delivery.start_from(vec![revision(3)]);
+        let statement = with_deltas(5, 100, &[(3, 4), (4, 5)]);
+        delivery.offer(FIRST, &statement, NOW);
+        delivery.ended(&delta(3, 4).id, DeliveryEnd::Verified, NOW);
+        delivery.ended(&delta(4, 5).id, DeliveryEnd::Stopped, NOW);
+        let (_, actions) = delivery.offer(FIRST, &statement, NOW);
+        assert_eq!(actions, [received(delta(4, 5))]);
+    }
+
+    #[test]
+    fn without_its_base_a_delta_makes_way_for_the_baseline_in_the_same_firing() {
+        let mut delivery = fresh();
+        delivery.start_from(vec![revision(3)]);
+        delivery.offer(FIRST, &with_deltas(5, 100, &[(3, 4), (4, 5)]), NOW);
+        delivery.ended(&delta(3, 4).id, DeliveryEnd::Verified, NOW);
+        let actions = delivery.ended(&delta(4, 5).id, DeliveryEnd::NoBase, NOW);
+        assert_eq!(actions, [receive(FIRST, 5)]);
+        let actions = delivery.ended(&package(5).id, DeliveryEnd::Verified, NOW);
+        assert_eq!(actions, [floor(5, 100), DeliveryAction::Complete { firing: FIRST, revision: revision(5) }]);
+    }
+
+    #[test]
+    fn without_base_and_baseline_nothing_more_is_tried() {
+        let mut delivery = fresh();
+        delivery.start_from(vec![revision(4)]);
+        let mut statement = with_deltas(5, 100, &[(4, 5)]);
+        statement.release.packages.remove(0);
+        delivery.offer(FIRST, &statement, NOW);
+        assert_eq!(delivery.ended(&delta(4, 5).id, DeliveryEnd::NoBase, NOW), []);
+        assert_eq!(delivery.have().receiving, None);
+    }
+
+    #[test]
+    fn what_turns_out_to_be_of_no_use_is_followed_by_the_baseline() {
+        let mut delivery = fresh();
+        delivery.start_from(vec![revision(4)]);
+        let statement = with_deltas(5, 100, &[(4, 5)]);
+        delivery.offer(FIRST, &statement, NOW);
+        assert_eq!(delivery.fall_back(FIRST, &statement.release), None, "while it is in flight");
+        delivery.ended(&delta(4, 5).id, DeliveryEnd::Verified, NOW);
+        assert_eq!(delivery.fall_back(FIRST, &statement.release), Some(receive(FIRST, 5)));
+        assert_eq!(delivery.offer(SECOND, &statement, NOW).0, want(5), "it goes on with that");
+        let actions = delivery.ended(&package(5).id, DeliveryEnd::Verified, NOW);
+        assert_eq!(actions, [DeliveryAction::Complete { firing: SECOND, revision: revision(5) }]);
+    }
+
+    #[test]
+    fn what_waits_begins_with_what_is_in_flight() {
+        let mut delivery = fresh();
+        delivery.start_from(vec![revision(4)]);
+        delivery.offer(FIRST, &with_deltas(5, 100, &[(4, 5)]), NOW);
+        let (answer, _) = delivery.offer(FIRST, &with_deltas(6, 110, &[(4, 5), (5, 6)]), NOW);
+        assert_eq!(answer, OfferAnswer::Want { packages: vec![delta(5, 6).id] });
+        let actions = delivery.ended(&delta(4, 5).id, DeliveryEnd::Verified, NOW);
+        assert_eq!(actions.last(), Some(&received(delta(5, 6))));
     }
 
     #[test]

@@ -404,7 +404,14 @@ impl Firing {
                 Stage::Corrupt | Stage::Failed => None,
             };
             match reached {
-                Some(state) => part.advance(state, now),
+                Some(state) => {
+                    part.advance(state, now);
+                    // Extracted, and something beside it failed, such as a hook: it counts, and is told.
+                    if receipt.stage == Stage::Extracted && receipt.code.is_some() {
+                        part.code.clone_from(&receipt.code);
+                        part.detail.clone_from(&receipt.detail);
+                    }
+                }
                 None if !ours || is_stale => return,
                 None => {
                     let corrupt = receipt.stage == Stage::Corrupt;

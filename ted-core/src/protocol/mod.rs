@@ -6,6 +6,7 @@
 
 mod announce;
 mod block;
+mod chain;
 mod delivery;
 mod firing;
 mod greeting;
@@ -22,6 +23,7 @@ pub use block::{
     BLOCK_HEADER_BYTES, BlockError, BlockEvent, BlockReader, SendStep, Sending, data_header, end_block, error_block,
     waiting_block,
 };
+pub use chain::{baseline_chain, cheapest_chain};
 pub use delivery::{Delivery, DeliveryAction, DeliveryEnd};
 pub use firing::{Counts, Firing, FiringError, FiringTarget, Outcome, Part, PartState, Until};
 pub use index_phase::{IndexAction, IndexPhase};

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, CodecError};
 use crate::id::{DistributionId, PackageId, Revision};
 use crate::limits::Limits;
+use crate::model::ExtractMode;
 
 /// What a package named by a statement holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,13 +46,14 @@ pub struct ReleaseStatement {
     /// The packages that carry it, chain members included.
     pub packages: Vec<PackageRef>,
     /// What not every version knows, ordered by kind: 1 = the proposed target, UTF-8; 2 = the packages are sealed,
-    /// empty. Unknown kinds are kept.
+    /// empty; 3 = the mode of extraction, as text, where it is not `merge`. Unknown kinds are kept.
     pub extensions: Vec<(u16, Vec<u8>)>,
 }
 
 impl ReleaseStatement {
     const TARGET: u16 = 1;
     const SEALED: u16 = 2;
+    const MODE: u16 = 3;
 
     /// The target that the Distribution proposes; `None` without one, or if it is not UTF-8.
     #[must_use]
@@ -66,6 +68,26 @@ impl ReleaseStatement {
         self.extensions.retain(|(kind, _)| *kind != Self::TARGET);
         if let Some(target) = target {
             self.extensions.push((Self::TARGET, target.as_bytes().to_vec()));
+            self.extensions.sort_by_key(|(kind, _)| *kind);
+        }
+        self
+    }
+
+    /// The mode that the Distribution is extracted in. A mode that is not known here counts as the one that does least,
+    /// which deletes nothing.
+    #[must_use]
+    pub fn mode(&self) -> ExtractMode {
+        let told = self.extensions.iter().find(|(kind, _)| *kind == Self::MODE);
+        let text = told.and_then(|(_, bytes)| std::str::from_utf8(bytes).ok());
+        text.and_then(|text| text.parse().ok()).unwrap_or_default()
+    }
+
+    /// The same statement, with this mode.
+    #[must_use]
+    pub fn with_mode(mut self, mode: ExtractMode) -> Self {
+        self.extensions.retain(|(kind, _)| *kind != Self::MODE);
+        if mode != ExtractMode::default() {
+            self.extensions.push((Self::MODE, mode.to_string().into_bytes()));
             self.extensions.sort_by_key(|(kind, _)| *kind);
         }
         self
@@ -146,14 +168,24 @@ mod tests {
 
     #[test]
     fn statements_survive_their_bytes_with_target_and_unknown_extensions() {
-        let given = statement(64).with_sealed(true).with_target(Some("/srv/www"));
+        let given = statement(64).with_mode(ExtractMode::Sync).with_sealed(true).with_target(Some("/srv/www"));
         let read = ReleaseStatement::from_payload(&given.to_payload().unwrap()).unwrap();
         assert_eq!(read, given);
         assert_eq!(read.target(), Some("/srv/www"));
         assert!(read.is_sealed());
-        let plain = read.with_target(None).with_sealed(false);
+        assert_eq!(read.mode(), ExtractMode::Sync);
+        let plain = read.with_target(None).with_sealed(false).with_mode(ExtractMode::Merge);
         assert!(!plain.is_sealed());
         assert_eq!(plain.extensions, [(9, b"kept".to_vec())]);
+    }
+
+    #[test]
+    fn a_mode_that_nobody_knows_deletes_nothing() {
+        for unknown in [&b"purge"[..], b"", b"\xff"] {
+            let mut statement = statement(1);
+            statement.extensions = vec![(ReleaseStatement::MODE, unknown.to_vec())];
+            assert_eq!(statement.mode(), ExtractMode::Merge);
+        }
     }
 
     #[test]

@@ -86,6 +86,14 @@ impl DurableFile {
         sync_folder(self.folder())
     }
 
+    /// Removes it, where it is there.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn remove(&self) -> Result<(), FileError> {
+        remove_if_there(&self.path)
+    }
+
     fn write_beside(&self, beside: &Path, content: &[u8]) -> Result<(), FileError> {
         self.before(Step::WriteState)?;
         let mut file = OpenOptions::new()

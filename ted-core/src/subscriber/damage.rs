@@ -9,15 +9,14 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, KeyHash, PackageId, Revision, UnixMillis};
 use crate::limits::Limits;
-use crate::name::NodeName;
-use crate::node::{Opened, RecordBatch, is_damaged, judge_signature, wait};
-use crate::package::{Opening, PackageIndex, PackageKind, Root, damaged_frames, read_index};
+use crate::node::{Opened, RecordBatch, is_damaged, wait};
+use crate::package::{BlindIndex, Opening, Root, damaged_frames, read_delta_index, read_index};
 use crate::protocol::{Delivery, DeliveryEnd, code as wire_code};
-use crate::security::{DistributorRoot, PackageRef, Receipt, Signature, Stage};
-use crate::store::{Depot, DepotError, FileError, PackagePlace};
-use crate::subscriber::deliveries::{Held, held_key};
+use crate::security::{Carried, PackageRef, Receipt, Signature, Stage};
+use crate::store::{Depot, DepotError, FileError};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::held::{Held, HeldPackage, OpenPackage};
 use crate::subscriber::state::{Key, State, lock};
 
 /// What the catalog keeps of a package that is damaged and waits for the Channel's next firing.
@@ -52,16 +51,22 @@ const GONE: &str = "TED-1872";
 impl State {
     /// Sets a held package aside in which damage was found: renames it, and only then says so, durably. One that
     /// somebody set aside or removed meanwhile is left as it is.
-    pub(super) fn set_aside(self: &Arc<Self>, key: Key, held: &Held, detail: String) -> Result<(), Error> {
+    pub(super) fn set_aside(
+        self: &Arc<Self>,
+        key: Key,
+        held: &Held,
+        package: &HeldPackage,
+        detail: String,
+    ) -> Result<(), Error> {
         let told = {
             // No offer is judged between the renaming and the note: it would be taken as if nothing were known.
             let mut deliveries = lock(&self.deliveries);
-            match wait(self.depot.set_corrupt(held.package)) {
+            match wait(self.depot.set_corrupt(package.id)) {
                 Ok(_) => {}
                 Err(DepotError::NotFound { .. }) => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
-            let damage = Damage { revision: held.revision, package: held.package, code: AT_REST, detail };
+            let damage = Damage { revision: held.revision, package: package.id, code: AT_REST, detail };
             self.note_damage(&mut deliveries, key, &damage)?;
             damage
         };
@@ -154,19 +159,16 @@ impl State {
     fn note_lost(&self, key: Key) -> Result<Option<Damage>, Error> {
         // Nothing comes or goes meanwhile: see `set_aside`.
         let mut deliveries = lock(&self.deliveries);
-        let held: Option<Held> = self.records.get(&held_key(&key.0, &key.1))?;
-        let Some(held) = held else { return Ok(None) };
-        if wait(self.depot.info(held.package))?.is_some() || self.aside(&key)?.is_some() {
-            return Ok(None);
-        }
-        let place = held.place(self.trusted_root(&key.0)?.name());
+        let Some(held) = self.noted_held(&key)? else { return Ok(None) };
+        let Some(package) = self.lacks(&held)? else { return Ok(None) };
+        let (Some(place), None) = (package.place(), self.aside(&key)?) else { return Ok(None) };
         let unreadable = wait(self.depot.set_place_corrupt(&place))?;
         let (code, detail) = match (unreadable, self.depot.leftover_file(&place)) {
             (true, _) => (AT_REST, "its end or its root is damaged"),
             (false, Some(_)) => (AT_REST, "it was found set aside"),
             (false, None) => (GONE, "its file is gone"),
         };
-        let damage = Damage { revision: held.revision, package: held.package, code, detail: detail.to_owned() };
+        let damage = Damage { revision: held.revision, package: package.id, code, detail: detail.to_owned() };
         self.note_damage(&mut deliveries, key, &damage)?;
         Ok(Some(damage))
     }
@@ -181,8 +183,13 @@ impl State {
         let floor = self.floors.get(&fleet, &distribution);
         // What was signed under a certificate that this one took over from gets a new root first.
         let held = self.held(&fleet, &distribution)?;
-        let info = held.map(|held| wait(self.depot.info(held.package))).transpose()?.flatten();
-        let verified = info.filter(|info| info.root.distributor == fleet).map(|info| info.root.revision);
+        let verified = match held.as_ref().map(|held| (held.revision, held.newest())) {
+            Some((revision, Some(newest))) => {
+                wait(self.depot.info(newest.id))?.filter(|info| info.root.distributor == fleet).map(|_| revision)
+            }
+            Some((revision, None)) => Some(revision),
+            None => None,
+        };
         let mut delivery = Delivery::new(floor, verified, Limits::DEFAULT);
         if let Some(aside) = self.aside(&(fleet, distribution))? {
             delivery.set_aside(aside.revision, aside.firing.and_then(|firing| firing.parse().ok()));
@@ -198,7 +205,7 @@ impl State {
         Ok(self.records.put(&firing_key(key), &firing.to_string())?)
     }
 
-    fn last_firing(&self, key: &Key) -> Result<Option<FiringId>, Error> {
+    pub(super) fn last_firing(&self, key: &Key) -> Result<Option<FiringId>, Error> {
         let firing: Option<String> = self.records.get(&firing_key(key))?;
         Ok(firing.and_then(|firing| firing.parse().ok()))
     }
@@ -208,38 +215,25 @@ impl State {
     pub(super) fn index_set_aside(
         &self,
         key: &Key,
-        root: &DistributorRoot,
         package: &PackageRef,
         judge: impl Fn(&Root, &[u8], &Signature) -> Result<Opening, Error>,
-    ) -> Option<PackageIndex> {
+    ) -> Option<OpenPackage> {
         let aside = self.aside(key).ok()??;
-        if aside.package != package.id {
-            return None;
-        }
-        let held: Held = self.records.get(&held_key(&key.0, &key.1)).ok()??;
-        let file = self.depot.leftover_file(&held.place(root.name()))?;
-        let index = read_index(&file, &Limits::DEFAULT, &mut |found: &Root, bytes: &[u8], signature: &Signature| {
-            judge(found, bytes, signature)
-        });
-        index.ok().filter(|index| index.id() == package.id && index.bytes() == package.bytes)
-    }
-
-    /// The index of what is left of a revision that was extracted and then set aside.
-    pub(super) fn index_of_leftover(
-        &self,
-        held: &Held,
-        revision: Revision,
-        root: &DistributorRoot,
-    ) -> Option<PackageIndex> {
-        let place = PackagePlace::at_subscriber(root.name(), &held.name, revision, PackageKind::Baseline);
+        let held = self.noted_held(key).ok()??;
+        let place = held.package(&aside.package).filter(|aside| aside.id == package.id)?.place()?;
         let file = self.depot.leftover_file(&place)?;
-        let judge = |found: &Root, bytes: &[u8], signature: &Signature| judge_signature(root, found, bytes, signature);
-        read_index(&file, &Limits::DEFAULT, judge).ok()
+        let mut judge = |found: &Root, bytes: &[u8], signature: &Signature| judge(found, bytes, signature);
+        let limits = Limits::DEFAULT;
+        let index = match package.carried {
+            Carried::Baseline { .. } => OpenPackage::Baseline(read_index(&file, &limits, &mut judge).ok()?),
+            Carried::Delta { .. } => OpenPackage::Delta(read_delta_index(&file, &limits, &mut judge).ok()?),
+        };
+        (index.blind().id() == package.id && index.blind().bytes() == package.bytes).then_some(index)
     }
 
     /// What a person is told of the damage that `error` speaks of, which the package `id` has; `None` where it speaks
     /// of something else. Without an index, the error is that of opening the package.
-    pub(super) fn damage_of(&self, index: Option<&PackageIndex>, error: &Error, id: PackageId) -> Option<String> {
+    pub(super) fn damage_of(&self, index: Option<&BlindIndex>, error: &Error, id: PackageId) -> Option<String> {
         let opened = if index.is_some() { Opened::Yes } else { Opened::No };
         if !is_damaged(error, opened) {
             return None;
@@ -252,16 +246,6 @@ impl State {
 
     pub(super) fn threads(&self) -> usize {
         self.settings.threads.or_else(|| std::thread::available_parallelism().ok()).map_or(1, usize::from)
-    }
-}
-
-impl Held {
-    /// Where its package lies.
-    pub(super) fn place(&self, distributor: &NodeName) -> PackagePlace {
-        let kept = self.folder.as_deref().and_then(PackagePlace::from_found);
-        kept.unwrap_or_else(|| {
-            PackagePlace::at_subscriber(distributor, &self.name, self.revision, PackageKind::Baseline)
-        })
     }
 }
 

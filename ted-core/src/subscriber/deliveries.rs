@@ -1,24 +1,22 @@
 //! What follows an accepted offer: receive, verify, keep, and say so in receipts.
 
 use std::fs::File;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Coded as _, Error};
-use crate::id::{DistributionId, FiringId, KeyHash, PackageId, Revision};
+use crate::id::{DistributionId, FiringId, KeyHash, Revision};
 use crate::limits::Limits;
 use crate::name::Label;
 use crate::node::{RecordBatch, judge_signature, wait};
-use crate::package::{Opening, PackageError, PackageIndex, Root, verify_digest};
+use crate::package::{BlindIndex, Opening, PackageError, Root, verify_digest};
 use crate::protocol::{DeliveryEnd, Floor, FrameMap, Progress, ReceiverOptions, judge_root};
-use crate::security::{PackageRef, Receipt, ReleaseStatement, Signature, Stage};
+use crate::security::{Carried, PackageRef, Receipt, ReleaseStatement, Signature, Stage};
 use crate::store::{Depot, FinishedFile, PackagePlace, PartFile};
 use crate::subscriber::damage::{Damage, aside_key};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::grants::judge_key;
+use crate::subscriber::held::{Held, HeldPackage, OpenPackage, held_key};
 use crate::subscriber::receive::{Piece, Reception, ReceptionError, Search, Twin};
 use crate::subscriber::rollback::before_key;
 use crate::subscriber::scrub::{Checked, checked_key};
@@ -45,31 +43,6 @@ impl Job {
     }
 }
 
-/// The newest verified revision of a Distribution, as the catalog keeps it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Held {
-    pub(super) name: Label,
-    pub(super) revision: Revision,
-    #[serde(with = "crate::node::as_text")]
-    pub(super) package: PackageId,
-    pub(super) bytes: u64,
-    /// What the newest statement proposes.
-    pub(super) proposed_target: Option<String>,
-    /// The package's folder below the data directory.
-    #[serde(default)]
-    pub(super) folder: Option<PathBuf>,
-}
-
-/// The revision that a target holds, as the catalog keeps it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Extracted {
-    pub(super) revision: Revision,
-    #[serde(with = "crate::node::as_text")]
-    pub(super) package: PackageId,
-    pub(super) target: PathBuf,
-    pub(super) at: crate::id::UnixMillis,
-}
-
 impl State {
     pub(super) async fn do_job(self: &Arc<Self>, job: Job) {
         match job {
@@ -92,11 +65,12 @@ impl State {
     ) {
         let distribution = statement.distribution;
         let key = (fleet, distribution);
+        let revision = revision_of(&package);
         self.note(key, |standing| (standing.stage, standing.bytes, standing.bytes_total) = (None, 0, package.bytes));
         let receipt = |stage, error: Option<&Error>, detail: String| Receipt {
             firing: Some(firing),
             distribution,
-            revision: statement.revision,
+            revision,
             package: Some(package.id),
             stage,
             code: error.map(|error| error.code().to_owned()),
@@ -105,7 +79,7 @@ impl State {
         };
         let end = match self.receive_package(fleet, statement, package).await {
             Ok(name) => {
-                let (revision, bytes) = (statement.revision, package.bytes);
+                let bytes = package.bytes;
                 tracing::info!(distribution = %name, %revision, bytes, "received and verified");
                 self.note(key, |standing| {
                     standing.stage = Some(Stage::Verified);
@@ -114,16 +88,11 @@ impl State {
                 });
                 self.say(fleet, receipt(Stage::Received, None, String::new())).await;
                 self.say(fleet, receipt(Stage::Verified, None, String::new())).await;
-                self.events.emit(SubscriberEvent::Received {
-                    distribution: name,
-                    revision: statement.revision,
-                    bytes: package.bytes,
-                });
+                self.events.emit(SubscriberEvent::Received { distribution: name, revision, bytes });
                 DeliveryEnd::Verified
             }
             Err(ReceptionError::Corrupt { frame, part }) => {
                 let detail = frame.map_or("its index".to_owned(), |frame| format!("frame {frame}"));
-                let revision = statement.revision;
                 let damage = Damage { revision, package: package.id, code: crate::protocol::code::CORRUPT, detail };
                 let state = self.clone();
                 // It keeps what arrived; what is right of it counts when it is sent again.
@@ -135,6 +104,10 @@ impl State {
                 return;
             }
             Err(ReceptionError::Stopping) => return,
+            Err(ReceptionError::NoBase(error)) => {
+                self.say_fall_back(key, statement.revision, &error);
+                DeliveryEnd::NoBase
+            }
             Err(error) => {
                 let error = Error::from(error);
                 tracing::warn!(code = error.code(), %error, "receiving stopped");
@@ -142,7 +115,7 @@ impl State {
                 self.say(fleet, receipt(Stage::Failed, Some(&error), error.to_string())).await;
                 self.events.emit(SubscriberEvent::Failed {
                     distribution: self.known_label(&fleet, &distribution),
-                    revision: statement.revision,
+                    revision,
                     code: error.code().to_owned(),
                     reason: error.to_string(),
                 });
@@ -152,8 +125,12 @@ impl State {
         let state = self.clone();
         let ending = move || {
             let now = state.now(&fleet);
-            let actions = match lock(&state.deliveries).get_mut(&(fleet, distribution)) {
-                Some(delivery) => delivery.ended(&package.id, end, now),
+            let starts = state.starts(&key)?;
+            let actions = match lock(&state.deliveries).get_mut(&key) {
+                Some(delivery) => {
+                    delivery.start_from(starts);
+                    delivery.ended(&package.id, end, now)
+                }
                 None => vec![],
             };
             state.carry_out(fleet, distribution, actions)
@@ -171,9 +148,9 @@ impl State {
         package: PackageRef,
     ) -> Result<Label, ReceptionError> {
         let root = self.trusted_root(&fleet)?;
-        let distribution = statement.distribution;
+        let (distribution, revision) = (statement.distribution, revision_of(&package));
         let (state, by, of) = (self.clone(), root.clone(), statement.clone());
-        let unwrapping = move || state.key_of_stated(&by, &of, &package.id);
+        let unwrapping = move || state.key_of_stated(&by, &of, &package);
         let key = tokio::task::spawn_blocking(unwrapping).await.map_err(|_| ReceptionError::Stopping)??;
         let (judge_by, judging) = (root.clone(), self.clone());
         let judge = move |found: &Root, bytes: &[u8], signature: &Signature| -> Result<Opening, Error> {
@@ -188,8 +165,8 @@ impl State {
             }
             Ok(key.clone().map_or(Opening::Unsealed, Opening::With))
         };
-        let (state, looking_by, looking_root) = (self.clone(), judge.clone(), root.clone());
-        let looking = move || state.index_set_aside(&(fleet, distribution), &looking_root, &package, looking_by);
+        let (state, looking_by) = (self.clone(), judge.clone());
+        let looking = move || state.index_set_aside(&(fleet, distribution), &package, looking_by);
         let kept = tokio::task::spawn_blocking(looking).await.map_err(|_| ReceptionError::Stopping)?;
         let mut reception = Reception {
             package,
@@ -210,19 +187,22 @@ impl State {
             Some(index) => (index, vec![]),
             None => reception.index().await?,
         };
-        if index.id() != package.id {
+        self.judge_base((fleet, distribution), &index).await?;
+        if index.blind().id() != package.id {
             return Err(ReceptionError::Corrupt { frame: None, part: None });
         }
         let name = index.disclosure().distribution_name.clone();
-        reception.progress = self.receiving_progress((fleet, distribution), &name, statement.revision, package.bytes);
-        tracing::info!(distribution = %name, revision = %statement.revision, bytes = package.bytes, "receiving");
-        self.events.emit(SubscriberEvent::Accepted { distribution: name.clone(), revision: statement.revision });
-        let place = PackagePlace::of_root(root.name(), index.root());
-        let twin = if reception.twin_failed.into_inner() { None } else { (reception.twin)(index.root()) };
+        reception.progress = self.receiving_progress((fleet, distribution), &name, revision, package.bytes);
+        let what = if matches!(index, OpenPackage::Delta(_)) { "a delta" } else { "a baseline" };
+        tracing::info!(distribution = %name, %revision, bytes = package.bytes, what, "receiving");
+        self.events.emit(SubscriberEvent::Accepted { distribution: name.clone(), revision });
+        let blind = index.blind().clone();
+        let place = PackagePlace::of_root(root.name(), blind.root());
+        let twin = if reception.twin_failed.into_inner() { None } else { (reception.twin)(blind.root()) };
         reception.twin_failed = false.into();
-        let (part, map, search) = self.open_part(&index, &place, (fleet, distribution), twin).await?;
+        let (part, map, search) = self.open_part(&blind, &place, (fleet, distribution), twin).await?;
         let part = Arc::new(part);
-        let received = reception.body(&index, part.clone(), (map, search)).await;
+        let received = reception.body(&blind, part.clone(), (map, search)).await;
         drop(reception);
         let part = Arc::into_inner(part).ok_or(ReceptionError::Stopping)?;
         match received {
@@ -238,11 +218,21 @@ impl State {
         Ok(name)
     }
 
+    /// Judges, before anything of its body is fetched, whether what a delta goes from is here: its entries, and at first
+    /// sight the files that are read.
+    async fn judge_base(self: &Arc<Self>, key: Key, index: &OpenPackage) -> Result<(), ReceptionError> {
+        let OpenPackage::Delta(delta) = index else { return Ok(()) };
+        let (state, delta) = (self.clone(), delta.clone());
+        let judging = move || state.missing_base(&key, &delta);
+        let missing = tokio::task::spawn_blocking(judging).await.map_err(|_| ReceptionError::Stopping)??;
+        missing.map_or(Ok(()), |missing| Err(ReceptionError::NoBase(missing)))
+    }
+
     /// A package that is here with the same table has the same frames, whatever its root says otherwise.
     fn finds_twin(self: Arc<Self>) -> Twin {
         Box::new(move |root| {
             let here = self.depot.packages().into_iter().find(|info| {
-                (info.root.table, info.root.body_bytes) == (root.table, root.body_bytes)
+                (info.root.table, info.root.body_bytes, info.root.kind) == (root.table, root.body_bytes, root.kind)
                     && info.root.distribution == root.distribution
             })?;
             File::open(self.depot.path_of(here.id)?).ok()
@@ -275,7 +265,7 @@ impl State {
     /// Opens `distfile.part`, or goes on with what is there, and puts the package's index into it.
     async fn open_part(
         &self,
-        index: &PackageIndex,
+        index: &BlindIndex,
         place: &PackagePlace,
         key: Key,
         twin: Option<File>,
@@ -292,7 +282,7 @@ impl State {
                 Some(part) => (part, None, Search::Everywhere),
                 None => match (PartFile::open(&folder, index.bytes())?, twin) {
                     ((part, None), Some(mut twin)) => {
-                        part.copy_from(&mut twin, index.frame_range(0).start + index.root().body_bytes)?;
+                        part.copy_from(&mut twin, index.body_range().end)?;
                         (part, None, Search::Everywhere)
                     }
                     ((part, map), _) => (part, map, search),
@@ -314,7 +304,7 @@ impl State {
         self: &Arc<Self>,
         fleet: KeyHash,
         statement: &ReleaseStatement,
-        (index, pieces): (&PackageIndex, &[Piece]),
+        (index, pieces): (&OpenPackage, &[Piece]),
         place: PackagePlace,
         part: PartFile,
     ) -> Result<(), ReceptionError> {
@@ -322,10 +312,10 @@ impl State {
         for piece in pieces {
             part.write_at(&piece.bytes, piece.offset)?;
         }
-        match verify_digest(index, &*part.file()) {
+        match verify_digest(index.blind(), &*part.file()) {
             Err(error @ PackageError::Io { .. }) => Err(Error::from(error).into()),
             Err(error) => {
-                tracing::error!(code = error.code(), %error, package = %index.id(), "a complete package is damaged");
+                tracing::error!(code = error.code(), %error, package = %index.blind().id(), "a complete package is damaged");
                 Err(ReceptionError::Corrupt { frame: None, part: Some(part) })
             }
             Ok(()) => Ok(self.take_in(fleet, statement, index, place, part)?),
@@ -336,50 +326,42 @@ impl State {
         self: &Arc<Self>,
         fleet: KeyHash,
         statement: &ReleaseStatement,
-        index: &PackageIndex,
+        index: &OpenPackage,
         place: PackagePlace,
         part: PartFile,
     ) -> Result<(), Error> {
-        let folder = Some(place.folder().to_owned());
         let info = wait(self.depot.put(FinishedFile { path: part.finish()?, place }))?;
         let predecessor = self.predecessor_of(&fleet)?;
         self.security.promote(&fleet).map_err(Error::from)?;
-        let floor = Floor { revision: statement.revision, ..Floor::NONE };
+        let key = (fleet, statement.distribution);
+        let came = HeldPackage::of(&info);
+        let floor = Floor { revision: came.revision, ..Floor::NONE };
         self.floors.raise(&fleet, &statement.distribution, floor).map_err(Error::from)?;
+        let (noted, before) = (self.noted_held(&key)?, self.held(&fleet, &statement.distribution)?);
         let held = Held {
             name: index.disclosure().distribution_name.clone(),
-            revision: statement.revision,
-            package: index.id(),
-            bytes: index.bytes(),
+            revision: came.revision,
+            content: index.disclosure().content,
+            packages: self.held_with(&key, noted.as_ref(), came.clone())?,
             proposed_target: statement.target().map(ToOwned::to_owned),
-            folder,
+            proposed_mode: statement.mode(),
         };
-        let key = (fleet, statement.distribution);
-        let checked = Checked::whole(held.package, self.clock.now());
-        let before = self.held(&fleet, &statement.distribution)?;
         // What was set aside of it is whole again, or overtaken.
         let mut batch = RecordBatch::default()
             .put(&held_key(&fleet, &statement.distribution), &held)?
-            .put(&checked_key(&key), &checked)?
+            .put(&checked_key(&key, &came.id), &Checked::whole(self.clock.now()))?
             .delete(&aside_key(&key));
-        if let Some(before) = before.filter(|before| before.revision < held.revision) {
+        // What one goes back to is what stood in the target, and not what was only passed through.
+        let stood = self.extracted(&fleet, &statement.distribution)?.map(|extracted| extracted.revision);
+        if let Some(before) = before.filter(|before| before.revision < held.revision && stood == Some(before.revision))
+        {
             batch = batch.put(&before_key(&key), &before)?;
         }
-        self.records.apply(batch)?;
+        self.records.apply(self.fall_back_met(&key, batch, &came)?)?;
         if let Some(old) = predecessor {
             self.take_over(&old, &self.trusted_root(&fleet)?)?;
         }
         self.drop_former_packages(&fleet, &info)
-    }
-
-    pub(super) fn held(&self, fleet: &KeyHash, distribution: &DistributionId) -> Result<Option<Held>, Error> {
-        let held: Option<Held> = self.records.get(&held_key(fleet, distribution))?;
-        let Some(held) = held else { return Ok(None) };
-        Ok(wait(self.depot.info(held.package))?.map(|_| held))
-    }
-
-    pub(super) fn extracted(&self, fleet: &KeyHash, distribution: &DistributionId) -> Result<Option<Extracted>, Error> {
-        Ok(self.records.get(&extracted_key(fleet, distribution))?)
     }
 
     async fn confirm(self: &Arc<Self>, fleet: KeyHash, statement: &ReleaseStatement, firing: FiringId) {
@@ -395,23 +377,24 @@ impl State {
         self.extract_and_say(fleet, distribution, Some(firing), statement.revision).await;
     }
 
-    /// Notes the target that a statement proposes for a revision that is here already. Says whether the revision lies
+    /// Notes the target and the mode that a statement proposes for a revision that is here already. Says whether the revision lies
     /// where it belongs.
     fn follow_proposal(&self, fleet: &KeyHash, statement: &ReleaseStatement) -> Result<bool, Error> {
         let Some(mut held) = self.held(fleet, &statement.distribution)? else { return Ok(true) };
-        if held.proposed_target.as_deref() != statement.target() {
+        if (held.proposed_target.as_deref(), held.proposed_mode) != (statement.target(), statement.mode()) {
             held.proposed_target = statement.target().map(ToOwned::to_owned);
+            held.proposed_mode = statement.mode();
             self.records.put(&held_key(fleet, &statement.distribution), &held)?;
         }
         let (lies, belongs) = (self.extracted(fleet, &statement.distribution)?, self.target_of(fleet, &held)?);
-        Ok(lies.is_some_and(|lies| lies.target == belongs.0))
+        let mode = self.mode_of(fleet, &held);
+        Ok(lies.is_some_and(|lies| (lies.target, lies.mode) == (belongs.0, mode)))
     }
 }
 
-pub(super) fn held_key(fleet: &KeyHash, distribution: &DistributionId) -> String {
-    format!("held/{fleet}/{distribution}")
-}
-
-pub(super) fn extracted_key(fleet: &KeyHash, distribution: &DistributionId) -> String {
-    format!("extracted/{fleet}/{distribution}")
+/// The revision that a package leads to.
+fn revision_of(package: &PackageRef) -> Revision {
+    match package.carried {
+        Carried::Baseline { revision } | Carried::Delta { revision, .. } => revision,
+    }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::error::Coded;
 use crate::id::PackageId;
 use crate::id::Revision;
+use crate::model::ExtractMode;
 use crate::name::NodeName;
 
 /// Why a Subscriber refused a call, or could not do what a Distributor asked.
@@ -88,6 +89,18 @@ pub enum SubscriberError {
         /// What it proposes.
         target: PathBuf,
     },
+    /// A mode does not fit the target.
+    #[error("Distribution `{distribution}` cannot be extracted to {} in mode {mode}: {reason}", .target.display())]
+    TargetUnfit {
+        /// The Distribution's name.
+        distribution: String,
+        /// Where it goes.
+        target: PathBuf,
+        /// How.
+        mode: ExtractMode,
+        /// Why not.
+        reason: String,
+    },
     /// The target is not an absolute path, or holds a variable that nobody defines.
     #[error("the target `{target}` cannot be used: {reason}")]
     BadTarget {
@@ -156,6 +169,21 @@ pub enum SubscriberError {
         /// What was found.
         detail: String,
     },
+    /// The revision that a delta goes from is not here.
+    #[error("revision {0}, which the delta goes from, is not here")]
+    NoBase(Revision),
+    /// A verified revision cannot be made from what is here, and its baseline is fetched.
+    #[error(
+        "revision {revision} of `{distribution}` cannot be made from what is here; its baseline is fetched: {reason}"
+    )]
+    FallsBack {
+        /// Whose revision it is.
+        distribution: String,
+        /// Which.
+        revision: Revision,
+        /// What was found.
+        reason: String,
+    },
     /// The release statement is not what it should be.
     #[error("the release statement cannot be used: {0}")]
     Statement(String),
@@ -192,6 +220,7 @@ impl Coded for SubscriberError {
             Self::NothingIssued { .. } => "TED-1219",
             Self::TargetNotAllowed { .. } => "TED-1858",
             Self::BadTarget { .. } => "TED-1859",
+            Self::TargetUnfit { .. } => "TED-1422",
             Self::NotEnrolled(_) => "TED-1864",
             Self::NothingBefore(_) => "TED-1882",
             Self::Receiving(_) => "TED-1884",
@@ -203,6 +232,8 @@ impl Coded for SubscriberError {
             Self::NothingToExtract(_) => "TED-1860",
             Self::Damaged { .. } => "TED-1873",
             Self::SetAside { .. } => "TED-1874",
+            Self::NoBase(_) => "TED-1896",
+            Self::FallsBack { .. } => "TED-1895",
             Self::Statement(_) => "TED-1861",
             Self::NoGrant(_) => "TED-1868",
             Self::EncryptionCertificate(_) => "TED-1869",

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::id::{ContentId, Revision};
 use crate::name::{Label, NodeName};
+use crate::subscriber::hooks::HookReport;
 
 /// Something that happened at a Subscriber. As JSON: an object whose `event` says which.
 #[derive(Debug, Clone, Serialize)]
@@ -155,6 +156,16 @@ pub enum SubscriberEvent {
         /// Files that were written; the rest was there already.
         files_written: u64,
     },
+    /// A hook has run.
+    Hook {
+        /// Which Distribution.
+        distribution: Label,
+        /// The revision that is being extracted, or was.
+        revision: Revision,
+        /// What became of it.
+        #[serde(flatten)]
+        report: HookReport,
+    },
     /// A kept package was read again and is as it was signed.
     Scrubbed {
         /// Which Distribution.
@@ -163,6 +174,17 @@ pub enum SubscriberEvent {
         revision: Revision,
         /// The package's length.
         bytes: u64,
+    },
+    /// A revision cannot be made from what is here and deltas: its baseline is taken instead.
+    FellBack {
+        /// Which Distribution.
+        distribution: Label,
+        /// Which revision.
+        revision: Revision,
+        /// The stable code of what was found.
+        code: String,
+        /// What was found.
+        reason: String,
     },
     /// A package was damaged beyond the tries that are allowed, or is not whole any more; nothing more happens until the
     /// Channel's next firing.

@@ -1,19 +1,21 @@
 //! Extracting what was verified, and saying so.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::extract::{Create, ExtractJob, ExtractOptions, Target, extract, recover};
+use crate::extract::{Create, ExtractOptions, Target, recover};
 use crate::id::{DistributionId, FiringId, KeyHash, Revision};
-use crate::name::{Label, NodeName};
+use crate::name::Label;
 use crate::node::wait;
-use crate::package::{BodyReader, Entry, Root};
 use crate::security::{Receipt, Stage};
 use crate::store::PackagePlace;
-use crate::subscriber::deliveries::{Extracted, Held, extracted_key, held_key};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::fall_back::is_of_base;
+use crate::subscriber::held::{Held, OpenPackage, fall_back_key, held_key};
+use crate::subscriber::hooks::HookRule;
+use crate::subscriber::opening::Extraction;
 use crate::subscriber::report::ExtractionRow;
 use crate::subscriber::state::{Key, State, lock};
 use crate::subscriber::targets::{TargetRule, Variables};
@@ -21,6 +23,7 @@ use crate::subscriber::targets::{TargetRule, Variables};
 /// The codes of errors that say what was told already.
 const DAMAGED: &str = "TED-1873";
 const SET_ASIDE: &str = "TED-1874";
+pub(super) const FALLS_BACK: &str = "TED-1895";
 
 impl State {
     pub(super) fn extracted_receipt(
@@ -56,13 +59,15 @@ impl State {
             Ok(done) => {
                 self.note((fleet, distribution), |standing| {
                     standing.stage = Some(Stage::Extracted);
-                    standing.trouble = None;
+                    standing.trouble = done.hook_trouble();
                 });
-                self.say(fleet, self.extracted_receipt(distribution, firing, revision, &done.to_string())).await;
+                let code = done.failed_hook().and_then(|failed| failed.code.clone());
+                let receipt = self.extracted_receipt(distribution, firing, revision, &done.to_string());
+                self.say(fleet, Receipt { code, ..receipt }).await;
             }
             Err(_) if self.run().is_over() => {}
             // The receipt and everything else about it is done.
-            Err(error) if error.code() == DAMAGED || error.code() == SET_ASIDE => {}
+            Err(error) if [DAMAGED, SET_ASIDE, FALLS_BACK].contains(&error.code()) => {}
             Err(error) => {
                 self.failed((fleet, distribution), &error);
                 tracing::error!(code = error.code(), %error, "the extraction failed");
@@ -107,114 +112,116 @@ impl State {
     }
 
     /// Extracts the newest verified revision. Blocks; says what it did.
-    /// A package that turns out to be damaged is set aside, and the error says so.
-    pub(super) fn extract_held(
+    /// A package that turns out to be damaged is set aside, and the error says so; where deltas are of no use, the
+    /// baseline is taken, and the error says that.
+    pub(super) fn extract_held_with(
         self: &Arc<Self>,
         fleet: KeyHash,
         distribution: DistributionId,
+        hooks: HookRule,
     ) -> Result<ExtractionRow, Error> {
         let key = (fleet, distribution);
         let Some(held) = self.held(&fleet, &distribution)? else {
-            return Err(match self.aside(&key)? {
-                Some(aside) => aside.error().into(),
-                None => SubscriberError::NothingToExtract(distribution.to_string()).into(),
+            return Err(match (self.aside(&key)?, self.fall_back_of(&key)?, self.noted_held(&key)?) {
+                (Some(aside), ..) => aside.error().into(),
+                (None, Some(wish), Some(held)) if !wish.done => {
+                    let (distribution, reason) = (held.name.to_string(), format!("{}: {}", wish.code, wish.reason));
+                    SubscriberError::FallsBack { distribution, revision: held.revision, reason }.into()
+                }
+                _ => SubscriberError::NothingToExtract(distribution.to_string()).into(),
             });
         };
-        let error = match self.extract_package(fleet, distribution, &held) {
+        let error = match self.extract_revision(key, &held, hooks) {
             Ok(row) => return Ok(row),
             Err(error) => error,
         };
-        let opened = self.package_root(&fleet, held.package).and_then(|root| self.open_held(held.package, &root));
+        let [package] = held.packages.as_slice() else {
+            return Err(if is_of_base(&error) { self.fall_back(key, &held, &error) } else { error });
+        };
+        if package.base.is_some() {
+            return Err(if is_of_base(&error) { self.fall_back(key, &held, &error) } else { error });
+        }
+        let opened = self.open_any(&fleet, package);
         let (index, error) = match opened {
             Ok((index, _)) => (Some(index), error),
             // What keeps it from being opened says more than what followed from it.
             Err(error) => (None, error),
         };
-        let Some(detail) = self.damage_of(index.as_ref(), &error, held.package) else { return Err(error) };
-        self.set_aside(key, &held, detail.clone())?;
+        let index = index.as_ref().map(OpenPackage::blind);
+        let Some(detail) = self.damage_of(index, &error, package.id) else { return Err(error) };
+        self.set_aside(key, &held, package, detail.clone())?;
         let (distribution, revision) = (held.name.to_string(), held.revision);
         Err(SubscriberError::Damaged { distribution, revision, detail }.into())
     }
 
-    fn extract_package(
-        &self,
-        fleet: KeyHash,
-        distribution: DistributionId,
-        held: &Held,
-    ) -> Result<ExtractionRow, Error> {
+    fn extract_revision(self: &Arc<Self>, key: Key, held: &Held, hooks: HookRule) -> Result<ExtractionRow, Error> {
+        let (fleet, distribution) = key;
         let (path, _) = self.target_of(&fleet, held)?;
         let root = self.trusted_root(&fleet)?;
         let _one_at_a_time = lock(&self.extracting);
-        let previous = self.extracted(&fleet, &distribution)?.filter(|previous| previous.target == path);
-        // The package before this one may be gone; then nothing counts as made by it.
-        let opened = |id| self.open_held(id, &self.package_root(&fleet, id)?);
-        let previous = previous.and_then(|previous| match opened(previous.package) {
-            Ok((index, _)) => Some(index),
-            Err(_) => self.index_of_leftover(held, previous.revision, &root),
-        });
-        let previous: Option<Vec<Entry>> =
-            previous.map(|index| index.catalog().iter().map(|row| row.entry.clone()).collect());
-        let (index, file) = opened(held.package)?;
+        let hooks = self.hooks(key, held, &path, hooks)?;
+        let options = ExtractOptions { gate: hooks.gate(), ..self.extract_options(&key, held, &path)? };
         let target = Target::open(&path, Create::Missing)?;
-        recover(&target, &distribution)?;
-        let threads = self.settings.threads.map_or(0, usize::from);
-        let options = ExtractOptions { links: self.settings.links, threads, ..ExtractOptions::default() };
-        let frames = BodyReader::new(index.clone(), &*file);
-        let job = ExtractJob {
-            rows: index.catalog(),
-            frames: &frames,
-            previous: previous.as_deref(),
-            distribution,
-            revision: held.revision,
-            options: &options,
-        };
-        let progress = |progress: crate::extract::ExtractProgress| {
-            self.events.emit(SubscriberEvent::Extracting {
-                distribution: held.name.clone(),
-                revision: held.revision,
-                bytes: progress.bytes,
-                bytes_total: progress.bytes_total,
-            });
-        };
-        let summary = extract(&target, &job, &progress, &self.run().stopping)?;
-        let extracted =
-            Extracted { revision: held.revision, package: held.package, target: path.clone(), at: self.clock.now() };
-        self.records.put(&extracted_key(&fleet, &distribution), &extracted)?;
-        self.keep_what_is_needed(&(fleet, distribution), held)?;
-        self.clear_superseded(index.root(), root.name());
+        let recovered = recover(&target, &distribution)?;
+        let stood = self.extracted(&fleet, &distribution)?;
+        let entries = stood.as_ref().and_then(|stood| self.kept_entries(stood));
+        let is_of_target = stood.as_ref().is_some_and(|stood| stood.stands_for(&path, options.mode));
+        let previous = entries.as_deref().filter(|_| is_of_target);
+        let old_files = stood.map(|stood| stood.files());
+        let extraction =
+            Extraction { state: self, key, held, target: &target, previous, old_files, recovered, options: &options };
+        let done = extraction.run(entries.as_deref());
+        let (summary, entries) = done.map_err(|error| hooks.failed(error))?;
+        self.note_extracted(&key, held, (&path, options.mode), &entries)?;
+        let hooks = hooks.done()?;
+        let fell_back = self.fall_back_of(&key)?;
+        if fell_back.is_some() {
+            self.records.delete(&fall_back_key(&key))?;
+        }
+        self.keep_what_is_needed(&key, held)?;
+        self.clear_superseded(&key, held.revision)?;
         let (name, revision) = (&held.name, held.revision);
         tracing::info!(distribution = %name, %revision, to = %path.display(), files = summary.files_written, "extracted");
         self.events.emit(SubscriberEvent::Extracted {
             distribution: held.name.clone(),
             revision: held.revision,
-            content: index.disclosure().content,
+            content: held.content,
             target: path.clone(),
             files_written: summary.files_written,
         });
+        let deltas = held.packages.iter().filter(|package| package.base.is_some()).count();
         Ok(ExtractionRow {
             distributor: root.name().clone(),
             distribution: held.name.clone(),
             revision: held.revision,
             target: path,
+            mode: options.mode,
             summary,
+            hooks,
+            deltas,
+            fell_back: fell_back.map(|why| format!("{}: {}", why.code, why.reason)),
         })
     }
 
-    /// Removes what is left of revisions that will never be finished, because this newer one is here. What cannot be
-    /// removed now is removed after the next one.
-    fn clear_superseded(&self, root: &Root, distributor: &NodeName) {
-        let newest = PackagePlace::of_root(distributor, root);
-        let Some(folder) = self.depot.folder(&newest).parent().and_then(Path::parent).map(Path::to_owned) else {
-            return;
-        };
-        let revisions = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-        let revisions = revisions.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
-        for revision in revisions.map(Revision::from_number).filter(|revision| *revision < root.revision) {
-            let place = PackagePlace::of_root(distributor, &Root { revision, ..root.clone() });
-            if let Err(error) = wait(self.depot.clear(&place)) {
-                tracing::warn!(%revision, %error, "what is left of an older revision cannot be removed");
+    /// Removes what is left of revisions that will never be finished, because this newer one is here, and what of this
+    /// one is not needed any more. What cannot be removed now is removed after the next one.
+    fn clear_superseded(&self, key: &Key, newest: Revision) -> Result<(), Error> {
+        let Some(extracted) = self.extracted(&key.0, &key.1)? else { return Ok(()) };
+        // What is set aside of it is wanted again.
+        let is_whole = self.aside(key)?.is_none();
+        let revisions = std::fs::read_dir(self.data.path().join(&extracted.folder)).into_iter().flatten().flatten();
+        for folder in revisions.map(|entry| extracted.folder.join(entry.file_name())) {
+            let number = folder.file_name().and_then(|name| name.to_str()?.parse().ok()).map(Revision::from_number);
+            if number.is_none_or(|number| number > newest || (number == newest && !is_whole)) {
+                continue;
+            }
+            for place in ["baseline", "delta"].iter().filter_map(|kind| PackagePlace::from_found(&folder.join(kind))) {
+                if let Err(error) = wait(self.depot.clear(&place)) {
+                    tracing::warn!(%place, %error, "what is left of an older revision cannot be removed");
+                }
             }
         }
+        Ok(())
     }
 
     /// A Distribution's name, once a package of it was seen; its id in hex before.

@@ -9,13 +9,15 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::id::{KeyHash, PackageId};
 use crate::limits::Limits;
-use crate::node::{ExchangeError, fetch, open_package, wait};
-use crate::package::{Opening, PackageError, PackageIndex, PackageKind, Root, Suite};
-use crate::protocol::{Fetch, FetchTarget, Offer};
+use crate::node::{ExchangeError, fetch, judge_signature, open_package, wait};
+use crate::package::delta::DeltaIndex;
+use crate::package::{Opening, PackageError, PackageIndex, PackageKind, Root, Suite, read_delta_index};
+use crate::protocol::{Fetch, FetchTarget, Offer, cheapest_chain};
 use crate::security::{
-    ContentKey, DistributorRoot, KeptGrant, Keystore, ProvenGrant, ReleaseStatement, SecretKey, Usage,
+    Carried, ContentKey, DistributorRoot, KeptGrant, Keystore, PackageRef, ProvenGrant, ReleaseStatement, SecretKey,
+    Signature, Usage,
 };
-use crate::store::{Depot, DurableFile, GRANT_FILE, NodeRole, PackagePlace, SecurityDir, create_folders};
+use crate::store::{Depot, DepotError, DurableFile, GRANT_FILE, NodeRole, PackagePlace, SecurityDir, create_folders};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::state::State;
 use crate::transport::QuicConnection;
@@ -37,35 +39,60 @@ impl State {
     ///
     /// # Errors
     /// [`SubscriberError::NoGrant`] and [`SubscriberError::EncryptionCertificate`]; what is wrong with a grant that came.
-    pub(super) async fn grant_for(
+    pub(super) async fn grants_for(
         self: &Arc<Self>,
         connection: &QuicConnection,
         root: &DistributorRoot,
         offer: &Offer,
         release: &ReleaseStatement,
-    ) -> Result<Option<NewGrant>, Error> {
-        // Without a baseline the offer is refused anyway.
-        let Some(package) = release.baseline().map(|package| package.id).filter(|_| release.is_sealed()) else {
-            return Ok(None);
-        };
+    ) -> Result<Vec<NewGrant>, Error> {
+        if !release.is_sealed() {
+            return Ok(vec![]);
+        }
         let (state, of, by) = (self.clone(), release.clone(), root.clone());
-        let looking = move || -> Result<(PathBuf, bool), Error> {
+        let looking = move || -> Result<Vec<(PackageId, PathBuf)>, Error> {
             state.encryption_key(&by.key_hash())?;
-            let folder = state.grant_folder(&by, &of, &package)?;
-            let here = read_grant(&folder)?.is_some_and(|kept| state.unwrap(&kept, &package).is_ok());
-            Ok((folder, here))
+            let mut lacking = vec![];
+            for package in state.wanted_packages(&by.key_hash(), &of)? {
+                let folder = state.grant_folder(&by, &of, &package)?;
+                if read_grant(&folder)?.is_none_or(|kept| state.unwrap(&kept, &package.id).is_err()) {
+                    lacking.push((package.id, folder));
+                }
+            }
+            Ok(lacking)
         };
         let looked = tokio::task::spawn_blocking(looking).await.map_err(|_| SubscriberError::Worker)?;
-        let (folder, here) = looked?;
-        if here {
-            return Ok(None);
+        let mut grants = vec![];
+        for (package, folder) in looked? {
+            let kept = self.fetch_grant(connection, root, offer, &package).await?;
+            let recipient = self.identity(&root.key_hash())?.certificate.key_hash();
+            let signer = kept.judge(root, &package, &recipient, self.now(&root.key_hash()))?;
+            self.refuse_revoked(&root.key_hash(), &signer)?;
+            self.unwrap(&kept, &package)?;
+            grants.push(NewGrant { package, folder, bytes: kept.to_bytes()? });
         }
-        let kept = self.fetch_grant(connection, root, offer, &package).await?;
-        let recipient = self.identity(&root.key_hash())?.certificate.key_hash();
-        let signer = kept.judge(root, &package, &recipient, self.now(&root.key_hash()))?;
-        self.refuse_revoked(&root.key_hash(), &signer)?;
-        self.unwrap(&kept, &package)?;
-        Ok(Some(NewGrant { package, folder, bytes: kept.to_bytes()? }))
+        Ok(grants)
+    }
+
+    /// The packages of an offered revision whose grants have to be here: of a revision that is here those that carry it,
+    /// else the cheapest chain, and the baseline, should the chain turn out to be of no use.
+    fn wanted_packages(&self, fleet: &KeyHash, release: &ReleaseStatement) -> Result<Vec<PackageRef>, Error> {
+        let key = (*fleet, release.distribution);
+        let held = self.held(fleet, &release.distribution)?.filter(|held| held.revision == release.revision);
+        let mut wanted = release.packages.clone();
+        match held {
+            Some(held) if held.packages.is_empty() => wanted.clear(),
+            // After its signer was replaced, a package that is here has another id.
+            Some(held) if wanted.iter().any(|package| held.package(&package.id).is_some()) => {
+                wanted.retain(|package| held.package(&package.id).is_some());
+            }
+            _ => {
+                let chain = cheapest_chain(release, &self.starts(&key)?).unwrap_or_default();
+                let baseline = release.baseline().copied();
+                wanted.retain(|package| chain.contains(package) || Some(*package) == baseline);
+            }
+        }
+        Ok(wanted)
     }
 
     async fn fetch_grant(
@@ -107,14 +134,14 @@ impl State {
         &self,
         root: &DistributorRoot,
         release: &ReleaseStatement,
-        package: &PackageId,
+        package: &PackageRef,
     ) -> Result<Option<ContentKey>, Error> {
         if !release.is_sealed() {
             return Ok(None);
         }
         let kept = read_grant(&self.grant_folder(root, release, package)?)?;
-        let kept = kept.ok_or(SubscriberError::GrantGone(*package))?;
-        Ok(Some(self.unwrap(&kept, package)?))
+        let kept = kept.ok_or(SubscriberError::GrantGone(package.id))?;
+        Ok(Some(self.unwrap(&kept, &package.id)?))
     }
 
     /// Opens a package that is here.
@@ -123,16 +150,37 @@ impl State {
         package: PackageId,
         root: &DistributorRoot,
     ) -> Result<(PackageIndex, Arc<File>), Error> {
-        open_package(&self.depot, package, root, |found| {
-            if !found.is_sealed() {
-                return Ok(Opening::Unsealed);
-            }
-            let place = wait(self.depot.info(package))?.map(|info| self.depot.folder(&info.place));
-            let kept = place.map(|folder| read_grant(&folder)).transpose()?.flatten();
-            let key = self.unwrap(&kept.ok_or(SubscriberError::GrantGone(package))?, &package)?;
-            judge_key(found, &key)?;
-            Ok(Opening::With(key))
-        })
+        open_package(&self.depot, package, root, |found| self.opening_of(package, found))
+    }
+
+    /// Opens a delta that is here.
+    pub(super) fn open_held_delta(
+        &self,
+        package: PackageId,
+        root: &DistributorRoot,
+    ) -> Result<(DeltaIndex, Arc<File>), Error> {
+        let file = self.depot.open_file(package)?;
+        let judge = |found: &Root, bytes: &[u8], signature: &Signature| -> Result<Opening, Error> {
+            judge_signature(root, found, bytes, signature)?;
+            self.opening_of(package, found)
+        };
+        let index = read_delta_index(&*file, &Limits::DEFAULT, judge)?;
+        if index.id() != package {
+            return Err(DepotError::NotFound { id: package }.into());
+        }
+        Ok((index, file))
+    }
+
+    /// What opens a package that is here: its grant lies beside it.
+    fn opening_of(&self, package: PackageId, found: &Root) -> Result<Opening, Error> {
+        if !found.is_sealed() {
+            return Ok(Opening::Unsealed);
+        }
+        let place = wait(self.depot.info(package))?.map(|info| self.depot.folder(&info.place));
+        let kept = place.map(|folder| read_grant(&folder)).transpose()?.flatten();
+        let key = self.unwrap(&kept.ok_or(SubscriberError::GrantGone(package))?, &package)?;
+        judge_key(found, &key)?;
+        Ok(Opening::With(key))
     }
 
     fn unwrap(&self, kept: &KeptGrant, package: &PackageId) -> Result<ContentKey, Error> {
@@ -157,16 +205,15 @@ impl State {
         &self,
         root: &DistributorRoot,
         release: &ReleaseStatement,
-        package: &PackageId,
+        package: &PackageRef,
     ) -> Result<PathBuf, Error> {
-        let place = match wait(self.depot.info(*package))? {
+        let (revision, kind) = match package.carried {
+            Carried::Baseline { revision } => (revision, PackageKind::Baseline),
+            Carried::Delta { base, revision } => (revision, PackageKind::Delta { base }),
+        };
+        let place = match wait(self.depot.info(package.id))? {
             Some(info) => info.place,
-            None => PackagePlace::sealed_at_subscriber(
-                root.name(),
-                &release.distribution,
-                release.revision,
-                PackageKind::Baseline,
-            ),
+            None => PackagePlace::sealed_at_subscriber(root.name(), &release.distribution, revision, kind),
         };
         Ok(self.depot.folder(&place))
     }

@@ -3,15 +3,21 @@
 mod announced;
 mod backup;
 mod carried;
+mod chain;
 mod configuration;
 mod damage;
 mod deliveries;
 mod error;
 mod events;
 mod extraction;
+mod fall_back;
 mod grants;
+mod held;
+mod hooks;
 mod keys;
+mod modes;
 mod offers;
+mod opening;
 mod outbox;
 mod peers;
 mod receive;
@@ -36,7 +42,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::extract::Links;
 use crate::limits::Limits;
-use crate::model::Endpoint;
+use crate::model::{Endpoint, ExtractMode};
 use crate::name::NodeName;
 use crate::node::{Clock, Events, SystemClock};
 use crate::protocol::Silence;
@@ -47,13 +53,18 @@ pub use configuration::{ConfigurationRow, NodeSettings, SettingRow, SettingSourc
 pub use error::SubscriberError;
 pub use events::SubscriberEvent;
 pub use grants::granted_key;
+pub use held::KeepPackage;
+pub use hooks::{AfterFailure, HookCommand, HookError, HookKind, HookReport, HookRule, HookScope, HookTimeout, Hooks};
+pub use modes::LocalChanges;
 pub use reference::DistributionRef;
 pub use report::{
-    CarriedRequest, DistributionRow, DistributorRow, Enrolment, ExtractionRow, SubscriberStatus, TargetRow, VerifyRow,
+    CarriedRequest, DistributionRow, DistributorRow, Enrolment, ExtractionRow, PreviewRow, SubscriberStatus, TargetRow,
+    VerifyRow,
 };
 pub use scrub::ScrubInterval;
 pub use targets::{TargetRule, Targets};
 
+use hooks::HookTable;
 use scrub::ScrubSettings;
 use state::State;
 use verify::Mend;
@@ -66,10 +77,13 @@ pub(crate) struct Settings {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) targets: Targets,
     pub(crate) links: Links,
+    pub(crate) local_changes: LocalChanges,
     pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) silence: Silence,
     pub(crate) own: crate::model::Settings,
     pub(crate) scrub: ScrubSettings,
+    pub(crate) hooks: HookTable,
+    pub(crate) keep_package: KeepPackage,
     /// Asked before each step of a change, so that tests can stop it there.
     #[cfg(test)]
     pub(crate) steps: Option<Arc<dyn crate::store::Steps>>,
@@ -112,6 +126,20 @@ impl SubscriberBuilder {
         self
     }
 
+    /// Extracts a Distribution in this mode, whatever it says itself.
+    #[must_use]
+    pub fn mode(mut self, distribution: DistributionRef, mode: ExtractMode) -> Self {
+        self.settings.targets.modes.insert(distribution, mode);
+        self
+    }
+
+    /// What becomes of files that somebody changed in a target; overwritten and reported by default.
+    #[must_use]
+    pub fn on_local_change(mut self, change: LocalChanges) -> Self {
+        self.settings.local_changes = change;
+        self
+    }
+
     /// Which symlinks are extracted; any by default, because they are never followed.
     #[must_use]
     pub fn links(mut self, links: Links) -> Self {
@@ -130,6 +158,14 @@ impl SubscriberBuilder {
     #[must_use]
     pub fn connection_timeout(mut self, silence: Silence) -> Self {
         self.settings.silence = silence;
+        self
+    }
+
+    /// Which packages are kept once they are extracted; by default those that carry the newest revision and the one
+    /// before.
+    #[must_use]
+    pub fn keep_package(mut self, keep: KeepPackage) -> Self {
+        self.settings.keep_package = keep;
         self
     }
 
@@ -157,6 +193,13 @@ impl SubscriberBuilder {
     #[must_use]
     pub fn scrub_rate(mut self, bytes_per_second: NonZeroU64) -> Self {
         self.settings.scrub.bytes_per_second = Some(bytes_per_second);
+        self
+    }
+
+    /// Runs programs around the extractions of a Distribution, or of every one that has no hooks of its own.
+    #[must_use]
+    pub fn hooks(mut self, scope: HookScope, hooks: Hooks) -> Self {
+        self.settings.hooks.0.insert(scope, hooks);
         self
     }
 
@@ -213,10 +256,13 @@ impl Subscriber {
             listen: None,
             targets: Targets::default(),
             links: Links::default(),
+            local_changes: LocalChanges::default(),
             threads: None,
             silence: Silence::default(),
             own: crate::model::Settings::default(),
             scrub: ScrubSettings::default(),
+            hooks: HookTable::default(),
+            keep_package: KeepPackage::default(),
             #[cfg(test)]
             steps: None,
         };
@@ -327,8 +373,30 @@ impl Subscriber {
     /// # Errors
     /// When there is none, or the extraction fails.
     pub async fn extract(&self, distribution: Option<&DistributionRef>) -> Result<Vec<ExtractionRow>, Error> {
+        self.extract_with(distribution, HookRule::Run).await
+    }
+
+    /// As [`Subscriber::extract`], and with `hooks` saying whether hooks are run.
+    ///
+    /// # Errors
+    /// As [`Subscriber::extract`].
+    pub async fn extract_with(
+        &self,
+        distribution: Option<&DistributionRef>,
+        hooks: HookRule,
+    ) -> Result<Vec<ExtractionRow>, Error> {
         let distribution = distribution.cloned();
-        self.blocking(move |state| state.extract_named(distribution.as_ref())).await
+        self.blocking(move |state| state.extract_named(distribution.as_ref(), hooks)).await
+    }
+
+    /// Says what [`Subscriber::extract`] would do, and writes nothing.
+    ///
+    /// # Errors
+    /// When there is nothing to extract, or a package or a target cannot be read. What would be refused stands in its
+    /// row.
+    pub async fn preview(&self, distribution: Option<&DistributionRef>) -> Result<Vec<PreviewRow>, Error> {
+        let distribution = distribution.cloned();
+        self.blocking(move |state| state.preview_named(distribution.as_ref())).await
     }
 
     /// Goes back to the revision before the newest one: extracts it again, lowers the floor to it, and takes nothing

@@ -72,7 +72,7 @@ impl State {
         if release.distribution != offer.distribution {
             return Err(SubscriberError::Statement("it is about another Distribution".to_owned()).into());
         }
-        let grant = self.grant_for(connection, &root, offer, &release).await.inspect_err(|error| {
+        let grants = self.grants_for(connection, &root, offer, &release).await.inspect_err(|error| {
             self.note((fleet, release.distribution), |standing| {
                 standing.offered = Some(release.revision);
                 standing.trouble = Some(format!("{}: {error}", error.code()));
@@ -81,7 +81,7 @@ impl State {
         let statement = Statement { release, issued: body.issued, expires: body.expires };
         let state = self.clone();
         let offer = offer.clone();
-        let judging = move || state.judge_statement(fleet, &offer, &statement, grant.as_ref());
+        let judging = move || state.judge_statement(fleet, &offer, &statement, &grants);
         tokio::task::spawn_blocking(judging).await.map_err(|_| SubscriberError::Worker)?
     }
 
@@ -113,13 +113,14 @@ impl State {
         fleet: KeyHash,
         offer: &Offer,
         statement: &Statement,
-        grant: Option<&NewGrant>,
+        grants: &[NewGrant],
     ) -> Result<OfferAnswer, Error> {
         let now = self.now(&fleet);
         let key = (fleet, statement.release.distribution);
         if let Some(answer) = self.judge_pin(&key, statement) {
             return Ok(answer);
         }
+        let starts = self.starts(&key)?;
         let (answer, actions) = {
             let mut deliveries = lock(&self.deliveries);
             self.refuse_too_many(&deliveries, &key)?;
@@ -127,9 +128,10 @@ impl State {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => new.insert(self.new_delivery(fleet, statement.release.distribution)?),
             };
+            delivery.start_from(starts);
             delivery.offer(offer.firing, statement, now)
         };
-        let acted = self.act_on(key, offer, statement, (&answer, actions), grant);
+        let acted = self.act_on(key, offer, statement, (&answer, actions), grants);
         if acted.is_err() {
             // It took for done what is not: the next offer is judged from what is durable.
             lock(&self.deliveries).remove(&key);
@@ -158,7 +160,7 @@ impl State {
         offer: &Offer,
         statement: &Statement,
         (answer, actions): (&OfferAnswer, Vec<DeliveryAction>),
-        grant: Option<&NewGrant>,
+        grants: &[NewGrant],
     ) -> Result<(), Error> {
         let (fleet, distribution) = key;
         self.note(key, |standing| {
@@ -177,8 +179,8 @@ impl State {
             lock(&self.statements).insert(key, statement.release.clone());
             self.remember_firing(&key, offer.firing)?;
         }
-        if let Some(grant) = grant.filter(|_| !matches!(answer, OfferAnswer::Refused(_))) {
-            self.keep_grant(grant)?;
+        if !matches!(answer, OfferAnswer::Refused(_)) {
+            grants.iter().try_for_each(|grant| self.keep_grant(grant))?;
         }
         self.carry_out(fleet, distribution, actions)?;
         if *answer == OfferAnswer::Current {
@@ -285,7 +287,7 @@ mod tests {
 
     async fn judge(subscriber: &Subscriber, number: u64, issued: UnixMillis) -> Result<OfferAnswer, Error> {
         let (state, (offer, statement)) = (subscriber.state.clone(), statement(number, issued, issued.plus(LONG)));
-        let judging = move || state.judge_statement(FLEET, &offer, &statement, None);
+        let judging = move || state.judge_statement(FLEET, &offer, &statement, &[]);
         tokio::task::spawn_blocking(judging).await.unwrap()
     }
 

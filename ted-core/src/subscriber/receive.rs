@@ -17,13 +17,14 @@ use tokio_util::task::TaskTracker;
 use crate::error::{Coded, Error};
 use crate::limits::Limits;
 use crate::node::{ExchangeError, Fetched, fetch};
-use crate::package::{FrameError, IndexReader, Opening, PackageError, PackageIndex, ReadAt, Root, Step, check_frame};
+use crate::package::{BlindIndex, FrameError, IndexReader, Opening, PackageError, ReadAt, Root, Step, check_frame};
 use crate::protocol::{
     Action, Fetch, FetchFailure, FetchNumber, FetchTarget, FrameLayout, FrameMap, GiveUp, IndexAction, IndexPhase,
     Progress, Receiver, ReceiverOptions, code,
 };
-use crate::security::PackageRef;
+use crate::security::{Carried, PackageRef};
 use crate::store::{FileError, PartFile};
+use crate::subscriber::held::OpenPackage;
 use crate::transport::{QuicConnection, RecvHalf};
 
 /// Where the connection to the sender is to be had; `None` while there is none.
@@ -47,6 +48,9 @@ pub(super) enum ReceptionError {
         /// What arrived of it, once there is something.
         part: Option<PartFile>,
     },
+    /// What a delta goes from is not here after all.
+    #[error("{0}")]
+    NoBase(Error),
     #[error("the sender was silent for the connection timeout")]
     Silence,
     #[error("{0}")]
@@ -69,7 +73,7 @@ impl Coded for ReceptionError {
             Self::Corrupt { .. } => code::CORRUPT,
             Self::Silence => code::SILENCE,
             Self::Refused(_) => "TED-1865",
-            Self::Failed(error) => error.code(),
+            Self::Failed(error) | Self::NoBase(error) => error.code(),
             Self::Stopping => "TED-1866",
         }
     }
@@ -129,7 +133,7 @@ impl Reception {
     }
 
     /// Fetches tail, root, table and catalog, and verifies them.
-    pub(super) async fn index(&mut self) -> Result<(PackageIndex, Vec<Piece>), ReceptionError> {
+    pub(super) async fn index(&mut self) -> Result<(OpenPackage, Vec<Piece>), ReceptionError> {
         let mut phase = IndexPhase::new(&self.options, self.now());
         let mut linked = true;
         loop {
@@ -167,15 +171,19 @@ impl Reception {
     async fn attempt_unless_stopped(
         &self,
         connection: &QuicConnection,
-    ) -> Result<Result<(PackageIndex, Vec<Piece>), IndexFailure>, ReceptionError> {
+    ) -> Result<Result<(OpenPackage, Vec<Piece>), IndexFailure>, ReceptionError> {
         tokio::select! {
             () = self.stop.cancelled() => Err(ReceptionError::Stopping),
             attempted = self.attempt_index(connection) => Ok(attempted),
         }
     }
 
-    async fn attempt_index(&self, connection: &QuicConnection) -> Result<(PackageIndex, Vec<Piece>), IndexFailure> {
-        let mut reader = IndexReader::new(self.package.bytes, self.limits().clone())?;
+    async fn attempt_index(&self, connection: &QuicConnection) -> Result<(OpenPackage, Vec<Piece>), IndexFailure> {
+        let limits = self.limits().clone();
+        let mut reader = match self.package.carried {
+            Carried::Baseline { .. } => IndexReader::new(self.package.bytes, limits)?,
+            Carried::Delta { .. } => IndexReader::for_delta(self.package.bytes, limits)?,
+        };
         let mut pieces = vec![];
         let mut twin = None;
         loop {
@@ -206,18 +214,22 @@ impl Reception {
                 }
             }
         }
-        Ok((reader.finish()?, pieces))
+        let index = match self.package.carried {
+            Carried::Baseline { .. } => OpenPackage::Baseline(reader.finish()?),
+            Carried::Delta { .. } => OpenPackage::Delta(reader.finish_delta()?),
+        };
+        Ok((index, pieces))
     }
 
     /// Fetches the body's frames that `map` lacks into `part`, until all are there, synced and vouched for.
     pub(super) async fn body(
         &mut self,
-        index: &PackageIndex,
+        index: &BlindIndex,
         part: Arc<PartFile>,
         (map, search): (FrameMap, Search),
     ) -> Result<(), ReceptionError> {
         let stored = index.rows().iter().take(index.body_frames() as usize).map(|row| row.stored_bytes);
-        let layout = FrameLayout::new(index.frame_range(0).start, stored, self.limits()).map_err(Error::from)?;
+        let layout = FrameLayout::new(index.body_range().start, stored, self.limits()).map_err(Error::from)?;
         let found = part_frames(index, &part, &map, search).await?;
         let mut machine = Receiver::new(layout, map, &self.options, self.now()).map_err(Error::from)?;
         for frame in found {
@@ -330,7 +342,7 @@ enum Done {
 }
 
 struct Body {
-    index: PackageIndex,
+    index: BlindIndex,
     part: Arc<PartFile>,
     machine: Receiver,
     /// The bytes of frames that are arriving, or verified and not written yet.
@@ -476,7 +488,7 @@ pub(super) enum Search {
 
 /// The frames that `map` does not vouch for and whose bytes are in `part` all the same.
 async fn part_frames(
-    index: &PackageIndex,
+    index: &BlindIndex,
     part: &Arc<PartFile>,
     map: &FrameMap,
     search: Search,

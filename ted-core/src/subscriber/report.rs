@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::extract::{Difference, ExtractSummary};
+use crate::extract::{Difference, ExtractSummary, Preview};
 use crate::id::{Revision, UnixMillis};
-use crate::model::Endpoint;
+use crate::model::{Endpoint, ExtractMode};
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
 use crate::security::Stage;
+use crate::subscriber::hooks::{HookReport, HookScope};
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::targets::TargetRule;
 
@@ -101,6 +102,10 @@ pub struct DistributionRow {
     pub bytes_total: u64,
     /// Where it goes; none where no place is allowed, or its name is not known yet.
     pub target: Option<PathBuf>,
+    /// Whose hooks are run when it is extracted: those for this Distribution, or for every one.
+    pub hooks: Option<HookScope>,
+    /// In which mode it is extracted; none while nothing of it is here.
+    pub mode: Option<ExtractMode>,
     /// The revision at which its operator's rollback holds it.
     pub rolled_back_to: Option<Revision>,
     /// What is wrong, with its code; none while all is well.
@@ -122,14 +127,75 @@ pub struct ExtractionRow {
     pub revision: Revision,
     /// Where it lies.
     pub target: PathBuf,
+    /// In which mode it was extracted.
+    pub mode: ExtractMode,
     /// What was done for it.
     pub summary: ExtractSummary,
+    /// Deltas among the packages that carry it.
+    pub deltas: usize,
+    /// Why its baseline was taken although deltas were to be had, with the code; none where that was not so.
+    pub fell_back: Option<String>,
+    /// The hooks that were run for it.
+    pub hooks: Vec<HookReport>,
+}
+
+impl ExtractionRow {
+    /// The hook that failed although the revision was extracted.
+    #[must_use]
+    pub fn failed_hook(&self) -> Option<&HookReport> {
+        self.hooks.iter().find(|report| report.code.is_some())
+    }
+
+    /// What stands in the status of it.
+    pub(super) fn hook_trouble(&self) -> Option<String> {
+        let failed = self.failed_hook()?;
+        let code = failed.code.as_deref().unwrap_or_default();
+        Some(format!("{code}: the hook `{}` failed: {failed}", failed.hook))
+    }
 }
 
 impl fmt::Display for ExtractionRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} files written, {} unchanged", self.summary.files_written, self.summary.unchanged)
+        let ExtractSummary { files_written, unchanged, local_changes, kept, deleted, .. } = &self.summary;
+        write!(f, "{files_written} files written, {unchanged} unchanged")?;
+        if !deleted.is_empty() {
+            write!(f, ", {} deleted", deleted.count)?;
+        }
+        if !local_changes.is_empty() {
+            write!(f, "; changed here and {}: ", if kept.is_empty() { "not kept" } else { "kept beside" })?;
+            for (number, path) in local_changes.first.iter().take(CHANGES_NAMED_MAX).enumerate() {
+                write!(f, "{}`{path}`", if number > 0 { ", " } else { "" })?;
+            }
+            let more = local_changes.count.saturating_sub(CHANGES_NAMED_MAX as u64);
+            if more > 0 {
+                write!(f, " and {more} more")?;
+            }
+        }
+        if let Some(why) = &self.fell_back {
+            write!(f, "; from a baseline, because deltas were of no use: {why}")?;
+        }
+        self.hooks.iter().try_for_each(|report| write!(f, "; hook `{}`: {report}", report.hook))
     }
+}
+
+/// Changed files that are named in a sentence.
+const CHANGES_NAMED_MAX: usize = 5;
+
+/// What an extraction would do.
+#[derive(Debug, Clone)]
+pub struct PreviewRow {
+    /// Whose the Distribution is.
+    pub distributor: NodeName,
+    /// Its name.
+    pub distribution: Label,
+    /// The revision that would be extracted.
+    pub revision: Revision,
+    /// Where to.
+    pub target: PathBuf,
+    /// In which mode.
+    pub mode: ExtractMode,
+    /// What would be done.
+    pub preview: Preview,
 }
 
 /// Where a Distribution goes.
@@ -141,6 +207,8 @@ pub struct TargetRow {
     pub target: Result<PathBuf, String>,
     /// Why there.
     pub rule: TargetRule,
+    /// In which mode; none while nothing of it is here, and this node says nothing about it.
+    pub mode: Option<ExtractMode>,
 }
 
 /// What `verify` found about one Distribution.

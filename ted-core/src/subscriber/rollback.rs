@@ -7,10 +7,10 @@ use crate::id::Revision;
 use crate::node::{RecordBatch, wait};
 use crate::package::Root;
 use crate::protocol::{Floor, OfferAnswer, Refused, Statement};
-use crate::store::{Depot as _, Pin, prune};
-use crate::subscriber::deliveries::{Held, held_key};
+use crate::store::{PackageInfo, Pin, prune};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::held::{Held, KeepPackage, held_key};
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::report::ExtractionRow;
 use crate::subscriber::state::{Key, State, lock};
@@ -29,7 +29,7 @@ impl State {
         let before: Option<Held> = self.records.get(&before_key(&key))?;
         let before = before.filter(|before| before.revision < held.revision);
         let before = before.ok_or_else(|| SubscriberError::NothingBefore(name.to_string()))?;
-        if wait(self.depot.info(before.package))?.is_none() {
+        if !before.has_baseline() || self.lacks(&before)?.is_some() {
             return Err(SubscriberError::NothingBefore(name.to_string()).into());
         }
         let (from, to) = (held.revision, before.revision);
@@ -80,19 +80,32 @@ impl State {
         Ok(())
     }
 
-    /// Removes the packages of a Distribution but those of the revision that is held, of the one before it, which an
-    /// operator may go back to, and of one that was gone back from, which an operator may resume.
-    pub(super) fn keep_what_is_needed(&self, key: &Key, held: &Held) -> Result<(), Error> {
+    /// Removes the packages of a Distribution that are not to be kept now that `extracted` stands in the target. Never
+    /// removed: newer ones, what carries the newest revision or the one before as far as this node keeps that, and those
+    /// of a revision that was gone back from, which an operator may resume.
+    pub(super) fn keep_what_is_needed(&self, key: &Key, extracted: &Held) -> Result<(), Error> {
         let (fleet, distribution) = key;
+        let Some(mut held) = self.noted_held(key)? else { return Ok(()) };
+        let keep = self.settings.keep_package;
+        // Deltas without their baseline are of no use once they are in the target.
+        if held.revision == extracted.revision && (keep == KeepPackage::None || !held.has_baseline()) {
+            held.packages.clear();
+            self.records.put(&held_key(fleet, distribution), &held)?;
+        }
+        if keep != KeepPackage::Chain {
+            self.records.delete(&before_key(key))?;
+        }
         let before: Option<Held> = self.records.get(&before_key(key))?;
+        let before = before.map(|before| before.packages).unwrap_or_default();
         let from = self.pins.get(fleet, distribution).map(|pin| pin.from);
-        let kept = |revision: Revision| {
-            revision == held.revision
-                || before.as_ref().is_some_and(|before| before.revision == revision)
+        let kept = |info: &PackageInfo| {
+            let revision = info.root.revision;
+            revision > extracted.revision
                 || from == Some(revision)
+                || held.packages.iter().chain(&before).any(|package| package.id == info.id)
         };
-        wait(prune(&self.depot, |info| !self.is_own_package(key, &info.root) || kept(info.root.revision)))?;
-        Ok(())
+        wait(prune(&self.depot, |info| !self.is_own_package(key, &info.root) || kept(info)))?;
+        self.forget_checked(key, &held.packages)
     }
 
     /// Whether a package is of this Distribution of this Distributor: another one may call one of its own by the same

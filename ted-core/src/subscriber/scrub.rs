@@ -15,11 +15,11 @@ use crate::id::{PackageId, UnixMillis};
 use crate::limits::Limits;
 use crate::model::Interval;
 use crate::node::wait;
-use crate::package::{BodyReader, PackageIndex};
+use crate::package::{BlindIndex, read_stored};
 use crate::store::{Depot, forget_cached};
-use crate::subscriber::deliveries::Held;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::held::{Held, HeldPackage};
 use crate::subscriber::state::{Key, State};
 
 /// How long a scrub waits at most before it looks again what is due: clocks are set, and packages come.
@@ -50,16 +50,14 @@ pub(crate) struct ScrubSettings {
 /// When a package was last found whole, as the catalog keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Checked {
-    #[serde(with = "crate::node::as_text")]
-    package: PackageId,
     pub(super) at: UnixMillis,
     /// Where a scrub that is under way goes on; 0 while none is.
     frame: u64,
 }
 
 impl Checked {
-    pub(super) fn whole(package: PackageId, at: UnixMillis) -> Self {
-        Self { package, at, frame: 0 }
+    pub(super) fn whole(at: UnixMillis) -> Self {
+        Self { at, frame: 0 }
     }
 }
 
@@ -69,6 +67,7 @@ struct Task {
     due: UnixMillis,
     key: Key,
     held: Held,
+    package: HeldPackage,
     checked: Checked,
 }
 
@@ -84,10 +83,25 @@ impl State {
         own.or_else(configured).unwrap_or_default()
     }
 
-    /// When a Distribution's package was last found whole.
-    pub(super) fn checked(&self, key: &Key) -> Result<Option<UnixMillis>, Error> {
-        let checked: Option<Checked> = self.records.get(&checked_key(key))?;
-        Ok(checked.map(|checked| checked.at))
+    /// When all of a Distribution's kept packages were last found whole.
+    pub(super) fn checked(&self, key: &Key, held: &Held) -> Result<Option<UnixMillis>, Error> {
+        let mut oldest = None;
+        for package in &held.packages {
+            let Some(checked) = self.records.get::<Checked>(&checked_key(key, &package.id))? else { return Ok(None) };
+            oldest = Some(oldest.map_or(checked.at, |oldest: UnixMillis| oldest.min(checked.at)));
+        }
+        Ok(oldest)
+    }
+
+    /// Forgets when packages were found whole that are kept no more.
+    pub(super) fn forget_checked(&self, key: &Key, kept: &[HeldPackage]) -> Result<(), Error> {
+        let kept: Vec<String> = kept.iter().map(|package| checked_key(key, &package.id)).collect();
+        for known in self.records.keys(&checked_prefix(key))? {
+            if !kept.contains(&known) {
+                self.records.delete(&known)?;
+            }
+        }
+        Ok(())
     }
 
     fn scrub_rate(&self) -> u64 {
@@ -140,16 +154,16 @@ impl State {
     fn scrub_tasks(&self, interval: Duration) -> Result<Vec<Task>, Error> {
         let mut tasks = vec![];
         for (key, held) in self.all_held()? {
-            if wait(self.depot.info(held.package))?.is_none() {
-                continue;
-            }
-            let known: Option<Checked> = self.records.get(&checked_key(&key))?;
-            let checked = match known.filter(|known| known.package == held.package) {
-                Some(known) => known,
+            for package in &held.packages {
+                if wait(self.depot.info(package.id))?.is_none() {
+                    continue;
+                }
+                let known: Option<Checked> = self.records.get(&checked_key(&key, &package.id))?;
                 // Of one that came before anybody noted it, nothing says when it was whole.
-                None => Checked::whole(held.package, UnixMillis::from_millis(0)),
-            };
-            tasks.push(Task { due: checked.at.plus(interval), key, held, checked });
+                let checked = known.unwrap_or(Checked::whole(UnixMillis::from_millis(0)));
+                let (held, package) = (held.clone(), package.clone());
+                tasks.push(Task { due: checked.at.plus(interval), key, held, package, checked });
+            }
         }
         tasks.sort_by_key(|task| task.due);
         Ok(tasks)
@@ -157,25 +171,26 @@ impl State {
 
     /// Reads one package again, slowly, and sets it aside at the first frame that is damaged.
     async fn scrub(self: &Arc<Self>, task: Task) -> Result<(), Error> {
-        let Task { key, held, mut checked, .. } = task;
-        let (state, package) = (self.clone(), held.package);
+        let Task { key, held, package, mut checked, .. } = task;
+        let (state, opened) = (self.clone(), package.clone());
         let opening = move || {
-            let opened = state.package_root(&key.0, package).and_then(|root| state.open_held(package, &root));
-            opened.map_err(|error| (state.damage_of(None, &error, package), error))
+            let opening = state.open_any(&key.0, &opened).map(|(index, file)| (index.blind().clone(), file));
+            opening.map_err(|error| (state.damage_of(None, &error, opened.id), error))
         };
         let opened = tokio::task::spawn_blocking(opening).await.map_err(|_| SubscriberError::Worker)?;
         let (index, file) = match opened {
             Ok(opened) => opened,
-            Err((Some(detail), _)) => return self.found_damaged(key, held, detail).await,
+            Err((Some(detail), _)) => return self.found_damaged(key, held, package, detail).await,
             Err((None, error)) => return Err(error),
         };
-        tracing::debug!(distribution = %held.name, revision = %held.revision, frame = checked.frame, "scrubbing");
+        tracing::debug!(distribution = %held.name, revision = %package.revision, frame = checked.frame, "scrubbing");
         let (mut pace, mut unnoted) = (Pace::new(self.scrub_rate(), Instant::now()), 0);
         while checked.frame < index.body_frames() {
-            let (state, index_here, file, frame) = (self.clone(), index.clone(), file.clone(), checked.frame);
+            let (state, index_here, file, frame, id) =
+                (self.clone(), index.clone(), file.clone(), checked.frame, package.id);
             let reading = move || {
                 let read = read_frame(&index_here, &file, frame);
-                read.map_err(|error| (state.damage_of(Some(&index_here), &error, package), error))
+                read.map_err(|error| (state.damage_of(Some(&index_here), &error, id), error))
             };
             match tokio::task::spawn_blocking(reading).await.map_err(|_| SubscriberError::Worker)? {
                 Ok(bytes) => {
@@ -183,40 +198,48 @@ impl State {
                     unnoted += bytes;
                     sleep_until(pace.after(bytes)).await;
                 }
-                Err((Some(detail), _)) => return self.found_damaged(key, held, detail).await,
+                Err((Some(detail), _)) => return self.found_damaged(key, held, package, detail).await,
                 Err((None, error)) => return Err(error),
             }
             if unnoted >= Limits::DEFAULT.scrub_note_bytes {
                 unnoted = 0;
-                self.note_checked(key, checked.clone()).await?;
+                self.note_checked(key, package.id, checked.clone()).await?;
             }
         }
-        self.found_whole(key, held, &index).await
+        self.found_whole(key, held, &package).await
     }
 
-    async fn found_whole(self: &Arc<Self>, key: Key, held: Held, index: &PackageIndex) -> Result<(), Error> {
-        self.note_checked(key, Checked::whole(held.package, self.clock.now())).await?;
-        tracing::info!(distribution = %held.name, revision = %held.revision, "scrubbed, and whole");
-        self.events.emit(SubscriberEvent::Scrubbed {
-            distribution: held.name,
-            revision: held.revision,
-            bytes: index.bytes(),
-        });
+    async fn found_whole(self: &Arc<Self>, key: Key, held: Held, package: &HeldPackage) -> Result<(), Error> {
+        self.note_checked(key, package.id, Checked::whole(self.clock.now())).await?;
+        let (distribution, revision, bytes) = (held.name, package.revision, package.bytes);
+        tracing::info!(%distribution, %revision, bytes, "scrubbed, and whole");
+        self.events.emit(SubscriberEvent::Scrubbed { distribution, revision, bytes });
         Ok(())
     }
 
-    async fn found_damaged(self: &Arc<Self>, key: Key, held: Held, detail: String) -> Result<(), Error> {
+    async fn found_damaged(
+        self: &Arc<Self>,
+        key: Key,
+        held: Held,
+        package: HeldPackage,
+        detail: String,
+    ) -> Result<(), Error> {
         let state = self.clone();
-        blocking(move || state.set_aside(key, &held, detail)).await
+        blocking(move || {
+            // It may be that another revision came meanwhile: what does not hold is the newest, if the package is of it.
+            let held = state.noted_held(&key)?.filter(|newest| newest.package(&package.id).is_some()).unwrap_or(held);
+            state.set_aside(key, &held, &package, detail)
+        })
+        .await
     }
 
-    /// Unless another package has come meanwhile.
-    async fn note_checked(self: &Arc<Self>, key: Key, checked: Checked) -> Result<(), Error> {
+    /// Unless it is not kept any more.
+    async fn note_checked(self: &Arc<Self>, key: Key, package: PackageId, checked: Checked) -> Result<(), Error> {
         let state = self.clone();
         let noting = move || {
-            let held = state.held(&key.0, &key.1)?;
-            if held.is_some_and(|held| held.package == checked.package) {
-                state.records.put(&checked_key(&key), &checked)?;
+            let held = state.noted_held(&key)?.filter(|held| held.package(&package).is_some());
+            if held.is_some() && wait(state.depot.info(package))?.is_some() {
+                state.records.put(&checked_key(&key, &package), &checked)?;
             }
             Ok(())
         };
@@ -225,11 +248,11 @@ impl State {
 }
 
 /// Reads one frame from the disk and checks it; how many bytes it has.
-fn read_frame(index: &PackageIndex, file: &Arc<File>, frame: u64) -> Result<u64, Error> {
+fn read_frame(index: &BlindIndex, file: &Arc<File>, frame: u64) -> Result<u64, Error> {
     let range = index.frame_range(frame);
     // What the system remembers of the file is not what lies on the disk.
     forget_cached(file, &range);
-    let read = BodyReader::new(index.clone(), &**file).read_stored(frame, &mut vec![]);
+    let read = read_stored(index, &**file, frame, &mut vec![]);
     // Nobody else needs it remembered because of this.
     forget_cached(file, &range);
     read?;
@@ -260,8 +283,12 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
     tokio::task::spawn_blocking(work).await.map_err(|_| SubscriberError::Worker)?
 }
 
-pub(super) fn checked_key((fleet, distribution): &Key) -> String {
-    format!("checked/{fleet}/{distribution}")
+pub(super) fn checked_key(key: &Key, package: &PackageId) -> String {
+    format!("{}{package}", checked_prefix(key))
+}
+
+fn checked_prefix((fleet, distribution): &Key) -> String {
+    format!("checked/{fleet}/{distribution}/")
 }
 
 #[cfg(test)]

@@ -4,18 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::Error;
+use crate::error::{Coded as _, Error};
+use crate::extract::{Create, Target, is_interrupted, recover};
+use crate::id::{DistributionId, KeyHash};
 use crate::name::NodeName;
 use crate::node::{RecordBatch, wait};
 use crate::security::{DistributorRoot, Stage, Usage};
 use crate::store::{TrustedIn, prune};
 use crate::subscriber::damage::{SetAside, aside_key, firing_key};
-use crate::subscriber::deliveries::{Extracted, Held, Job, extracted_key, held_key};
+use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
+use crate::subscriber::held::{Extracted, Held, HeldPackage, extracted_key, fall_back_key, held_key};
+use crate::subscriber::hooks::{HookRule, due_key};
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::report::{DistributionRow, DistributorRow, ExtractionRow, SubscriberStatus, TargetRow};
 use crate::subscriber::rollback::{PINNED, before_key};
-use crate::subscriber::scrub::checked_key;
 use crate::subscriber::state::{Key, KnownDistributor, State, known_key, lock};
 use crate::subscriber::targets::{TargetRule, check_target};
 use crate::transport::QuicConnection;
@@ -73,13 +76,14 @@ impl State {
             let standing = standings.get(&key).cloned().unwrap_or_default();
             let extracted = self.extracted(&fleet, &distribution)?;
             let target = named.map(|held| self.target_of(&fleet, held));
+            let mode = named.map(|held| self.mode_of(&fleet, held));
             let refused = match &target {
                 Some(Err(error)) => Some(format!("{}: {error}", error.code())),
                 _ => None,
             };
             let verified = held.map(|held| held.revision);
             // What this process has not seen itself can be told from what is kept.
-            let known_bytes = held.filter(|_| standing.offered.is_none()).map_or(0, |held| held.bytes);
+            let known_bytes = held.filter(|_| standing.offered.is_none()).map_or(0, Held::bytes);
             let known_stage = match (&extracted, held) {
                 _ if aside.is_some() => Some(Stage::Corrupt),
                 (Some(extracted), Some(held)) if extracted.revision == held.revision => Some(Stage::Extracted),
@@ -100,9 +104,11 @@ impl State {
                 bytes: standing.bytes.max(known_bytes),
                 bytes_total: standing.bytes_total.max(known_bytes),
                 target: target.and_then(Result::ok).map(|(target, _)| target),
+                hooks: self.hook_scope(&self.distributor_name(&fleet), &self.known_label(&fleet, &distribution)),
+                mode,
                 rolled_back_to: pinned,
                 trouble: standing.trouble.or_else(|| aside.as_ref().map(SetAside::trouble)).or(rolled_back).or(refused),
-                checked: self.checked(&key)?,
+                checked: held.map(|held| self.checked(&key, held)).transpose()?.flatten(),
                 at: standing.at.or_else(|| extracted.map(|extracted| extracted.at)),
             });
         }
@@ -114,19 +120,32 @@ impl State {
         Ok(rows.filter_map(|(key, held)| Some((parse_key(&key)?, held))).collect())
     }
 
-    /// What a stop or a crash left undone: revisions that are verified and not extracted.
+    /// What a stop or a crash left undone: revisions that are verified and not extracted, and hooks that are due.
     pub(super) fn finish_interrupted(self: &Arc<Self>) -> Result<(), Error> {
         self.set_lost_aside()?;
         for ((fleet, distribution), held) in self.all_held()? {
             let extracted: Option<Extracted> = self.extracted(&fleet, &distribution)?;
+            let interrupted = self.is_interrupted(&fleet, &distribution, &held);
             if self.held(&fleet, &distribution)?.is_none() {
+                // There is nothing to extract, and what was begun is finished or undone all the same.
+                if let Some(Err(error)) = interrupted.map(|target| recover(&target, &distribution)) {
+                    tracing::error!(code = error.code(), %error, "an interrupted extraction cannot be finished");
+                }
                 continue;
             }
-            if extracted.is_none_or(|extracted| extracted.revision != held.revision) {
+            let is_due = self.is_hook_due(&(fleet, distribution))? || interrupted.is_some();
+            if is_due || extracted.is_none_or(|extracted| extracted.revision != held.revision) {
                 self.start_job(Job::Extract { fleet, distribution, firing: None, revision: held.revision });
             }
         }
         Ok(())
+    }
+
+    /// The target, where an extraction was interrupted in it.
+    fn is_interrupted(&self, fleet: &KeyHash, distribution: &DistributionId, held: &Held) -> Option<Target> {
+        let (path, _) = self.target_of(fleet, held).ok()?;
+        let target = Target::open(&path, Create::Missing).ok()?;
+        is_interrupted(&target, distribution).is_ok_and(|interrupted| interrupted).then_some(target)
     }
 
     /// What is held and meant by `name`; all of it without one.
@@ -140,10 +159,14 @@ impl State {
         }
     }
 
-    pub(super) fn extract_named(self: &Arc<Self>, name: Option<&DistributionRef>) -> Result<Vec<ExtractionRow>, Error> {
+    pub(super) fn extract_named(
+        self: &Arc<Self>,
+        name: Option<&DistributionRef>,
+        hooks: HookRule,
+    ) -> Result<Vec<ExtractionRow>, Error> {
         self.set_lost_aside()?;
         let rows = self.meant(name)?.into_iter();
-        rows.map(|((fleet, distribution), _)| self.extract_held(fleet, distribution)).collect()
+        rows.map(|((fleet, distribution), _)| self.extract_held_with(fleet, distribution, hooks)).collect()
     }
 
     /// The targets that the operator set, by Distribution.
@@ -170,7 +193,7 @@ impl State {
                 Ok((target, rule)) => (Ok(target), rule),
                 Err(error) => (Err(said(&error)), TargetRule::Proposed),
             };
-            rows.push(TargetRow { distribution, target, rule });
+            rows.push(TargetRow { distribution, target, rule, mode: Some(self.mode_of(fleet, held)) });
         }
         let set = self.set_targets()?;
         let told = self.settings.targets.map.iter().map(|told| (told, TargetRule::Configured));
@@ -178,7 +201,8 @@ impl State {
             let meant =
                 |((fleet, _), held): &(Key, Held)| distribution.means(&self.distributor_name(fleet), &held.name);
             if !held.iter().any(meant) && !rows.iter().any(|row| row.distribution == *distribution) {
-                rows.push(TargetRow { distribution: distribution.clone(), target: Ok(target.clone()), rule });
+                let mode = self.settings.targets.modes.get(distribution).copied();
+                rows.push(TargetRow { distribution: distribution.clone(), target: Ok(target.clone()), rule, mode });
             }
         }
         Ok(rows)
@@ -217,16 +241,23 @@ impl State {
         self.links.close(&fleet, "the Subscriber leaves");
         for ((of, distribution), held) in self.all_held()? {
             if of == fleet {
-                wait(prune(&self.depot, |info| !self.is_own_package(&(fleet, distribution), &info.root)))?;
-                wait(self.depot.clear(&held.place(name)))?;
                 let key = (fleet, distribution);
+                wait(prune(&self.depot, |info| !self.is_own_package(&(fleet, distribution), &info.root)))?;
+                for place in held.packages.iter().filter_map(HeldPackage::place) {
+                    wait(self.depot.clear(&place))?;
+                }
+                if let Some(extracted) = self.extracted(&fleet, &distribution)? {
+                    self.forget_entries(&extracted)?;
+                }
+                self.forget_checked(&key, &[])?;
                 let batch = RecordBatch::default()
                     .delete(&held_key(&fleet, &distribution))
                     .delete(&extracted_key(&fleet, &distribution))
-                    .delete(&checked_key(&key))
+                    .delete(&fall_back_key(&key))
                     .delete(&aside_key(&key))
                     .delete(&firing_key(&key))
-                    .delete(&before_key(&key));
+                    .delete(&before_key(&key))
+                    .delete(&due_key(&key));
                 self.records.apply(batch)?;
                 self.pins.remove(&fleet, &distribution)?;
             }

@@ -11,7 +11,6 @@ use crate::security::{
     DistributorRoot, EnrolAnswer, Envelope, EnvelopeKind, Replacement, ReplacementState, SignedTime,
 };
 use crate::store::{Depot as _, PackageInfo, StandingSlot, Step, TrustedIn};
-use crate::subscriber::deliveries::extracted_key;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::reference::DistributionRef;
@@ -20,7 +19,7 @@ use crate::subscriber::state::{KnownDistributor, State, known_key, lock};
 use crate::transport::QuicConnection;
 
 /// What the catalog keeps by Distributor and Distribution.
-const BY_DISTRIBUTION: [&str; 6] = ["held", "before", "extracted", "checked", "aside", "fired"];
+const BY_DISTRIBUTION: [&str; 7] = ["held", "before", "extracted", "checked", "aside", "fired", "fallback"];
 
 impl State {
     /// Judges what a Distributor's CA key says about its replacement. What is final takes over at once.
@@ -235,20 +234,14 @@ impl State {
         }
     }
 
-    /// Removes the packages of a revision that were signed under certificates that the fleet's took over from, and lets
-    /// what was extracted from them count as made by `by`.
+    /// Removes the packages of a revision that were signed under certificates that the fleet's took over from.
     pub(super) fn drop_former_packages(&self, fleet: &KeyHash, by: &PackageInfo) -> Result<(), Error> {
         let (distribution, revision) = (by.root.distribution, by.root.revision);
-        if let Some(mut extracted) = self.extracted(fleet, &distribution)?
-            && extracted.revision == revision
-            && extracted.package != by.id
-        {
-            extracted.package = by.id;
-            self.records.put(&extracted_key(fleet, &distribution), &extracted)?;
-        }
         for info in wait(self.depot.list())? {
             let of_former = self.lineage.descends(fleet, &info.root.distributor);
-            if of_former && info.root.distribution == distribution && info.root.revision == revision {
+            let same =
+                (info.root.distribution, info.root.revision, info.root.kind) == (distribution, revision, by.root.kind);
+            if of_former && same {
                 wait(self.depot.delete(info.id))?;
             }
         }

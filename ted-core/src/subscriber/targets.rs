@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Settings;
+use crate::model::{ExtractMode, Settings};
 use crate::name::{Label, NodeName};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::reference::DistributionRef;
@@ -17,6 +17,8 @@ pub struct Targets {
     pub map: BTreeMap<DistributionRef, PathBuf>,
     /// Directories below which a proposed target is accepted; none by default.
     pub allow: Vec<PathBuf>,
+    /// Distribution to mode. It wins over what the Distribution says.
+    pub modes: BTreeMap<DistributionRef, ExtractMode>,
 }
 
 /// Why a Distribution goes where it goes.
@@ -175,7 +177,7 @@ mod tests {
     #[test]
     fn the_subscribers_own_word_wins() {
         let map = [("site".parse().expect("valid"), "/nowhere/own".into())].into();
-        let targets = Targets { map, allow: vec!["/nowhere".into()] };
+        let targets = Targets { map, allow: vec!["/nowhere".into()], ..Targets::default() };
         let proposed = Some("/nowhere/theirs");
         let site = [("site", "/nowhere/set")];
         let both = [("site", "/nowhere/set"), ("dist.example/site", "/nowhere/full")];
@@ -201,7 +203,7 @@ mod tests {
         std::os::unix::fs::symlink(top.join("disk"), top.join("disk/inner/out")).expect("made");
         let own = |below: &str| {
             let map = [("site".parse().expect("valid"), top.join(below))].into();
-            resolve(&Targets { map, allow: vec![] }, None)
+            resolve(&Targets { map, ..Targets::default() }, None)
         };
         assert_eq!(own("link/site"), Ok(top.join("disk/site")));
         assert_eq!(own("link/new/site"), Ok(top.join("disk/new/site")));

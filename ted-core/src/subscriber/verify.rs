@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::extract::{Create, Difference, ExtractOptions, Target, compare};
-use crate::package::{PackageIndex, verify_body};
-use crate::subscriber::deliveries::{Extracted, Held};
+use crate::package::{CatalogRow, verify_body, verify_frames};
+use crate::subscriber::extraction::FALLS_BACK;
+use crate::subscriber::held::{Extracted, Held, OpenPackage};
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::report::VerifyRow;
 use crate::subscriber::scrub::{Checked, checked_key};
@@ -34,52 +35,61 @@ impl State {
             different: vec![],
             mended: false,
         };
-        if let Some(aside) = self.aside(&key)?.filter(|aside| aside.package == held.package) {
+        if let Some(aside) = self.aside(&key)?.filter(|aside| held.package(&aside.package).is_some()) {
             (row.fault, row.set_aside) = (Some(aside.trouble()), true);
             return Ok(row);
         }
-        let opened = self.package_root(&fleet, held.package).and_then(|root| self.open_held(held.package, &root));
-        let (index, checked) = match opened {
-            Ok((index, file)) => {
-                let checked = verify_body(&index, &*file, self.threads(), &|_| {}).map_err(Error::from);
-                (Some(index), checked)
-            }
-            Err(error) => (None, Err(error)),
-        };
-        match checked {
-            Ok(()) => self.records.put(&checked_key(&key), &Checked::whole(held.package, self.clock.now()))?,
-            Err(error) => {
-                let damage = self.damage_of(index.as_ref(), &error, held.package);
-                if let Some(detail) = damage {
-                    self.set_aside(key, held, detail)?;
-                    row.set_aside = true;
+        for package in &held.packages {
+            let (index, checked) = match self.open_any(&fleet, package) {
+                Ok((index, file)) => {
+                    let checked = self.verify_package(&index, &file);
+                    (Some(index), checked)
                 }
-                row.fault = Some(format!("{}: {error}", error.code()));
+                Err(error) => (None, Err(error)),
+            };
+            match checked {
+                Ok(()) => self.records.put(&checked_key(&key, &package.id), &Checked::whole(self.clock.now()))?,
+                Err(error) => {
+                    let index = index.as_ref().map(OpenPackage::blind);
+                    if let Some(detail) = self.damage_of(index, &error, package.id).filter(|_| !row.set_aside) {
+                        self.set_aside(key, held, package, detail)?;
+                        row.set_aside = true;
+                    }
+                    row.fault.get_or_insert(format!("{}: {error}", error.code()));
+                }
             }
         }
-        if let Some(index) = &index {
-            row.different = self.differences(key, held, index)?;
-        }
+        row.different = self.differences(key, held)?;
         if mend == Mend::Targets && row.fault.is_none() && !row.different.is_empty() {
-            self.extract_held(fleet, distribution)?;
-            row.mended = true;
+            match self.extract_held(fleet, distribution) {
+                Ok(_) => row.mended = true,
+                // Its baseline is on the way; until then the target stays as it is.
+                Err(error) if error.code() == FALLS_BACK => row.fault = Some(format!("{}: {error}", error.code())),
+                Err(error) => return Err(error),
+            }
         }
         Ok(row)
     }
 
-    /// What of the target is not as the package says; nothing while another revision lies there.
-    fn differences(
-        &self,
-        (fleet, distribution): Key,
-        held: &Held,
-        index: &PackageIndex,
-    ) -> Result<Vec<Difference>, Error> {
+    /// Checks a kept package whole: of a delta what was signed; what it makes of old files is checked when it is applied.
+    fn verify_package(&self, index: &OpenPackage, file: &std::fs::File) -> Result<(), Error> {
+        let checked = match index {
+            OpenPackage::Baseline(index) => verify_body(index, file, self.threads(), &|_| {}),
+            OpenPackage::Delta(index) => verify_frames(index.blind(), file, self.threads(), &|_| {}),
+        };
+        Ok(checked?)
+    }
+
+    /// What of the target is not as the revision says; nothing while another one lies there.
+    fn differences(&self, (fleet, distribution): Key, held: &Held) -> Result<Vec<Difference>, Error> {
         let extracted: Option<Extracted> = self.extracted(&fleet, &distribution)?;
-        let Some(extracted) = extracted.filter(|extracted| extracted.package == held.package) else {
+        let Some(extracted) = extracted.filter(|extracted| extracted.content == held.content) else {
             return Ok(vec![]);
         };
-        let target = Target::open(&extracted.target, Create::Missing)?;
-        Ok(compare(&target, index.catalog(), &ExtractOptions::default())?)
+        let Some(entries) = self.entries_of(&(fleet, distribution), held.revision)? else { return Ok(vec![]) };
+        let rows: Vec<CatalogRow> = entries.into_iter().map(|entry| CatalogRow { entry, offset: 0 }).collect();
+        let target = Target::open(&extracted.files(), Create::Missing)?;
+        Ok(compare(&target, &rows, &ExtractOptions::default())?)
     }
 }
 

@@ -7,31 +7,31 @@ use super::{Built, DISTRIBUTION, Seen, Thing, Tree, look, noise, open, scratch_i
 use crate::error::Coded;
 use crate::extract::run::{extract_with, recover_with};
 use crate::extract::step::{Hook, NoHook, Step};
-use crate::extract::{ExtractOptions, Recovery, recover};
+use crate::extract::{Contents, ExtractOptions, Recovery, recover};
 use crate::id::Revision;
 use crate::package::Entry;
 
 /// What happens at the step with a certain number.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     /// No further step is taken, as if the process had been killed.
     Crash,
     /// That one step fails.
     Once(i32),
 }
 
-struct FaultAt {
+pub(super) struct FaultAt {
     number: usize,
     fault: Fault,
-    taken: Mutex<Vec<Step>>,
+    pub(super) taken: Mutex<Vec<Step>>,
 }
 
 impl FaultAt {
-    fn new(number: usize, fault: Fault) -> Self {
+    pub(super) fn new(number: usize, fault: Fault) -> Self {
         Self { number, fault, taken: Mutex::default() }
     }
 
-    fn happened(&self) -> bool {
+    pub(super) fn happened(&self) -> bool {
         self.taken.lock().expect("mine").len() > self.number
     }
 }
@@ -53,7 +53,7 @@ impl Hook for FaultAt {
 }
 
 /// A small tree in which everything changes that can, and its next revision.
-fn revisions() -> (Tree, Tree) {
+pub(super) fn revisions() -> (Tree, Tree) {
     let old = Tree::new()
         .file("a/changed", b"old")
         .file("a/same", b"same")
@@ -91,20 +91,31 @@ struct Scene {
     new_built: Built,
     previous: Vec<Entry>,
     options: ExtractOptions,
+    /// Whether contents are made, and not read from frames.
+    made: bool,
 }
 
 impl Scene {
+    fn both() -> [Self; 2] {
+        [Self::new(), Self { made: true, ..Self::new() }]
+    }
+
     fn new() -> Self {
         let (old, new) = revisions();
         let previous = old.build().entries();
         let new_built = new.build();
-        Self { old, new, new_built, previous, options: ExtractOptions { threads: 1, ..ExtractOptions::default() } }
+        let options = ExtractOptions { threads: 1, ..ExtractOptions::default() };
+        Self { old, new, new_built, previous, options, made: false }
     }
 
     /// Extracts the old revision, then the new one with a fault at a step.
     fn run(&self, at: &std::path::Path, hook: &dyn Hook) -> Result<(), crate::extract::ExtractError> {
         self.old.build().extract_to(at, None).expect("the old revision");
-        extract_with(&open(at), &self.new_built.job(Some(&self.previous), &self.options), hook).map(drop)
+        let mut job = self.new_built.job(Some(&self.previous), &self.options);
+        if self.made {
+            job.contents = Contents::Made(&self.new_built);
+        }
+        extract_with(&open(at), &job, hook).map(drop)
     }
 
     /// Each file is the old or the new one, whole; what changes its kind may be missing for a moment.
@@ -124,13 +135,16 @@ impl Scene {
     }
 }
 
-fn has_staging(seen: &Seen) -> bool {
+pub(super) fn has_staging(seen: &Seen) -> bool {
     seen.0.keys().any(|name| name.starts_with(b".ted-staging-"))
 }
 
 #[test]
 fn after_a_crash_at_any_step_recovery_finishes_or_undoes() {
-    let scene = Scene::new();
+    Scene::both().iter().for_each(crash_at_any_step);
+}
+
+fn crash_at_any_step(scene: &Scene) {
     let mut outcomes = Vec::new();
     for number in 0.. {
         let (_folder, at) = scratch();
@@ -207,7 +221,10 @@ fn a_recovery_that_crashes_at_any_step_is_followed_by_one_that_finishes() {
 
 #[test]
 fn a_full_disk_or_a_bad_one_before_the_commit_leaves_nothing_behind_and_later_loses_nothing() {
-    let scene = Scene::new();
+    Scene::both().iter().for_each(fail_at_any_step);
+}
+
+fn fail_at_any_step(scene: &Scene) {
     let (full, bad) = (rustix::io::Errno::NOSPC.raw_os_error(), rustix::io::Errno::IO.raw_os_error());
     for (errno, code) in [(full, "TED-1410"), (bad, "TED-1412")] {
         for number in 0.. {

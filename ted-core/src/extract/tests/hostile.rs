@@ -2,11 +2,16 @@
 
 use super::{Built, Tree, look, path, scratch};
 use crate::error::Coded;
+use crate::extract::judge::judge_places;
 use crate::extract::{ExtractError, ExtractOptions, Links, Refusal, judge_entries};
 use crate::package::{CatalogFault, CatalogRow, Entry, EntryKind, EntryPath};
 
 fn refusal(rows: &[CatalogRow], options: &ExtractOptions, folding: bool) -> Option<(EntryPath, Refusal)> {
-    match judge_entries(rows, options, folding) {
+    refused(judge_entries(rows, options, folding))
+}
+
+fn refused(judged: Result<(), ExtractError>) -> Option<(EntryPath, Refusal)> {
+    match judged {
         Ok(()) => None,
         Err(ExtractError::Refused { path, reason }) => Some((path, reason)),
         Err(other) => panic!("judging only refuses: {other}"),
@@ -105,12 +110,16 @@ fn contents_that_overlap_or_overflow_or_lie_outside_are_refused() {
         }
         list
     };
-    let judged = |list: &[CatalogRow]| refusal(list, &ExtractOptions::default(), false);
+    let judged = |list: &[CatalogRow]| refused(judge_places(list, 1000));
     assert_eq!(judged(&two([0, 10], [10, 10])), None);
     assert_eq!(judged(&two([0, 9], [10, 10])), Some((path("b"), Refusal::Catalog(CatalogFault::Offset))));
     assert_eq!(judged(&two([10, 0], [10, 10])), Some((path("b"), Refusal::Catalog(CatalogFault::Offset))));
     assert_eq!(judged(&two([u64::MAX, 0], [10, 10])), Some((path("a"), Refusal::Catalog(CatalogFault::Offset))));
     assert_eq!(judged(&two([0, 0], [u64::MAX, 10])), Some((path("a"), Refusal::Catalog(CatalogFault::Offset))));
+    assert_eq!(judged(&two([0, 10], [10, 991])), Some((path("b"), Refusal::Catalog(CatalogFault::Offset))));
+    let endless = two([0, 0], [u64::MAX, 10]);
+    let reason = Refusal::Catalog(CatalogFault::Offset);
+    assert_eq!(refusal(&endless, &ExtractOptions::default(), false), Some((path("a"), reason)), "wherever it lies");
 
     let mut outside = Tree::new().file("a", b"content").build();
     outside.rows[1].offset += 1;

@@ -2,10 +2,16 @@
 
 mod compare;
 mod crash;
+mod crash_modes;
+mod gate;
 mod hostile;
+mod making;
 mod planted;
 mod real;
+mod release;
 mod survive;
+mod sync;
+mod target_files;
 mod update;
 
 use std::collections::BTreeMap;
@@ -17,7 +23,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use crate::extract::{Create, ExtractError, ExtractJob, ExtractOptions, ExtractSummary, Target, extract};
+use crate::extract::{
+    Contents, Create, ExtractError, ExtractJob, ExtractOptions, ExtractSummary, Recovery, Target, extract,
+};
 use crate::id::{DistributionId, Hash, Revision};
 use crate::package::{CatalogRow, Entry, EntryKind, EntryPath, Mtime, PackageError, RawFrames};
 
@@ -153,11 +161,12 @@ impl Built {
     pub(super) fn job<'a>(&'a self, previous: Option<&'a [Entry]>, options: &'a ExtractOptions) -> ExtractJob<'a> {
         ExtractJob {
             rows: &self.rows,
-            frames: &self.frames,
+            contents: Contents::Frames(&self.frames),
             previous,
             distribution: DISTRIBUTION,
             revision: Revision::from_number(2),
             options,
+            recovered: Recovery::Nothing,
         }
     }
 

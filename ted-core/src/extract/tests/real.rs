@@ -3,7 +3,7 @@
 use std::io::{self, Cursor, Read};
 
 use super::{DISTRIBUTION, Tree, look, noise, open, scratch};
-use crate::extract::{ExtractOptions, extract};
+use crate::extract::{Contents, ExtractOptions, extract};
 use crate::id::{KeyHash, Revision};
 use crate::package::{
     BodyReader, BuildOptions, Entry, EntryKind, RootSigner, Seal, Skipped, Source, SourceError, SourceFile,
@@ -84,7 +84,7 @@ fn extracted_is_built(tree: &Tree, frame_bytes: u32, seal: Option<Seal>) {
     let of_memory = tree.build();
     let mut job = of_memory.job(None, &extract_options);
     job.rows = built.catalog();
-    job.frames = &frames;
+    job.contents = Contents::Frames(&frames);
     let summary = extract(&open(&at), &job, &|_| {}, &Default::default()).expect("fresh");
     assert_eq!(look(&at), tree.seen());
     let files = built.catalog().iter().filter(|row| row.entry.kind == EntryKind::File).count();

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::{Built, MemoryFrames, Thing, Tree, below, look, noise, open, path, scratch};
 use crate::error::Coded;
-use crate::extract::{ExtractOptions, ExtractPhase, Privilege, Target, extract};
+use crate::extract::{Contents, ExtractOptions, ExtractPhase, Privilege, Target, extract};
 use crate::id::Hash;
 use crate::package::{CatalogRow, PackageError, RawFrames};
 
@@ -139,7 +139,7 @@ fn a_sparse_file_of_1_gib_stays_sparse() {
     let options = ExtractOptions { threads: 2, ..ExtractOptions::default() };
     let built = Built { rows, frames: Tree::new().build().frames };
     let mut job = built.job(None, &options);
-    job.frames = &frames;
+    job.contents = Contents::Frames(&frames);
     extract(&open(&at), &job, &|_| {}, &AtomicBool::new(false)).expect("it fits");
     let facts = at.join("sparse").metadata().expect("there");
     assert_eq!(facts.len(), GIB);
@@ -245,7 +245,7 @@ fn frames_that_leave_out_some_of_a_file_or_all_of_it_change_nothing() {
         let options = ExtractOptions { threads: 1, ..ExtractOptions::default() };
         let frames = Gap(&built.frames, gap.clone());
         let mut job = built.job(None, &options);
-        job.frames = &frames;
+        job.contents = Contents::Frames(&frames);
         let error = extract(&open(&at), &job, &|_| {}, &AtomicBool::new(false)).expect_err("a gap");
         assert_eq!(error.code(), "TED-1409", "{gap:?}: {error}");
         assert!(!at.exists());

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 /// Bytes that a gear hash depends on.
-pub(super) const GEAR_BYTES: usize = 64;
+const GEAR_BYTES: usize = 64;
 /// Anchors of one file at most (16 bytes each), give or take chance; larger files have sparser ones.
 const ANCHORS_MAX: u64 = 1_000_000;
 /// Places that one content may have in a file before it says nothing about where it came from.

@@ -1,6 +1,7 @@
 //! Building a delta.
 
 use std::io::{self, Write};
+use std::sync::{Mutex, PoisonError};
 
 use crate::id::{ContentId, Hash, Revision};
 use crate::limits::Limits;
@@ -26,6 +27,7 @@ use super::index::{DeltaCatalog, DeltaIndex, OpenedDelta};
 use super::parallel;
 use super::plan::{DeltaPlan, Piece, PlannedFrame, Planner};
 use super::prefix;
+use super::room::Room;
 use super::rows::encode_rows_of;
 
 /// Threads that build at most: each has a segment, its prefix and what zstd needs for them, together about 30 MiB.
@@ -70,18 +72,15 @@ pub fn build_delta<O: AsEntry, N: AsEntry>(
         return Err(BuildError::Options { what: "a delta leads to a later revision" });
     }
     let diff = Diff::of(old.entries, new.entries);
-    let planner = Planner {
-        old,
-        new,
-        segment_bytes: u64::from(options.frame_bytes),
-        threads: options.threads.clamp(1, THREADS_MAX),
-        cancel: &options.cancel,
-    };
-    let plan = planner.plan(&diff)?;
+    let planner = Planner { old, new, segment_bytes: u64::from(options.frame_bytes), cancel: &options.cancel };
+    let mut rooms: Vec<Room> =
+        (0..options.threads.clamp(1, THREADS_MAX)).map(|_| Room::new(options.frame_bytes)).collect();
+    let plan = planner.plan(&diff, &mut rooms)?;
     let sealer = options.seal.as_ref().map(|seal| seal.key.sealer(&seal.salt));
     out.write_all(&head()).map_err(BuildError::Write)?;
-    let maker = FrameMaker { old, new, level: options.level, sealer: sealer.as_ref() };
-    let body = write_body(&maker, &plan, (planner.threads, options), out, progress)?;
+    let maker = FrameMaker { old, new, level: options.level, sealer: sealer.as_ref(), reading: Mutex::default() };
+    let body = write_body(&maker, &plan, (&mut rooms, options), out, progress)?;
+    drop(rooms);
     let columns = encode_rows_of(&diff, &plan, old.entries, new.entries)?;
     let base = BaseList { content: list_id(old.entries)?, entries: old.entries.len() as u64 };
     let catalog = DeltaCatalog { base, columns };
@@ -112,41 +111,49 @@ struct FrameMaker<'a, O, N> {
     new: &'a RevisionContent<'a, N>,
     level: i32,
     sealer: Option<&'a FrameSealer>,
+    /// One thread reads at a time, in the order of the frames: what it needs lies beside what was read before, so that
+    /// the frames of a baseline are decoded once, and few of them are held. Compressing takes longer.
+    reading: Mutex<()>,
 }
 
 impl<O: AsEntry, N: AsEntry> FrameMaker<'_, O, N> {
     /// Frame number `number`, as stored, and its row.
-    fn make(&self, number: u64, frame: &PlannedFrame) -> Result<(Vec<u8>, TableRow), BuildError> {
-        let mut raw = vec![0; frame.raw_bytes as usize];
-        let mut rest = raw.as_mut_slice();
+    fn make(&self, room: &mut Room, number: u64, frame: &PlannedFrame) -> Result<(Vec<u8>, TableRow), BuildError> {
+        self.read(room, frame)?;
+        let Room { raw, before, stored } = room;
+        prefix::compress(self.level, before, raw, stored).map_err(BuildError::Compress)?;
+        if let Some(sealer) = self.sealer {
+            sealer.seal(number, stored);
+        }
+        let too_long = |_| BuildError::Compress(io::ErrorKind::InvalidInput.into());
+        let row = TableRow {
+            stored_bytes: u32::try_from(stored.len()).map_err(too_long)?,
+            raw_bytes: u32::try_from(raw.len()).map_err(too_long)?,
+            hash: Hash::of(stored),
+        };
+        Ok((std::mem::take(stored), row))
+    }
+
+    /// What the frame holds, and its prefix.
+    fn read(&self, room: &mut Room, frame: &PlannedFrame) -> Result<(), BuildError> {
+        // Nobody panics with it in a way that would matter to others.
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        room.raw.resize(frame.raw_bytes as usize, 0);
+        let mut rest = room.raw.as_mut_slice();
         for piece in &frame.pieces {
             let (room, next) = rest.split_at_mut(piece.bytes as usize);
             self.read_new(piece, room)?;
             rest = next;
         }
-        let mut before = vec![0; frame.prefix_bytes as usize];
-        let mut rest = before.as_mut_slice();
+        room.before.resize(frame.prefix_bytes as usize, 0);
+        let mut rest = room.before.as_mut_slice();
         for range in &frame.prefix {
             let (room, next) = rest.split_at_mut(range.bytes as usize);
             let read = self.old.files.read_at(range.file, range.offset, room);
             read.map_err(|error| unreadable(&self.old.entries[range.file].entry().path, error))?;
             rest = next;
         }
-        let mut room = Vec::new();
-        prefix::compress(self.level, &before, &raw, &mut room).map_err(BuildError::Compress)?;
-        drop(before);
-        if let Some(sealer) = self.sealer {
-            sealer.seal(number, &mut room);
-        }
-        // What waits to be written takes no more room than it has bytes.
-        let stored = room.as_slice().to_vec();
-        let too_long = |_| BuildError::Compress(io::ErrorKind::InvalidInput.into());
-        let row = TableRow {
-            stored_bytes: u32::try_from(stored.len()).map_err(too_long)?,
-            raw_bytes: u32::try_from(raw.len()).map_err(too_long)?,
-            hash: Hash::of(&stored),
-        };
-        Ok((stored, row))
+        Ok(())
     }
 
     fn read_new(&self, piece: &Piece, room: &mut [u8]) -> Result<(), BuildError> {
@@ -171,7 +178,7 @@ struct WrittenBody {
 fn write_body<O: AsEntry, N: AsEntry>(
     maker: &FrameMaker<'_, O, N>,
     plan: &DeltaPlan,
-    (threads, options): (usize, &BuildOptions),
+    (rooms, options): (&mut [Room], &BuildOptions),
     out: &mut dyn Write,
     progress: &(dyn Fn(BuildProgress) + Sync),
 ) -> Result<WrittenBody, BuildError> {
@@ -181,17 +188,18 @@ fn write_body<O: AsEntry, N: AsEntry>(
     if plan.frames.len() as u64 > Limits::DEFAULT.table_rows_max / 2 {
         return Err(BuildError::Refused(PackageError::Structure { what: "the delta has more frames than allowed" }));
     }
-    for frames in plan.frames.chunks(threads) {
+    for frames in plan.frames.chunks(rooms.len()) {
         let first = body.rows.len();
-        let made = parallel::map(threads, frames.len(), &options.cancel, |index| {
-            maker.make((first + index) as u64, &frames[index])
+        let made = parallel::map(rooms, frames.len(), &options.cancel, |room, index| {
+            maker.make(room, (first + index) as u64, &frames[index])
         })?;
-        for (stored, row) in made {
+        for ((stored, row), room) in made.into_iter().zip(rooms.iter_mut()) {
             out.write_all(&stored).map_err(BuildError::Write)?;
             body.digest.update(&stored);
             body.stored_bytes += u64::from(row.stored_bytes);
             body.raw_bytes += u64::from(row.raw_bytes);
             body.rows.push(row);
+            room.stored = stored;
             progress(BuildProgress { raw_bytes: body.raw_bytes, raw_bytes_total, stored_bytes: body.stored_bytes });
         }
     }

@@ -17,6 +17,7 @@ mod parallel;
 mod plan;
 mod prefix;
 mod resolve;
+mod room;
 mod rows;
 mod segments;
 

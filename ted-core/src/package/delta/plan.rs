@@ -11,12 +11,13 @@ use super::build::{RevisionContent, unreadable};
 use super::diff::{Diff, DiffContent};
 use super::parallel;
 use super::resolve::OldRange;
+use super::room::Room;
 use super::segments::{FileRef, LargeFile, Segment, Stretch, shifted};
 
 /// Ranges in one frame's prefix at most: files of about 1 KiB, and what describes more would outweigh them.
 const PREFIX_RANGES_MAX: usize = 4096;
 /// Segments before and behind its place that a segment is compressed against, together with that of its place.
-const WINDOW_SEGMENTS: u64 = 3;
+pub(super) const WINDOW_SEGMENTS: u64 = 3;
 
 /// A frame of the body.
 #[derive(Debug, Default)]
@@ -55,17 +56,16 @@ pub(super) struct Planner<'a, O, N> {
     pub(super) old: &'a RevisionContent<'a, O>,
     pub(super) new: &'a RevisionContent<'a, N>,
     pub(super) segment_bytes: u64,
-    pub(super) threads: usize,
     pub(super) cancel: &'a AtomicBool,
 }
 
 impl<O: AsEntry, N: AsEntry> Planner<'_, O, N> {
     /// The plan for `diff`. Large files are read, and their content is found to be what their entries say.
-    pub(super) fn plan(&self, diff: &Diff) -> Result<DeltaPlan, BuildError> {
+    pub(super) fn plan(&self, diff: &Diff, rooms: &mut [Room]) -> Result<DeltaPlan, BuildError> {
         let mut plan = DeltaPlan::default();
         for row in &diff.rows {
             let operations = match row.content {
-                DiffContent::New(counterpart) => self.plan_file(row.new, counterpart, &mut plan.frames)?,
+                DiffContent::New(counterpart) => self.plan_file((row.new, counterpart), &mut plan.frames, rooms)?,
                 DiffContent::Kept | DiffContent::Empty | DiffContent::Same(_) => Vec::new(),
             };
             plan.operations.push(operations);
@@ -75,14 +75,14 @@ impl<O: AsEntry, N: AsEntry> Planner<'_, O, N> {
 
     fn plan_file(
         &self,
-        new: usize,
-        counterpart: Option<usize>,
+        (new, counterpart): (usize, Option<usize>),
         frames: &mut Vec<PlannedFrame>,
+        rooms: &mut [Room],
     ) -> Result<Vec<PlannedOperation>, BuildError> {
         let new = FileRef { number: new, bytes: self.new.entries[new].entry().size };
         let old = counterpart.map(|number| FileRef { number, bytes: self.old.entries[number].entry().size });
         if new.bytes > self.segment_bytes {
-            return self.plan_large(new, old, frames);
+            return self.plan_large((new, old), frames, rooms);
         }
         let piece = Piece { file: new.number, offset: 0, bytes: new.bytes };
         let window_bytes = self.segment_bytes * WINDOW_SEGMENTS;
@@ -93,9 +93,9 @@ impl<O: AsEntry, N: AsEntry> Planner<'_, O, N> {
 
     fn plan_large(
         &self,
-        new: FileRef,
-        old: Option<FileRef>,
+        (new, old): (FileRef, Option<FileRef>),
         frames: &mut Vec<PlannedFrame>,
+        rooms: &mut [Room],
     ) -> Result<Vec<PlannedOperation>, BuildError> {
         let file = LargeFile {
             segment_bytes: self.segment_bytes,
@@ -107,12 +107,12 @@ impl<O: AsEntry, N: AsEntry> Planner<'_, O, N> {
         let path = || &self.new.entries[new.number].entry().path;
         let old_path = || old.map_or_else(path, |old| &self.old.entries[old.number].entry().path);
         let old_segments = old.map_or(0, |old| file.segments(old.bytes));
-        let anchors = parallel::map(self.threads, old_segments, self.cancel, |segment| {
-            file.old_anchors(segment).map_err(|error| unreadable(old_path(), error))
+        let anchors = parallel::map(rooms, old_segments, self.cancel, |room, segment| {
+            file.old_anchors(room, segment).map_err(|error| unreadable(old_path(), error))
         })?;
         let anchors = Anchors::new(anchors.concat());
-        let segments = parallel::map(self.threads, file.segments(new.bytes), self.cancel, |segment| {
-            file.compare(segment, &anchors).map_err(|error| unreadable(path(), error))
+        let segments = parallel::map(rooms, file.segments(new.bytes), self.cancel, |room, segment| {
+            file.compare(room, segment, &anchors).map_err(|error| unreadable(path(), error))
         })?;
         let mut hasher = ContentHasher::new(new.bytes, self.segment_bytes);
         segments.iter().zip(0..).for_each(|(segment, number)| hasher.add(number, segment.hash));

@@ -20,7 +20,7 @@ const WINDOW_LOG_MIN: u32 = 16;
 pub(super) fn compress(level: i32, prefix: &[u8], raw: &[u8], stored: &mut Vec<u8>) -> io::Result<()> {
     let failed = |code| io::Error::other(get_error_name(code));
     stored.clear();
-    stored.reserve(compress_bound(raw.len()) + SEAL_BYTES);
+    stored.reserve(stored_bytes_max(raw.len()));
     let mut context = CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
     let mut set = |parameter| context.set_parameter(parameter).map(drop).map_err(failed);
     set(CParameter::CompressionLevel(level))?;
@@ -36,6 +36,11 @@ pub(super) fn compress(level: i32, prefix: &[u8], raw: &[u8], stored: &mut Vec<u
     }
     context.compress2(stored, raw).map_err(failed)?;
     Ok(())
+}
+
+/// The most that so many raw bytes may become, sealed.
+pub(super) fn stored_bytes_max(raw_bytes: usize) -> usize {
+    compress_bound(raw_bytes) + SEAL_BYTES
 }
 
 /// Decompresses one whole frame that was compressed with `prefix` before it.

@@ -1,11 +1,12 @@
 //! What a delta makes of the revision that it goes from: the one place that judges its catalog.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::id::Hash;
 use crate::limits::Limits;
 
-use super::super::catalog::content_id;
+use super::super::catalog::{content_id, entry_bytes};
 use super::super::entry::{AsEntry, Entry, EntryKind, EntryPath, Mtime};
 use super::super::error::PackageError;
 use super::super::judge::judge_entries;
@@ -58,6 +59,27 @@ pub struct OldRange {
     pub bytes: u64,
 }
 
+impl Resolved {
+    /// The old files, by their number, that are read to make a content: those that it copies from, and those against
+    /// which the frames that it takes were compressed.
+    #[must_use]
+    pub fn old_files(&self, index: &DeltaIndex, content: &NewContent) -> BTreeSet<usize> {
+        let mut files = BTreeSet::new();
+        for operation in &content.operations {
+            match *operation {
+                Operation::Copy(range) => drop(files.insert(range.file)),
+                Operation::Body { offset, bytes } => {
+                    let first = index.frame_at(offset).unwrap_or(u64::MAX);
+                    let last = index.frame_at(offset + bytes.saturating_sub(1)).unwrap_or(0);
+                    let prefixes = (first..=last).filter_map(|frame| self.prefixes.get(frame as usize));
+                    files.extend(prefixes.flatten().map(|range| range.file));
+                }
+            }
+        }
+        files
+    }
+}
+
 impl DeltaIndex {
     /// The revision that this delta makes of the one with the entries `old`. Nothing was read of either's content.
     ///
@@ -77,7 +99,8 @@ impl DeltaIndex {
         if disclosure.entries > limits.entries_max {
             return Err(refuse("the delta leads to more entries than allowed"));
         }
-        let mut resolver = Resolver::new(old, Cursor::new(columns), columns.removed.len(), disclosure.entries)?;
+        let bounds = Bounds { entries: disclosure.entries, bytes: limits.catalog_bytes_max };
+        let mut resolver = Resolver::new(old, Cursor::new(columns), columns.removed.len(), bounds)?;
         let mut contents = Vec::new();
         for _ in 0..columns.rows.len() {
             if let Some(operations) = resolver.take_row()? {
@@ -102,6 +125,13 @@ fn refuse(what: &'static str) -> PackageError {
     PackageError::Structure { what }
 }
 
+/// What there may be of the new entries.
+struct Bounds {
+    entries: u64,
+    /// Of their encodings.
+    bytes: u64,
+}
+
 /// Puts the new entries together.
 struct Resolver<'a, E> {
     old: &'a [E],
@@ -116,13 +146,13 @@ struct Resolver<'a, E> {
     /// The path of the last row that was added.
     last_added: Vec<u8>,
     entries: Vec<Entry>,
-    entries_max: u64,
+    left: Bounds,
     /// Raw bytes of the body that operations have taken.
     body_bytes: u64,
 }
 
 impl<'a, E: AsEntry> Resolver<'a, E> {
-    fn new(old: &'a [E], mut cursor: Cursor<'a>, removed: usize, entries_max: u64) -> Result<Self, PackageError> {
+    fn new(old: &'a [E], mut cursor: Cursor<'a>, removed: usize, left: Bounds) -> Result<Self, PackageError> {
         let mut after = 0;
         let removed = (0..removed)
             .map(|_| {
@@ -139,15 +169,20 @@ impl<'a, E: AsEntry> Resolver<'a, E> {
             after_changed: 0,
             last_added: Vec::new(),
             entries: Vec::new(),
-            entries_max,
+            left,
             body_bytes: 0,
         })
     }
 
     fn push(&mut self, entry: Entry) -> Result<(), PackageError> {
-        if self.entries.len() as u64 >= self.entries_max {
+        let Some(entries) = self.left.entries.checked_sub(1) else {
             return Err(refuse("the delta leads to more entries than stated"));
-        }
+        };
+        // Paths are spelled by what they share with others, so that a few bytes may become very many.
+        let Some(bytes) = self.left.bytes.checked_sub(entry_bytes(&entry)) else {
+            return Err(refuse("the delta leads to longer entries than allowed"));
+        };
+        self.left = Bounds { entries, bytes };
         self.entries.push(entry);
         Ok(())
     }

@@ -3,11 +3,10 @@
 use std::io;
 use std::ops::Range;
 
-use crate::limits::Limits;
-
 use super::super::content::{ContentHasher, PieceHash};
-use super::anchors::{self, Anchors, GEAR_BYTES, Sparseness};
+use super::anchors::{self, Anchors, Sparseness};
 use super::files::Files;
+use super::room::Room;
 
 /// Shifts that one segment tries: the most voted for, and two that need no vote.
 const SHIFTS_MAX: usize = 4;
@@ -55,28 +54,27 @@ impl LargeFile<'_> {
         bytes.div_ceil(self.segment_bytes) as usize
     }
 
-    /// The anchors that end in segment number `segment` of the counterpart.
-    pub(super) fn old_anchors(&self, segment: usize) -> io::Result<Vec<anchors::Anchor>> {
+    /// The anchors in segment number `segment` of the counterpart.
+    pub(super) fn old_anchors(&self, room: &mut Room, segment: usize) -> io::Result<Vec<anchors::Anchor>> {
         let mut found = Vec::new();
         if let Some(old) = self.old {
             let range = self.range(segment, old.bytes);
-            let (bytes, from) = read_with_lead(self.old_files, old, &range)?;
-            anchors::find(&bytes, from, Sparseness::of(old.bytes, self.segment_bytes), &mut found);
+            let bytes = read(self.old_files, old, &range, &mut room.before)?;
+            anchors::find(bytes, range.start, Sparseness::of(old.bytes, self.segment_bytes), &mut found);
         }
         Ok(found)
     }
 
     /// Compares segment number `segment` with what the counterpart has of it.
-    pub(super) fn compare(&self, segment: usize, anchors: &Anchors) -> io::Result<Segment> {
+    pub(super) fn compare(&self, room: &mut Room, segment: usize, anchors: &Anchors) -> io::Result<Segment> {
         let range = self.range(segment, self.new.bytes);
-        let (bytes, from) = read_with_lead(self.new_files, self.new, &range)?;
-        let content = &bytes[(range.start - from) as usize..];
+        let content = read(self.new_files, self.new, &range, &mut room.raw)?;
         let hash = ContentHasher::piece(content, range.start, self.new.bytes);
         let Some(old) = self.old else {
             return Ok(Segment { hash, stretches: vec![fresh(&range)], shift: None });
         };
         let mut found = Vec::new();
-        anchors::find(&bytes, from, Sparseness::of(old.bytes, self.segment_bytes), &mut found);
+        anchors::find(content, range.start, Sparseness::of(old.bytes, self.segment_bytes), &mut found);
         let mut shifts = anchors.vote(&found, SHIFTS_MAX);
         let shift = shifts.first().copied();
         // Nothing moved; or what is behind the change moved as a whole. Content without anchors is found so.
@@ -84,7 +82,7 @@ impl LargeFile<'_> {
         let mut stretches = vec![fresh(&range)];
         for (index, &shift) in shifts.iter().enumerate() {
             if !shifts[..index].contains(&shift) {
-                stretches = self.copy_equal(old, shift, stretches, (content, range.start))?;
+                stretches = self.copy_equal((old, shift), stretches, (content, range.start), &mut room.before)?;
             }
         }
         Ok(Segment { hash, stretches, shift })
@@ -93,26 +91,24 @@ impl LargeFile<'_> {
     /// Takes out of the fresh ones among `stretches` what the counterpart has at this shift.
     fn copy_equal(
         &self,
-        old: FileRef,
-        shift: i64,
+        (old, shift): (FileRef, i64),
         stretches: Vec<Stretch>,
         (content, start): (&[u8], u64),
+        buffer: &mut Vec<u8>,
     ) -> io::Result<Vec<Stretch>> {
         let run_bytes_min = (self.segment_bytes / 64) as usize;
         let mut result = Vec::with_capacity(stretches.len());
-        let mut buffer = Vec::new();
         for stretch in stretches {
             let there = shifted(stretch.from..stretch.from + stretch.bytes, shift, old.bytes);
             if stretch.copy.is_some() || there.end - there.start < run_bytes_min as u64 {
                 result.push(stretch);
                 continue;
             }
-            buffer.resize((there.end - there.start) as usize, 0);
-            self.old_files.read_at(old.number, there.start, &mut buffer)?;
+            let buffer = read(self.old_files, old, &there, buffer)?;
             let here = there.start.wrapping_add_signed(-shift);
             let beside = &content[(here - start) as usize..][..buffer.len()];
             let mut from = stretch.from;
-            for run in equal_runs(beside, &buffer, run_bytes_min) {
+            for run in equal_runs(beside, buffer, run_bytes_min) {
                 let at = here + run.start as u64;
                 if at > from {
                     result.push(Stretch { from, bytes: at - from, copy: None });
@@ -140,13 +136,12 @@ pub(super) fn shifted(range: Range<u64>, shift: i64, old_bytes: u64) -> Range<u6
     place(range.start)..place(range.end)
 }
 
-/// The content of `range`, and before it what an anchor that ends in it depends on; and where that begins.
-fn read_with_lead(files: &dyn Files, file: FileRef, range: &Range<u64>) -> io::Result<(Vec<u8>, u64)> {
-    let from = range.start.saturating_sub(GEAR_BYTES as u64);
-    debug_assert!(range.end - from <= u64::from(Limits::DEFAULT.frame_raw_bytes_max));
-    let mut bytes = vec![0; (range.end - from) as usize];
-    files.read_at(file.number, from, &mut bytes)?;
-    Ok((bytes, from))
+/// The content of `range`, in `buffer`.
+fn read<'a>(files: &dyn Files, file: FileRef, range: &Range<u64>, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+    // The buffer's old bytes need no clearing: all of them are written.
+    buffer.resize((range.end - range.start) as usize, 0);
+    files.read_at(file.number, range.start, buffer)?;
+    Ok(buffer)
 }
 
 fn fresh(range: &Range<u64>) -> Stretch {

@@ -263,20 +263,25 @@ struct Change {
     seed: u64,
 }
 
-/// A tree of a few files, some of them of many segments, and what happens to them.
+/// A tree of a few files, some of them of many segments, to which some things have happened, and more happen then.
 fn arbitrary_pair() -> impl Strategy<Value = (Tree, Tree)> {
     let sizes = proptest::collection::vec(prop_oneof![Just(0), 1_usize..5000, 1..6 * SEGMENT], 1..8);
-    let change = (any::<usize>(), 0..9_u8, any::<usize>(), 0..2 * SEGMENT, any::<u64>())
-        .prop_map(|(file, what, at, bytes, seed)| Change { file, what, at, bytes, seed });
-    (sizes, proptest::collection::vec(change, 0..8)).prop_map(|(sizes, changes)| {
+    let change = || {
+        (any::<usize>(), 0..14_u8, any::<usize>(), 0..2 * SEGMENT, any::<u64>())
+            .prop_map(|(file, what, at, bytes, seed)| Change { file, what, at, bytes, seed })
+    };
+    let before = proptest::collection::vec(change(), 0..4);
+    let after = proptest::collection::vec(change(), 0..8);
+    (sizes, before, after).prop_map(|(sizes, before, after)| {
         let mut old = Tree::new();
         old.dir("d");
         for (number, &size) in sizes.iter().enumerate() {
             let folder = if number % 2 == 0 { "d/" } else { "" };
             old.file(&format!("{folder}{number}"), noise(number as u64, size));
         }
+        before.iter().for_each(|change| make(&mut old, change));
         let mut new = old.clone();
-        changes.iter().for_each(|change| make(&mut new, change));
+        after.iter().for_each(|change| make(&mut new, change));
         (old, new)
     })
 }
@@ -295,19 +300,39 @@ fn make(tree: &mut Tree, change: &Change) {
         3 => content[at..end].reverse(),
         4 => content.rotate_left(at),
         5 => content.clear(),
-        6 => tree.entries.get_mut(&key).expect("there").mode ^= 0o100,
-        _ => {
-            tree.entries.remove(&key);
-            tree.contents.remove(&key);
-            if change.what == 7 {
-                tree.file(&format!("moved{}", change.seed % 10), content);
-            }
+        6..9 => return change_attribute(tree.entries.get_mut(&key).expect("there"), change),
+        9 => {
+            // Behind everything that it may name.
+            tree.link(&format!("z{}", change.seed % 3), EntryKind::HardLink, path);
             return;
         }
+        _ => return replace(tree, (path, key), content, change),
     }
-    let mode = tree.entries[&key].mode;
+    let before = tree.entries[&key].clone();
     tree.file(path, content);
-    tree.entries.get_mut(&key).expect("there").mode = mode;
+    let entry = tree.entries.get_mut(&key).expect("there");
+    *entry = Entry { size: entry.size, ..before };
+}
+
+fn change_attribute(entry: &mut Entry, change: &Change) {
+    match change.what {
+        6 => entry.mode ^= 0o100,
+        7 => (entry.mtime.seconds, entry.uid) = (change.at as u32 as i64, 7),
+        _ => entry.extensions = vec![(60_000, noise(change.seed, change.at % 300))],
+    }
+}
+
+/// A file is moved, or goes, or something else comes in its place. Hard links to it go too.
+fn replace(tree: &mut Tree, (path, key): (&str, EntryPath), content: Vec<u8>, change: &Change) {
+    tree.entries.remove(&key);
+    tree.contents.remove(&key);
+    tree.entries.retain(|_, entry| entry.kind != EntryKind::HardLink || entry.link != path.as_bytes());
+    match change.what {
+        10 => drop(tree.file(&format!("moved{}", change.seed % 10), content)),
+        11 => drop(tree.link(path, EntryKind::Symlink, "anything")),
+        12 => drop(tree.dir(path).file(&format!("{path}/f"), content)),
+        _ => {}
+    }
 }
 
 proptest! {

@@ -166,3 +166,17 @@ proptest! {
         check(&tree, &sealed(SMALL_FRAMES));
     }
 }
+
+#[test]
+fn the_length_of_an_entry_is_that_of_its_encoding() {
+    let mut tree = Tree::new();
+    tree.dir("d").file("d/a", noise(1, 3000)).link("s", EntryKind::Symlink, "/etc/x");
+    for row in tree.build(&options(SMALL_FRAMES)).1.catalog() {
+        let mut entry = row.entry.clone();
+        for extensions in [vec![], vec![(1, vec![7; 5]), (9, vec![])]] {
+            entry.extensions = extensions;
+            let encoded = crate::codec::encode("entry", &entry, 1 << 20).expect("small");
+            assert_eq!(super::super::catalog::entry_bytes(&entry), encoded.len() as u64);
+        }
+    }
+}

@@ -101,6 +101,18 @@ fn what_another_firing_reached_with_the_same_revision_does_not_count() {
 }
 
 #[test]
+fn what_failed_beside_an_extraction_is_told_and_the_delivery_counts() {
+    let mut firing = firing(1, Until::Extracted);
+    let failed = Receipt { stage: Stage::Failed, code: Some("TED-1900".into()), ..receipt(Stage::Failed, 1) };
+    firing.receipt(&subscriber(1), &Receipt { detail: "not today".into(), ..failed }, at(1));
+    let done = Receipt { code: Some("TED-1901".into()), detail: "no start".into(), ..receipt(Stage::Extracted, 2) };
+    assert!(firing.receipt(&subscriber(1), &done, at(2)));
+    let part = &firing.parts()[0];
+    assert_eq!((part.state, part.code.as_deref(), &*part.detail), (PartState::Extracted, Some("TED-1901"), "no start"));
+    assert_eq!(firing.outcome(), Outcome::Complete);
+}
+
+#[test]
 fn a_part_is_offered_on_every_connection_until_it_is_done() {
     let mut firing = firing(2, Until::Extracted);
     let one = subscriber(1);

@@ -10,7 +10,7 @@ use crate::package::tests::Tree;
 use crate::package::{BuildOptions, PackageKind, ROOT_CONTEXT, RootSigner, Source as _, build_baseline};
 use crate::security::{Authority, AwsLc, Identity, Signature, Usage, sign};
 use crate::store::{FinishedFile, PackagePlace};
-use crate::subscriber::deliveries::held_key;
+use crate::subscriber::held::{HeldPackage, held_key};
 use crate::subscriber::{Settings, SubscriberBuilder};
 
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -82,18 +82,19 @@ async fn kept(clock: Arc<PausedClock>, change: impl FnOnce(SubscriberBuilder) ->
     let mut staged = state.depot.stage(&place).unwrap();
     let (package, bytes) = build(&source, (fleet, distribution), now, &signer, &mut staged);
     let path = staged.finish().unwrap();
-    state.depot.put(FinishedFile { path: path.clone(), place: place.clone() }).await.unwrap();
+    let info = state.depot.put(FinishedFile { path: path.clone(), place: place.clone() }).await.unwrap();
+    assert_eq!((info.id, info.bytes), (package, bytes));
     let held = Held {
         name: "site".parse().unwrap(),
         revision: Revision::from_number(5),
-        package,
-        bytes,
+        content: info.root.disclosure.as_ref().unwrap().content,
+        packages: vec![HeldPackage::of(&info)],
+        proposed_mode: crate::model::ExtractMode::default(),
         proposed_target: None,
-        folder: Some(place.folder().to_owned()),
     };
     let key = (fleet, distribution);
     let batch = RecordBatch::default().put(&held_key(&fleet, &distribution), &held).unwrap();
-    let batch = batch.put(&checked_key(&key), &Checked::whole(package, now)).unwrap();
+    let batch = batch.put(&checked_key(&key, &package), &Checked::whole(now)).unwrap();
     state.records.apply(batch).unwrap();
     Kept { folder, state, key, file: path, bytes }
 }
@@ -178,7 +179,8 @@ async fn a_restart_goes_on_from_when_it_was_last_whole_and_never_means_never() {
     let again = Kept { folder, state, key, file, bytes };
     let (_, took) = next(&again).await;
     assert!(took >= Duration::from_secs(3600) && took < Duration::from_secs(3602), "{took:?}");
-    let checked = again.state.checked(&key).unwrap();
+    let held = again.state.noted_held(&key).unwrap().unwrap();
+    let checked = again.state.checked(&key, &held).unwrap();
     assert_eq!(checked, Some(clock.now()));
 
     let Kept { folder, state, .. } = again;

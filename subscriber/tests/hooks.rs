@@ -1,0 +1,222 @@
+//! Hooks as operators see them: what is run, when, with what, and what becomes of an extraction when one fails.
+
+mod support;
+
+use std::path::PathBuf;
+
+use support::{Node, Origin, Work, text, until};
+
+/// A Distributor with the Distribution `site`, and a Subscriber that extracts it to `www` with these hooks. Each script
+/// finds the folder of the test in `$W`.
+struct Site {
+    work: Work,
+    origin: Origin,
+    node: Node,
+}
+
+impl Site {
+    fn new(before: &str, after: &str, more: &str) -> Self {
+        let work = Work::new();
+        let origin = Origin::start(&work, "d", "dist.example.com", &[]);
+        let node = Node::subscriber(work.path("s"));
+        let target = format!("site={}", text(&work.path("www")));
+        node.ok(&["join", text(&origin.invite(&work, "s1.example.com")), "--target", &target]);
+        let site = Self { work, origin, node };
+        site.configure("*", before, after, more);
+        site
+    }
+
+    fn configure(&self, scope: &str, before: &str, after: &str, more: &str) {
+        let command = |name: &str, script: &str| {
+            let script = format!("W='{}'\n{script}\n", text(&self.work.path("")));
+            let path = self.work.write(&format!("hooks/{name}"), &script);
+            format!("{name} = [\"/bin/sh\", {:?}]\n", text(&path))
+        };
+        let (before, after) = (command("before", before), command("after", after));
+        self.work.write("s/subscriber.toml", &format!("[hooks.\"{scope}\"]\n{before}{after}{more}\n"));
+    }
+
+    fn said(&self, below: &str) -> String {
+        std::fs::read_to_string(self.work.path(below)).unwrap_or_default()
+    }
+
+    fn change(&self, content: &str) {
+        self.work.write("d-source/index.html", content);
+    }
+
+    fn www(&self) -> PathBuf {
+        self.work.path("www/index.html")
+    }
+}
+
+const TELL: &str = r#"echo "$TED_STAGE ${TED_OUTCOME:-} $(cat "$TED_TARGET/index.html" 2>/dev/null)" >> "$W/told""#;
+
+#[test]
+fn hooks_run_around_a_change_and_not_where_nothing_changes() {
+    let whole = r#"
+        echo "$TED_STAGE ${TED_OUTCOME:-none} $TED_DISTRIBUTOR $TED_DISTRIBUTION $TED_MODE $TED_DATA_DIR $TED_TARGET" >> "$W/told"
+        echo "$TED_REVISION ${TED_PREVIOUS_REVISION:-none}" >> "$W/revisions"
+        pwd >> "$W/folders"
+        echo "hello from $TED_STAGE""#;
+    let site = Site::new(whole, whole, "timeout_s = 30");
+    let (node, daemon) = (&site.node, site.node.daemon());
+    let sent = site.origin.send();
+    assert_eq!(sent.code(), 0, "{}", sent.errors());
+    let paths = format!("{} {}", text(&node.data), text(&site.work.path("www")));
+    let lines = format!(
+        "before none dist.example.com site merge {paths}\nafter extracted dist.example.com site merge {paths}\n"
+    );
+    assert_eq!(site.said("told"), lines);
+    assert_eq!(site.said("folders").lines().last(), Some(text(&site.work.path("www"))));
+    let first = site.said("revisions");
+    assert!(first.lines().all(|line| line.ends_with(" none")), "{first}");
+    assert_eq!(site.origin.send().code(), 0);
+    node.ok(&["extract", "site"]);
+    assert_eq!(site.said("told"), lines, "nothing was to be written");
+    site.change("again");
+    assert_eq!(site.origin.send().code(), 0);
+    let before = first.split(' ').next().expect("a revision");
+    assert!(site.said("revisions").lines().skip(2).all(|line| line.ends_with(before)), "{}", site.said("revisions"));
+    let status = node.json(&["status"]);
+    assert_eq!(status["distributions"][0]["hooks"], "*", "{status}");
+    site.work.write("www/index.html", "scribbled");
+    let extracted = node.json(&["extract", "site"]);
+    let hooks = &extracted["extracted"][0]["hooks"];
+    assert_eq!(
+        (&hooks[0]["hook"], &hooks[0]["output"]),
+        (&"before".into(), &"hello from before".into()),
+        "{extracted}"
+    );
+    assert_eq!(hooks[1]["end"], "exit status: 0");
+    let told = site.said("told");
+    site.work.write("www/index.html", "scribbled");
+    assert!(!node.ok(&["extract", "--no-hooks", "site"]).contains("hook"));
+    assert_eq!((site.said("told"), site.said("www/index.html")), (told, "again".to_owned()));
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn before_runs_when_all_is_staged_and_if_it_fails_nothing_changes_until_the_next_firing() {
+    let fails = format!("{TELL}\nls -A \"$TED_TARGET\" >> \"$W/staged\"\necho not today >&2\n[ -e \"$W/may\" ]");
+    let site = Site::new(&fails, TELL, "");
+    let daemon = site.node.daemon();
+    let sent = site.origin.send();
+    assert_ne!(sent.code(), 0);
+    let said = sent.printed() + &sent.errors();
+    assert!(said.contains("TED-1900") && said.contains("not today"), "the Distributor is told: {said}");
+    assert!(site.said("staged").starts_with(".ted-staging-"), "{}", site.said("staged"));
+    assert!(!site.work.path("www").exists(), "nothing was changed, nothing is left");
+    let trouble = site.node.json(&["status"])["distributions"][0]["trouble"].to_string();
+    assert!(trouble.contains("TED-1900") && trouble.contains("exit status: 1"), "{trouble}");
+    let again = site.node.run(&["extract", "site"]);
+    assert_ne!(again.code(), 0);
+    assert!(again.errors().contains("TED-1900"), "{}", again.errors());
+    assert_eq!(site.said("told"), "before  \nbefore  \n", "no `after` follows a `before` that failed");
+    site.work.write("may", "");
+    assert_eq!(site.origin.send().code(), 0);
+    assert_eq!(site.said("www/index.html"), "<h1>Hello</h1>");
+    assert_eq!(site.said("told"), "before  \nbefore  \nbefore  \nafter extracted <h1>Hello</h1>\n");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_failing_after_is_told_on_both_sides_and_the_revision_stays() {
+    let site = Site::new("true", "echo cannot start; exit 7", "");
+    let daemon = site.node.daemon();
+    let sent = site.origin.send();
+    assert_eq!(sent.code(), 0, "it is extracted: {}", sent.errors());
+    assert!(sent.printed().contains("TED-1901") && sent.printed().contains("cannot start"), "{}", sent.printed());
+    assert_eq!(site.said("www/index.html"), "<h1>Hello</h1>");
+    let row = &site.node.json(&["status"])["distributions"][0];
+    assert_eq!(row["stage"], "extracted");
+    assert!(row["trouble"].to_string().contains("exit status: 7; it said: cannot start"), "{row}");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn an_extraction_that_fails_after_its_before_is_followed_by_after_all_the_same() {
+    // The folder that the commit renames into goes away while `before` runs: so does what it stopped come back.
+    let site =
+        Site::new("rm -rf \"$TED_TARGET\"/.ted-staging-*", "echo \"$TED_STAGE $TED_OUTCOME\" >> \"$W/told\"", "");
+    let daemon = site.node.daemon();
+    assert_ne!(site.origin.send().code(), 0);
+    assert_eq!(site.said("told"), "after failed\n");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn one_that_takes_too_long_is_ended() {
+    let site = Site::new("exec sleep 1000", TELL, "timeout_s = 1");
+    let daemon = site.node.daemon();
+    let sent = site.origin.send();
+    assert_ne!(sent.code(), 0);
+    assert!((sent.printed() + &sent.errors()).contains("it was ended after 1 s"), "{}", sent.printed());
+    assert!(!site.www().exists());
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn a_hook_that_a_stop_or_a_kill_cut_short_runs_at_the_next_start() {
+    let waits = format!("{TELL}\ntouch \"$W/runs\"\nwhile [ -d \"$W\" ] && [ ! -e \"$W/may\" ]; do sleep 0.1; done");
+    let site = Site::new("true", &waits, "timeout_s = 600");
+    let runs = site.work.path("runs");
+    let begin = || {
+        // The first one may be gone already, or was never there.
+        let _ = std::fs::remove_file(&runs);
+    };
+    let daemon = site.node.daemon();
+    let firing = site.origin.node.run(&["send", "nightly"]);
+    assert_eq!(firing.code(), 0, "{}", firing.errors());
+    until("after runs", || runs.exists());
+    begin();
+    assert_eq!(daemon.stop(), 0, "a stop ends what is running");
+    assert_eq!(site.said("www/index.html"), "<h1>Hello</h1>", "the revision is there");
+    let daemon = site.node.daemon();
+    until("after runs again", || runs.exists());
+    begin();
+    // Killed, not asked.
+    drop(daemon);
+    site.work.write("may", "");
+    let daemon = site.node.daemon();
+    until("after runs for the third time", || runs.exists());
+    until("it is known", || site.node.json(&["status"])["distributions"][0]["stage"] == "extracted");
+    begin();
+    site.node.ok(&["extract", "site"]);
+    assert!(!runs.exists(), "it has run to its end once, and that is enough");
+    assert_eq!(site.said("told"), "after extracted <h1>Hello</h1>\n".repeat(3));
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn nothing_that_a_distributor_sends_starts_a_process() {
+    let work = Work::new();
+    let program = "#!/bin/sh\ntouch \"$(dirname \"$0\")/was-run\"\n";
+    let origin = Origin::start(&work, "d", "dist.example.com", &["--target", text(&work.path("allowed/$(touch x)"))]);
+    let node = Node::subscriber(work.path("s"));
+    for name in ["before", "after", "hooks/before", "subscriber.toml", ".ted/hooks/after"] {
+        let path = work.write(&format!("d-source/{name}"), program);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(path, mode).expect("set");
+    }
+    // Everything that a Distributor can set for a node: variables of any name and value, here as if they were hooks.
+    node.ok(&["join", text(&origin.invite(&work, "s1.example.com"))]);
+    let evil = text(&work.path("d-source/before")).to_owned();
+    for (setting, known) in
+        [("hooks", false), ("hooks.before", false), ("variable.HOOKS", true), ("variable.PATH", true)]
+    {
+        let set =
+            origin.node.run(&["subscriber", "configure", "s1.example.com", "--set", &format!("{setting}={evil}")]);
+        assert_eq!(set.code() == 0, known, "{setting}: {}", set.errors());
+    }
+    let folder = work.path("allowed");
+    std::fs::create_dir_all(&folder).expect("made");
+    work.write("s/subscriber.toml", &format!("targets_allow = [{:?}]\n", text(&folder)));
+    let daemon = node.daemon();
+    let sent = origin.send();
+    assert_eq!(sent.code(), 0, "{}{}", sent.printed(), sent.errors());
+    assert!(folder.join("$(touch x)/hooks/before").exists(), "it is extracted, as files");
+    assert_eq!(node.json(&["status"])["distributions"][0]["hooks"], serde_json::Value::Null);
+    let ran = |folder: &std::path::Path| support::trees(&[folder]).into_keys().any(|path| path.ends_with("was-run"));
+    assert!(!ran(&folder) && !ran(&work.path("d-source")) && !ran(&node.data));
+    assert_eq!(daemon.stop(), 0);
+}

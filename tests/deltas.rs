@@ -1,0 +1,374 @@
+//! Updates as deltas, with whole nodes: what crosses the wire, what a Subscriber keeps, and that it finds its way without
+//! anybody's help whatever becomes of its target and its packages.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use support::proxy::Proxy;
+use support::{CHANNEL, DISTRIBUTION, World, event, find, label, node, noise, within};
+use ted_core::security::Stage;
+use ted_core::subscriber::KeepPackage;
+use ted_core::{DistributionRef, DistributionSpec, DistributorEvent, Events, Subscriber, SubscriberEvent};
+
+/// Bytes of the files that never change, so that a baseline costs at least that.
+const STABLE_BYTES: u64 = 40 * 50_000;
+
+fn distribution() -> DistributionRef {
+    DISTRIBUTION.parse().expect("valid")
+}
+
+/// A Distributor of a tree that is expensive to send whole.
+async fn world(encrypt: bool) -> World {
+    let world = World::new().await;
+    for number in 0..40 {
+        fs::write(world.source.join(format!("stable-{number}")), noise(number, 50_000)).expect("written");
+    }
+    let spec = DistributionSpec::new(label(DISTRIBUTION), &world.source).encrypt(encrypt);
+    world.distributor.update_distribution(&label(DISTRIBUTION), spec).await.expect("changed");
+    world
+}
+
+async fn join(world: &World, name: &str, keep: KeepPackage) -> Subscriber {
+    let invite = world.invite(name).await;
+    let subscriber =
+        within("the enrolment", world.builder(name).keep_package(keep).join(&invite)).await.expect("it joins");
+    world.start(&subscriber).await;
+    subscriber
+}
+
+/// Opens a Subscriber again that was shut down, and starts it.
+async fn reopen(world: &World, name: &str, keep: KeepPackage) -> Subscriber {
+    let subscriber = world.builder(name).keep_package(keep).open().await.expect("its data directory is free");
+    world.start(&subscriber).await;
+    subscriber
+}
+
+async fn stop(subscriber: Subscriber) {
+    within("the shutdown", subscriber.shutdown()).await;
+}
+
+/// What a Subscriber did up to the next extraction: the bytes of the packages that came, and the codes of why it fell
+/// back to a baseline.
+async fn update(events: &mut Events<SubscriberEvent>) -> (Vec<u64>, Vec<String>) {
+    let (mut received, mut fell_back) = (vec![], vec![]);
+    event("an extraction", events, |event| match event {
+        SubscriberEvent::Received { bytes, .. } => {
+            received.push(bytes);
+            None
+        }
+        SubscriberEvent::FellBack { code, .. } => {
+            fell_back.push(code);
+            None
+        }
+        SubscriberEvent::Failed { code, reason, .. } => panic!("{code}: {reason}"),
+        SubscriberEvent::Extracted { .. } => Some(()),
+        _ => None,
+    })
+    .await;
+    (received, fell_back)
+}
+
+fn assert_deltas(received: &[u64], count: usize) {
+    assert_eq!(received.len(), count, "{received:?}");
+    assert!(received.iter().all(|bytes| *bytes < STABLE_BYTES / 10), "{received:?}");
+}
+
+fn assert_baseline(received: &[u64]) {
+    assert!(matches!(received, [bytes] if *bytes > STABLE_BYTES), "{received:?}");
+}
+
+fn packages(world: &World, name: &str) -> Vec<PathBuf> {
+    find(&world.data_of(name).join("sub"), "distfile.ted")
+}
+
+/// Changes something of each kind. Nothing is removed, because extraction removes nothing.
+fn change(world: &World, step: u8) {
+    let source = &world.source;
+    let mut grown = fs::read(source.join("deep/er/noise")).expect("there");
+    grown.splice(1000..1000, noise(100 + step, 700));
+    fs::write(source.join("deep/er/noise"), grown).expect("written");
+    fs::write(source.join("file-05"), format!("step {step}\n").repeat(usize::from(step) + 1)).expect("written");
+    fs::create_dir_all(source.join(format!("new-{step}"))).expect("made");
+    fs::write(source.join(format!("new-{step}/same")), noise(step, 50_000)).expect("written");
+    if step % 3 == 0 {
+        fs::write(source.join("stable-7"), noise(200 + step, 50_000)).expect("written");
+    }
+    let mode = if step % 2 == 0 { 0o600 } else { 0o644 };
+    fs::set_permissions(source.join("file-01"), fs::Permissions::from_mode(mode)).expect("set");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_crosses_the_wire_as_a_delta() {
+    let world = world(false).await;
+    let proxy = Proxy::to(world.address).await;
+    let invite = world
+        .distributor
+        .invite(&node("one.example"), &[label(CHANNEL)], &[proxy.address.to_string().parse().expect("an endpoint")])
+        .await
+        .expect("an invite");
+    let subscriber = within("the enrolment", world.builder("one.example").join(&invite)).await.expect("it joins");
+    world.start(&subscriber).await;
+    world.deliver().await;
+    world.assert_equal("one.example");
+    let baseline = proxy.bytes_down();
+    assert!(baseline > STABLE_BYTES);
+
+    let mut events = subscriber.events();
+    fs::write(world.source.join("file-05"), "another line\n").expect("written");
+    let idle = proxy.bytes_down();
+    world.deliver().await;
+    let (received, fell_back) = update(&mut events).await;
+    assert_deltas(&received, 1);
+    assert_eq!(fell_back, Vec::<String>::new());
+    let crossed = proxy.bytes_down() - idle;
+    assert!(crossed < 30_000, "{crossed} bytes for one line");
+    world.assert_equal("one.example");
+    assert!(subscriber.verify(None).await.expect("readable").iter().all(|row| row.fault.is_none()));
+    stop(subscriber).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_without_new_content_crosses_as_a_delta_without_a_body() {
+    let world = world(false).await;
+    let subscriber = join(&world, "one.example", KeepPackage::Chain).await;
+    world.deliver().await;
+    let mut events = subscriber.events();
+    fs::set_permissions(world.source.join("stable-3"), fs::Permissions::from_mode(0o600)).expect("set");
+    world.deliver().await;
+    assert_deltas(&update(&mut events).await.0, 1);
+    fs::rename(world.source.join("stable-4"), world.source.join("moved")).expect("moved");
+    world.deliver().await;
+    assert_deltas(&update(&mut events).await.0, 1);
+    assert_eq!(fs::read(world.target_of("one.example").join("moved")).expect("there"), noise(4, 50_000));
+    stop(subscriber).await;
+}
+
+async fn twelve_revisions(encrypt: bool, keep: KeepPackage) {
+    let world = world(encrypt).await;
+    let subscriber = join(&world, "one.example", keep).await;
+    world.deliver().await;
+    let mut events = subscriber.events();
+    for step in 1..=12 {
+        change(&world, step);
+        world.deliver().await;
+        let (received, fell_back) = update(&mut events).await;
+        assert_deltas(&received, 1);
+        assert_eq!(fell_back, Vec::<String>::new());
+        world.assert_equal("one.example");
+    }
+    let kept = packages(&world, "one.example").len();
+    assert_eq!(kept, if keep == KeepPackage::None { 0 } else { 13 }, "a baseline and what goes on from it");
+    let rows = subscriber.verify(None).await.expect("readable");
+    assert!(rows.iter().all(|row| row.fault.is_none() && row.different.is_empty()), "{rows:?}");
+
+    // Going back, and on again.
+    let rolled_back = subscriber.rollback(&distribution()).await;
+    if keep == KeepPackage::Chain {
+        rolled_back.expect("the revision before is kept");
+        let line = fs::read_to_string(world.target_of("one.example").join("file-05")).expect("there");
+        assert!(line.starts_with("step 11"), "{line}");
+        subscriber.resume(&distribution()).await.expect("it was gone back");
+        let _ = update(&mut events).await;
+        world.deliver().await;
+        assert_deltas(&update(&mut events).await.0, 1);
+        world.assert_equal("one.example");
+    } else {
+        assert_eq!(rolled_back.expect_err("nothing is kept").code(), "TED-1882");
+    }
+    stop(subscriber).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twelve_revisions_in_a_row_arrive_as_deltas() {
+    twelve_revisions(false, KeepPackage::Chain).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twelve_encrypted_revisions_in_a_row_arrive_as_deltas() {
+    twelve_revisions(true, KeepPackage::Chain).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twelve_revisions_in_a_row_arrive_as_deltas_where_no_package_is_kept() {
+    twelve_revisions(false, KeepPackage::None).await;
+    twelve_revisions(true, KeepPackage::None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_that_missed_revisions_takes_one_delta_after_the_other() {
+    for (encrypt, keep) in [(false, KeepPackage::Chain), (true, KeepPackage::None)] {
+        let world = world(encrypt).await;
+        let subscriber = join(&world, "one.example", keep).await;
+        world.deliver().await;
+        stop(subscriber).await;
+        for step in 1..=4 {
+            change(&world, step);
+            world.distributor.build(&label(DISTRIBUTION)).await.expect("built");
+        }
+        let subscriber = reopen(&world, "one.example", keep).await;
+        let mut events = subscriber.events();
+        world.deliver().await;
+        let (received, fell_back) = update(&mut events).await;
+        assert_deltas(&received, 4);
+        assert_eq!(fell_back, Vec::<String>::new());
+        world.assert_equal("one.example");
+        stop(subscriber).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_that_somebody_changed_in_the_target_is_taken_from_the_own_packages() {
+    let world = world(false).await;
+    let subscriber = join(&world, "one.example", KeepPackage::Chain).await;
+    world.deliver().await;
+    let mut events = subscriber.events();
+    for step in 1..=3 {
+        fs::write(world.target_of("one.example").join("deep/er/noise"), "scribbled").expect("written");
+        change(&world, step);
+        world.deliver().await;
+        let (received, fell_back) = update(&mut events).await;
+        assert_deltas(&received, 1);
+        assert_eq!(fell_back, Vec::<String>::new());
+        world.assert_equal("one.example");
+    }
+    stop(subscriber).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_that_somebody_changed_and_no_package_has_makes_way_for_the_baseline() {
+    for encrypt in [false, true] {
+        let world = world(encrypt).await;
+        let subscriber = join(&world, "one.example", KeepPackage::None).await;
+        world.deliver().await;
+        let mut events = subscriber.events();
+        fs::write(world.target_of("one.example").join("deep/er/noise"), "scribbled").expect("written");
+        change(&world, 1);
+        let mut told = world.distributor.events();
+        world.deliver().await;
+        let (received, fell_back) = update(&mut events).await;
+        assert_baseline(&received);
+        assert_eq!(fell_back, ["TED-1024"], "found before the delta's body was fetched");
+        let detail = event("the receipt", &mut told, |event| match event {
+            DistributorEvent::Receipt { stage: Stage::Extracted, detail, .. } => Some(detail),
+            _ => None,
+        });
+        let detail = detail.await;
+        assert!(detail.contains("TED-1024") && detail.contains("deep/er/noise"), "{detail}");
+        world.assert_equal("one.example");
+        // The next one is a delta again.
+        change(&world, 2);
+        world.deliver().await;
+        assert_deltas(&update(&mut events).await.0, 1);
+        world.assert_equal("one.example");
+        stop(subscriber).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_that_was_changed_unseen_is_found_when_it_is_applied_and_makes_way_for_the_baseline() {
+    let world = world(false).await;
+    let subscriber = join(&world, "one.example", KeepPackage::None).await;
+    world.deliver().await;
+    let mut events = subscriber.events();
+    let at = world.target_of("one.example").join("deep/er/noise");
+    let mut content = fs::read(&at).expect("there");
+    let mtime = at.metadata().expect("there").modified().expect("known");
+    content[150_000] ^= 1;
+    fs::write(&at, content).expect("written");
+    fs::File::options().write(true).open(&at).expect("there").set_modified(mtime).expect("set");
+    change(&world, 1);
+    world.deliver().await;
+    let (received, fell_back) = update(&mut events).await;
+    assert_deltas(&received[..1], 1);
+    assert_baseline(&received[1..]);
+    assert_eq!(fell_back, ["TED-1024"]);
+    world.assert_equal("one.example");
+    stop(subscriber).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_gone_comes_back_from_the_own_packages_or_with_the_baseline() {
+    for keep in [KeepPackage::Chain, KeepPackage::Latest, KeepPackage::None] {
+        let world = world(false).await;
+        let subscriber = join(&world, "one.example", keep).await;
+        world.deliver().await;
+        let mut events = subscriber.events();
+        change(&world, 1);
+        world.deliver().await;
+        let _ = update(&mut events).await;
+        fs::remove_dir_all(world.target_of("one.example")).expect("removed");
+        let extracted = subscriber.extract(None).await;
+        if keep == KeepPackage::None {
+            assert_eq!(extracted.expect_err("nothing is here").code(), "TED-1895");
+        } else {
+            extracted.expect("from the baseline and the delta that are kept");
+        }
+        let _ = update(&mut events).await;
+        world.assert_equal("one.example");
+
+        fs::remove_dir_all(world.target_of("one.example")).expect("removed");
+        change(&world, 2);
+        world.deliver().await;
+        let (received, _) = update(&mut events).await;
+        if keep == KeepPackage::None {
+            assert_baseline(&received)
+        } else {
+            assert_deltas(&received, 1)
+        }
+        world.assert_equal("one.example");
+        stop(subscriber).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_delta_that_rots_is_fetched_again_with_the_next_firing_and_nothing_else_is() {
+    let world = world(false).await;
+    let subscriber = join(&world, "one.example", KeepPackage::Chain).await;
+    world.deliver().await;
+    let mut events = subscriber.events();
+    change(&world, 1);
+    world.deliver().await;
+    let _ = update(&mut events).await;
+    let delta =
+        packages(&world, "one.example").into_iter().find(|path| path.parent().is_some_and(|at| at.ends_with("delta")));
+    let delta = delta.expect("it is kept");
+    let mut bytes = fs::read(&delta).expect("readable");
+    bytes[200] ^= 1;
+    fs::write(&delta, bytes).expect("written");
+    let rows = subscriber.verify(None).await.expect("readable");
+    assert!(rows[0].set_aside, "{rows:?}");
+    assert!(!delta.exists());
+    world.deliver().await;
+    assert_deltas(&update(&mut events).await.0, 1);
+    assert!(delta.exists());
+    assert!(subscriber.verify(None).await.expect("readable").iter().all(|row| row.fault.is_none()));
+    stop(subscriber).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delta_that_was_received_and_not_extracted_is_extracted_at_the_next_start() {
+    for keep in [KeepPackage::Chain, KeepPackage::None] {
+        let world = world(false).await;
+        let subscriber = join(&world, "one.example", keep).await;
+        world.deliver().await;
+        let mut events = subscriber.events();
+        // Something that no revision made stands in the way.
+        let obstacle = world.target_of("one.example").join("new-1");
+        fs::write(&obstacle, "in the way").expect("written");
+        change(&world, 1);
+        world.send().await;
+        event("a failure", &mut events, |event| matches!(event, SubscriberEvent::Failed { .. }).then_some(())).await;
+        stop(subscriber).await;
+        fs::remove_file(&obstacle).expect("removed");
+        let subscriber = world.builder("one.example").keep_package(keep).open().await.expect("free");
+        let mut events = subscriber.events();
+        world.start(&subscriber).await;
+        let (received, _) = update(&mut events).await;
+        assert_eq!(received, Vec::<u64>::new(), "nothing is fetched again");
+        world.assert_equal("one.example");
+        stop(subscriber).await;
+    }
+}
