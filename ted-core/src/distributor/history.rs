@@ -1,7 +1,7 @@
 //! What became of a Distribution over time: a record of each revision, and the revisions that are kept, to be listed,
 //! compared and gone back to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -212,8 +212,8 @@ impl State {
             reports.insert(report.revision, report);
         }
         for revision in kept.revisions() {
-            if !reports.contains_key(&revision) {
-                reports.insert(revision, self.found_revision(&distribution, &kept, revision)?);
+            if let btree_map::Entry::Vacant(lacking) = reports.entry(revision) {
+                lacking.insert(self.found_revision(&distribution, &kept, revision)?);
             }
         }
         for report in reports.values_mut() {
