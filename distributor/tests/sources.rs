@@ -76,7 +76,8 @@ fn several_folders_become_one_tree_and_a_change_in_any_is_seen() {
         place.write(name, content);
     }
     let docs = format!("share/docs={}", place.at("docs").display());
-    let line = ["distribution", "create", "site", "--source", text(&place.at("site")), "--source", &docs];
+    let site = place.at("site");
+    let line = ["distribution", "create", "site", "--source", text(&site), "--source", &docs];
     place.node.succeeds(&[&line[..], &["--gitignore", "--exclude", "*.tmp"]].concat());
     assert!(place.builds("site"));
     let all = [".", ".gitignore", "index.html", "share", "share/docs", "share/docs/guide", "share/docs/guide/a.html"];
