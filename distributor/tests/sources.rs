@@ -76,8 +76,8 @@ fn several_folders_become_one_tree_and_a_change_in_any_is_seen() {
         place.write(name, content);
     }
     let docs = format!("share/docs={}", place.at("docs").display());
-    let folder = place.at("site");
-    let line = ["distribution", "create", "site", "--source", text(&folder), "--source", &docs];
+    let site = place.at("site");
+    let line = ["distribution", "create", "site", "--source", text(&site), "--source", &docs];
     place.node.succeeds(&[&line[..], &["--gitignore", "--exclude", "*.tmp"]].concat());
     assert!(place.builds("site"));
     let all = [".", ".gitignore", "index.html", "share", "share/docs", "share/docs/guide", "share/docs/guide/a.html"];
@@ -153,7 +153,7 @@ fn a_file_is_fetched_from_a_server_and_judged_by_its_hash() {
         for mut stream in listener.incoming().flatten() {
             let lines = BufReader::new(stream.try_clone().expect("cloned")).lines();
             let head: Vec<_> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-            let known = head.iter().any(|line| line.to_ascii_lowercase() == "if-none-match: \"one\"");
+            let known = head.iter().any(|line| line.eq_ignore_ascii_case("if-none-match: \"one\""));
             let (status, body) = if known { ("304 Not Modified", "") } else { ("200 OK", "content") };
             let length = body.len();
             let head =
