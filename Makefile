@@ -38,4 +38,4 @@ repair-test:
 	sh tests/repair/run.sh
 
 bench:
-	$(CARGO) bench --bench transfer
+	$(CARGO) bench --bench transfer --bench delta_memory
