@@ -43,4 +43,4 @@ update-bytes:
 	sh tests/update_bytes/run.sh $(CORPORA) $(OPTIONS)
 
 bench:
-	$(CARGO) bench --bench transfer
+	$(CARGO) bench --bench transfer --bench delta_memory

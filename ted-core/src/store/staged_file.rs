@@ -2,6 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+#[cfg(target_os = "linux")]
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,11 +12,16 @@ use crate::store::file::{FileError, create_folders, remove_if_there, sync_folder
 use crate::store::part_file::{PACKAGE_FILE, PART_FILE, open_locked};
 use crate::store::steps::{AllSteps, Step, Steps};
 
+/// Bytes after which the disk is told to begin with what was written, so that little is left to wait for at the end.
+const WRITE_BACK_BYTES: u64 = 8 << 20;
+
 /// A package file under construction in its folder. Dropped unfinished, it is removed.
 pub struct StagedFile {
     folder: PathBuf,
     file: File,
     bytes: u64,
+    /// Bytes that the disk was told to begin with.
+    begun: u64,
     finished: bool,
     steps: Arc<dyn Steps>,
 }
@@ -36,7 +44,7 @@ impl StagedFile {
         let path = folder.join(PART_FILE);
         let file = open_locked(&path)?;
         file.set_len(0).map_err(FileError::at("empty", &path))?;
-        Ok(Self { folder: folder.to_owned(), file, bytes: 0, finished: false, steps })
+        Ok(Self { folder: folder.to_owned(), file, bytes: 0, begun: 0, finished: false, steps })
     }
 
     /// Bytes written so far.
@@ -78,11 +86,26 @@ impl StagedFile {
     }
 }
 
+/// Has the disk begin with a range of a file, as Linux does when it is told that nobody needs the range soon. What is
+/// still being written stays in memory. No error matters: it is made durable in the end.
+fn begin_write_back(file: &File, range: Range<u64>) {
+    #[cfg(target_os = "linux")]
+    if let Some(bytes) = NonZeroU64::new(range.end - range.start) {
+        let _ = rustix::fs::fadvise(file, range.start, Some(bytes), rustix::fs::Advice::DontNeed);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, range);
+}
+
 impl Write for StagedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.steps.before(Step::WriteData)?;
         let written = self.file.write(bytes)?;
         self.bytes += written as u64;
+        if self.bytes - self.begun >= WRITE_BACK_BYTES {
+            begin_write_back(&self.file, self.begun..self.bytes);
+            self.begun = self.bytes;
+        }
         Ok(written)
     }
 
