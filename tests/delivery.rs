@@ -453,3 +453,23 @@ async fn the_next_revision_copies_what_did_not_change_and_no_change_is_missed() 
     world.assert_equal("one.example");
     within("the shutdown", subscriber.shutdown()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_byte_of_a_package_that_is_read_whole_at_first_is_sent_twice() {
+    let world = World::new().await;
+    fs::remove_dir_all(&world.source).expect("removed");
+    for (name, bytes) in [("a", 700), ("b", 1), ("c/d", 3000)] {
+        let path = world.source.join(name);
+        fs::create_dir_all(path.parent().expect("below the source")).expect("made");
+        fs::write(path, noise(3, bytes)).expect("written");
+    }
+    let subscriber = world.subscriber("one.example").await;
+    for round in ["a baseline", "a revision after it"] {
+        let report = world.deliver().await;
+        let row = &report.rows[0];
+        assert_eq!(row.sent_bytes, row.package_bytes, "{round}");
+        world.assert_equal("one.example");
+        fs::write(world.source.join("b"), "2").expect("written");
+    }
+    within("the shutdown", subscriber.shutdown()).await;
+}

@@ -16,8 +16,13 @@ struct Site {
 
 impl Site {
     fn new(before: &str, after: &str, more: &str) -> Self {
+        Self::with(before, after, more, &[])
+    }
+
+    /// `create` is what `distribution create` is told besides.
+    fn with(before: &str, after: &str, more: &str, create: &[&str]) -> Self {
         let work = Work::new();
-        let origin = Origin::start(&work, "d", "dist.example.com", &[]);
+        let origin = Origin::start(&work, "d", "dist.example.com", create);
         let node = Node::subscriber(work.path("s"));
         let target = format!("site={}", text(&work.path("www")));
         node.ok(&["join", text(&origin.invite(&work, "s1.example.com")), "--target", &target]);
@@ -141,6 +146,38 @@ fn an_extraction_that_fails_after_its_before_is_followed_by_after_all_the_same()
     let daemon = site.node.daemon();
     assert_ne!(site.origin.send().code(), 0);
     assert_eq!(site.said("told"), "after failed\n");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn in_release_mode_a_failing_after_has_the_release_before_become_current_again() {
+    let looks = "echo \"$TED_MODE $TED_OUTCOME $(cat \"$TED_TARGET/current/index.html\")\" >> \"$W/told\"\n\
+                 echo \"$TED_REVISION ${TED_PREVIOUS_REVISION:-none}\" >> \"$W/revisions\"\n\
+                 grep -q Hello \"$TED_TARGET/current/index.html\"";
+    let site = Site::with("true", looks, "on_failure_after = \"rollback\"", &["--mode", "release"]);
+    let daemon = site.node.daemon();
+    let sent = site.origin.send();
+    assert_eq!(sent.code(), 0, "{}{}", sent.printed(), sent.errors());
+    site.change("bad");
+    let sent = site.origin.send();
+    assert_ne!(sent.code(), 0);
+    assert!((sent.printed() + &sent.errors()).contains("TED-1902"), "{}", sent.printed());
+    assert_eq!(site.said("www/current/index.html"), "<h1>Hello</h1>");
+    let first = "release extracted <h1>Hello</h1>\n";
+    let tried = "release extracted bad\nrelease rolled-back <h1>Hello</h1>\n";
+    assert_eq!(site.said("told"), format!("{first}{tried}"));
+    let revisions = site.said("revisions");
+    let lines: Vec<(&str, &str)> = revisions.lines().filter_map(|line| line.split_once(' ')).collect();
+    assert_eq!(lines[1], (lines[2].1, lines[2].0), "each is told of the other: {revisions}");
+    let row = &site.node.json(&["status"])["distributions"][0];
+    assert_eq!(row["extracted"].to_string(), lines[0].0, "{row}");
+    assert_ne!(site.origin.send().code(), 0, "the next firing tries again");
+    assert_eq!(site.said("told"), format!("{first}{tried}{tried}"));
+    // A delta goes from the release that stands, and an update that is good stays.
+    site.change("<h1>Hello again</h1>");
+    let sent = site.origin.send();
+    assert_eq!(sent.code(), 0, "{}{}", sent.printed(), sent.errors());
+    assert_eq!(site.said("www/current/index.html"), "<h1>Hello again</h1>");
     assert_eq!(daemon.stop(), 0);
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use ted_core::distributor::{Exclude, FolderSource, Unreadable};
+use ted_core::distributor::{FolderSource, Selection, Unreadable};
 use ted_core::id::{DistributionId, Revision, UnixMillis};
 use ted_core::package::delta::{PackageFiles, RevisionContent, build_delta};
 use ted_core::package::{
@@ -93,7 +93,7 @@ pub(super) fn delta_fixture(sealed: bool) -> DeltaFixture {
         path
     };
     let build = |package: &Path, options: &BuildOptions| {
-        let tree = FolderSource::new(source.clone(), Exclude::new::<&str>(&[]).expect("none"), Unreadable::Refuse);
+        let tree = FolderSource::new(source.clone(), Selection::default(), Unreadable::Refuse);
         let entries = tree.entries(&mut |_| {}).expect("readable");
         let mut out = File::create(package).expect("made");
         build_baseline(&tree, entries, options, &signer, &mut out, &|_| {}).expect("builds")
@@ -155,7 +155,7 @@ fn fixture_with(digest: DigestKind, seal: Option<Seal>) -> Fixture {
     let mut options = BuildOptions::new(DistributionId::from_bytes([7; 16]), label, authority.root().key_hash(), 2);
     (options.revision, options.created, options.digest) = (Revision::from_number(NOW.millis()), NOW, digest);
     options.seal = seal;
-    let tree = FolderSource::new(source.clone(), Exclude::new::<&str>(&[]).expect("none"), Unreadable::Refuse);
+    let tree = FolderSource::new(source.clone(), Selection::default(), Unreadable::Refuse);
     let entries = tree.entries(&mut |_| {}).expect("readable");
     let mut out = File::create(&package).expect("made");
     let built = build_baseline(&tree, entries, &options, &Signer(identity), &mut out, &|_| {}).expect("builds");

@@ -31,12 +31,12 @@ mod seen;
 mod send;
 mod sign;
 mod source;
+mod sources;
 mod standing;
 mod state;
 mod succession;
 mod time;
 mod trust;
-mod walk;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -65,7 +65,7 @@ pub use report::{
 };
 pub use revoke::RevokedRow;
 pub use rotation::Renew;
-pub use source::{Exclude, FolderSource, Unreadable};
+pub use source::{FolderSource, Selection, SpooledInput, Unreadable, spool_input};
 
 use state::State;
 

@@ -8,11 +8,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::distributor::build::source_of;
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
 use crate::distributor::report::BuiltRevision;
-use crate::distributor::source::FolderSource;
+use crate::distributor::source::SourceTree;
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, PackageId, UnixMillis};
@@ -223,7 +222,7 @@ impl State {
         file: &File,
         frames: &[u64],
     ) -> Result<(), Unmade> {
-        let source = source_of(distribution)?;
+        let source = self.source_of(distribution)?;
         source.entries(&mut |_| {}).map_err(Error::from)?;
         let mut remaker = FrameRemaker::new(index)?;
         let place = wait(self.depot.info(index.id())).map_err(Error::from)?;
@@ -321,7 +320,7 @@ impl From<io::Error> for Unmade {
 fn write_mended(
     (index, file): (&PackageIndex, &File),
     frames: &[u64],
-    (source, remaker): (&FolderSource, &mut FrameRemaker<'_>),
+    (source, remaker): (&SourceTree, &mut FrameRemaker<'_>),
     out: &mut dyn io::Write,
 ) -> Result<(), Unmade> {
     let (mut at, mut buffer) = (0, Vec::new());

@@ -21,8 +21,14 @@ use super::judge::{BodyShape, CatalogJudge};
 use super::root::{Disclosure, PackageKind, Root};
 use super::table::{TableRow, decode_rows};
 
-/// Bytes that are read from the end at first: with small packages everything that is wanted.
+/// Bytes that are read from the end at first, at most: with most packages everything that is wanted.
 const FIRST_READ_BYTES: u64 = 64 * 1024;
+
+/// The same, at least: with small packages the body as well.
+const FIRST_READ_BYTES_MIN: u64 = 8 * 1024;
+
+/// This share of a package is read at first, within those bounds: more would be content, which comes with the body.
+const FIRST_READ_SHARE: u64 = 32;
 
 /// What an [`IndexReader`] needs next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,13 +146,14 @@ impl IndexReader {
         if package_bytes < TAIL_BYTES {
             return Err(PackageError::NotAPackage);
         }
+        let first_read = (package_bytes / FIRST_READ_SHARE).clamp(FIRST_READ_BYTES_MIN, FIRST_READ_BYTES);
         Ok(Self {
             limits,
             expected,
             package_bytes,
             state: State::End,
             part: Vec::new(),
-            held_from: package_bytes.saturating_sub(FIRST_READ_BYTES),
+            held_from: package_bytes.saturating_sub(first_read),
             held: Vec::new(),
             tail: None,
             signed: None,

@@ -202,7 +202,8 @@ impl State {
         reception.twin_failed = false.into();
         let (part, map, search) = self.open_part(&blind, &place, (fleet, distribution), twin).await?;
         let part = Arc::new(part);
-        let received = reception.body(&blind, part.clone(), (map, search)).await;
+        let pieces = Arc::new(pieces);
+        let received = reception.body(&blind, part.clone(), (map, search), &pieces).await;
         drop(reception);
         let part = Arc::into_inner(part).ok_or(ReceptionError::Stopping)?;
         match received {

@@ -171,9 +171,9 @@ impl State {
         let extraction =
             Extraction { state: self, key, held, target: &target, previous, old_files, recovered, options: &options };
         let done = extraction.run(entries.as_deref());
-        let (summary, entries) = done.map_err(|error| hooks.failed(error))?;
-        self.note_extracted(&key, held, (&path, options.mode), &entries)?;
-        let hooks = hooks.done()?;
+        let (summary, extracted) = done.map_err(|error| hooks.failed(error))?;
+        self.note_extracted(&key, held, (&path, options.mode), &extracted)?;
+        let hooks = hooks.done(entries.as_deref())?;
         let fell_back = self.fall_back_of(&key)?;
         if fell_back.is_some() {
             self.records.delete(&fall_back_key(&key))?;

@@ -95,6 +95,17 @@ pub(super) struct Piece {
     pub(super) bytes: Vec<u8>,
 }
 
+impl Piece {
+    /// The body's frames that lie whole in it; the first read from a package's end often holds some.
+    fn frames<'a>(&'a self, index: &'a BlindIndex) -> impl Iterator<Item = (u64, &'a [u8])> {
+        let frames = (0..index.body_frames()).rev().map(|frame| (frame, index.frame_range(frame)));
+        frames.take_while(|(_, range)| range.start >= self.offset).filter_map(|(frame, range)| {
+            let [from, to] = [range.start, range.end].map(|at| (at - self.offset) as usize);
+            Some((frame, self.bytes.get(from..to)?))
+        })
+    }
+}
+
 /// Judges the root that a reader has just read, and brings what opens the package.
 pub(super) type RootJudge = Box<dyn Fn(&IndexReader) -> Result<Opening, Error> + Send + Sync>;
 
@@ -221,16 +232,18 @@ impl Reception {
         Ok((index, pieces))
     }
 
-    /// Fetches the body's frames that `map` lacks into `part`, until all are there, synced and vouched for.
+    /// Fetches the body's frames that `map` lacks into `part`, until all are there, synced and vouched for. Those that
+    /// came whole with the `pieces` of the index are not fetched again.
     pub(super) async fn body(
         &mut self,
         index: &BlindIndex,
         part: Arc<PartFile>,
         (map, search): (FrameMap, Search),
+        pieces: &Arc<Vec<Piece>>,
     ) -> Result<(), ReceptionError> {
         let stored = index.rows().iter().take(index.body_frames() as usize).map(|row| row.stored_bytes);
         let layout = FrameLayout::new(index.body_range().start, stored, self.limits()).map_err(Error::from)?;
-        let found = part_frames(index, &part, &map, search).await?;
+        let found = part_frames(index, &part, (&map, search), pieces).await?;
         let mut machine = Receiver::new(layout, map, &self.options, self.now()).map_err(Error::from)?;
         for frame in found {
             machine.already_written(frame, self.now());
@@ -486,14 +499,15 @@ pub(super) enum Search {
     Everywhere,
 }
 
-/// The frames that `map` does not vouch for and whose bytes are in `part` all the same.
+/// The frames that `map` does not vouch for and whose bytes are in `part` all the same, or came with `pieces` and are
+/// there now.
 async fn part_frames(
     index: &BlindIndex,
     part: &Arc<PartFile>,
-    map: &FrameMap,
-    search: Search,
+    (map, search): (&FrameMap, Search),
+    pieces: &Arc<Vec<Piece>>,
 ) -> Result<Vec<u64>, ReceptionError> {
-    let (index, part, map) = (index.clone(), part.clone(), map.clone());
+    let (index, part, map, pieces) = (index.clone(), part.clone(), map.clone(), pieces.clone());
     let searching = move || {
         let (mut found, mut buffer) = (vec![], vec![]);
         for frame in (0..index.body_frames()).filter(|frame| !map.has(*frame)) {
@@ -507,9 +521,18 @@ async fn part_frames(
                 (false, Search::Everywhere) => {}
             }
         }
-        found
+        for piece in &*pieces {
+            for (frame, bytes) in piece.frames(&index) {
+                let row = &index.rows()[frame as usize];
+                if !map.has(frame) && !found.contains(&frame) && check_frame(row, bytes).is_ok() {
+                    part.write_at(bytes, index.frame_range(frame).start)?;
+                    found.push(frame);
+                }
+            }
+        }
+        Ok(found)
     };
-    tokio::task::spawn_blocking(searching).await.map_err(|_| ReceptionError::Stopping)
+    tokio::task::spawn_blocking(searching).await.map_err(|_| ReceptionError::Stopping)?
 }
 
 /// Why one attempt at the index failed.

@@ -18,13 +18,15 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Coded, Error};
-use crate::extract::Gate;
+use crate::extract::{Create, Gate, Target, switch_release};
 use crate::id::{DistributionId, KeyHash, Revision};
 use crate::limits::Limits;
+use crate::model::ExtractMode;
 use crate::name::{Label, NodeName};
+use crate::package::{Entry, encode_entry_list};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
-use crate::subscriber::held::Held;
+use crate::subscriber::held::{Extracted, Held, extracted_key};
 use crate::subscriber::report::ExtractionRow;
 use crate::subscriber::state::{Key, State, lock};
 
@@ -73,6 +75,14 @@ pub enum HookError {
     /// It failed before anything changed.
     #[error("the hook `before` failed, so nothing was changed: {0}")]
     Before(HookReport),
+    /// `after` failed, and the release before is current again.
+    #[error("the hook `after` failed, so revision {to} is current again: {failed}")]
+    RolledBack {
+        /// The revision that is current.
+        to: Revision,
+        /// How it failed.
+        failed: HookReport,
+    },
     /// A command that cannot be run.
     #[error("the command {words:?} cannot be a hook: {reason}")]
     Command {
@@ -93,6 +103,7 @@ impl Coded for HookError {
     fn code(&self) -> &'static str {
         match self {
             Self::Before(_) => BEFORE_FAILED,
+            Self::RolledBack { .. } => "TED-1902",
             Self::Command { .. } => "TED-1903",
         }
     }
@@ -130,13 +141,17 @@ impl fmt::Display for HookKind {
 enum Outcome {
     Extracted,
     Failed,
+    RolledBack,
 }
 
-/// `after` is due: what it will be told of the revision that stood in the target before.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+/// `after` is due: what stood in the target before.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Due {
-    previous: Option<Revision>,
+    previous: Option<Extracted>,
 }
+
+/// The revision that a hook is about, and the one before it in the target.
+type Revisions = (Revision, Option<Revision>);
 
 /// The hooks of one extraction.
 pub(super) struct HookRun {
@@ -146,7 +161,9 @@ pub(super) struct HookRun {
     distributor: NodeName,
     distribution: Label,
     revision: Revision,
-    previous: Option<Revision>,
+    mode: ExtractMode,
+    /// What the target held before.
+    previous: Option<Extracted>,
     target: PathBuf,
     progress: Mutex<Progress>,
 }
@@ -172,7 +189,7 @@ impl State {
         let distributor = self.distributor_name(&key.0);
         let found = self.settings.hooks.of(&distributor, &held.name).filter(|_| rule == HookRule::Run);
         let hooks = found.map(|(_, hooks)| hooks.clone()).unwrap_or_default();
-        let extracted = self.extracted(&key.0, &key.1)?.filter(|extracted| extracted.target == target);
+        let previous = self.extracted(&key.0, &key.1)?.filter(|previous| previous.target == target);
         Ok(Arc::new(HookRun {
             state: self.clone(),
             key,
@@ -180,7 +197,8 @@ impl State {
             distributor,
             distribution: held.name.clone(),
             revision: held.revision,
-            previous: extracted.map(|extracted| extracted.revision),
+            mode: self.mode_of(&key.0, held),
+            previous,
             target: target.to_owned(),
             progress: Mutex::default(),
         }))
@@ -228,10 +246,10 @@ impl HookRun {
             return Err(SubscriberError::Stopping.into());
         }
         if self.hooks.after.is_some() {
-            self.state.records.put(&due_key(&self.key), &Due { previous: self.previous })?;
+            self.state.records.put(&due_key(&self.key), &Due { previous: self.previous.clone() })?;
         }
         if let Some(command) = &self.hooks.before {
-            let ran = self.run(HookKind::Before, command, None, self.previous);
+            let ran = self.run(HookKind::Before, command, None, self.revisions());
             let report = self.report(HookKind::Before, BEFORE_FAILED, &ran);
             if matches!(ran.end, End::Stopped) {
                 // It may have done half of what it is for: the next start tries again.
@@ -249,43 +267,101 @@ impl HookRun {
 
     /// The extraction failed: says why, and runs `after` where `before` was passed.
     pub(super) fn failed(&self, error: Error) -> Error {
-        if let Some(refused) = lock(&self.progress).refused.take() {
-            return refused;
+        let (refused, passed) = {
+            let mut progress = lock(&self.progress);
+            (progress.refused.take(), progress.passed)
+        };
+        if let Some(command) = self.hooks.after.as_ref().filter(|_| passed) {
+            let ran = self.run(HookKind::After, command, Some(Outcome::Failed), self.revisions());
+            self.report(HookKind::After, AFTER_FAILED, &ran);
+            if let Err(error) = self.over(&ran) {
+                tracing::warn!(code = error.code(), %error, "it is not on record that the hook `after` has run");
+            }
         }
-        if lock(&self.progress).passed
-            && let Err(error) = self.end(Outcome::Failed, self.previous)
-        {
-            tracing::warn!(code = error.code(), %error, "it is not on record that the hook `after` has run");
-        }
-        error
+        refused.unwrap_or(error)
     }
 
-    /// The extraction is done, and is on record. Runs `after` where something changed, now or before a crash.
-    pub(super) fn done(&self) -> Result<Vec<HookReport>, Error> {
+    /// The extraction is done, and is on record. Runs `after` where something changed, now or before a crash. `stood`
+    /// are the entries of what stood in the target before.
+    ///
+    /// # Errors
+    /// [`HookError::RolledBack`] when it failed and the release before is current again, which is on record too.
+    pub(super) fn done(&self, stood: Option<&[Entry]>) -> Result<Vec<HookReport>, Error> {
+        let passed = lock(&self.progress).passed;
         let due: Option<Due> = self.state.records.get(&due_key(&self.key))?;
-        if lock(&self.progress).passed || (due.is_some() && self.hooks.after.is_some()) {
-            self.end(Outcome::Extracted, due.map_or(self.previous, |due| due.previous))?;
+        if let Some(command) = self.hooks.after.as_ref().filter(|_| passed || due.is_some()) {
+            let previous = due.map_or_else(|| self.previous.clone(), |due| due.previous);
+            let revisions = (self.revision, previous.as_ref().map(|previous| previous.revision));
+            let ran = self.run(HookKind::After, command, Some(Outcome::Extracted), revisions);
+            let report = self.report(HookKind::After, AFTER_FAILED, &ran);
+            let back = previous.filter(|previous| self.goes_back(&ran, previous));
+            if let Some(back) = back
+                && self.go_back(&back, stood.filter(|_| passed))?
+            {
+                let revisions = (back.revision, Some(self.revision));
+                let ran = self.run(HookKind::After, command, Some(Outcome::RolledBack), revisions);
+                self.report(HookKind::After, AFTER_FAILED, &ran);
+                self.over(&ran)?;
+                return Err(HookError::RolledBack { to: back.revision, failed: report }.into());
+            }
+            self.over(&ran)?;
+            lock(&self.progress).reports.push(report);
         }
         Ok(std::mem::take(&mut lock(&self.progress).reports))
     }
 
-    fn end(&self, outcome: Outcome, previous: Option<Revision>) -> Result<(), Error> {
-        let Some(command) = &self.hooks.after else { return Ok(()) };
-        let ran = self.run(HookKind::After, command, Some(outcome), previous);
-        let report = self.report(HookKind::After, AFTER_FAILED, &ran);
-        lock(&self.progress).reports.push(report);
-        // One that was ended because the node stops is run again when it starts.
-        if !matches!(ran.end, End::Stopped) {
-            self.state.records.delete(&due_key(&self.key))?;
+    /// Notes that `after` has run. One that was ended because the node stops is run again when it starts.
+    fn over(&self, ran: &Ran) -> Result<(), Error> {
+        match ran.end {
+            End::Stopped => Ok(()),
+            _ => Ok(self.state.records.delete(&due_key(&self.key))?),
         }
-        Ok(())
     }
 
-    fn run(&self, hook: HookKind, command: &HookCommand, outcome: Option<Outcome>, previous: Option<Revision>) -> Ran {
+    /// Whether a failed `after` has the release before become current again.
+    fn goes_back(&self, ran: &Ran, previous: &Extracted) -> bool {
+        let failed = match &ran.end {
+            End::Exited(status) => !status.success(),
+            End::Failed(_) | End::TimedOut => true,
+            End::Stopped => false,
+        };
+        failed
+            && self.hooks.on_failure_after == AfterFailure::Rollback
+            && [self.mode, previous.mode] == [ExtractMode::Release; 2]
+            && previous.revision != self.revision
+    }
+
+    /// Makes the release before current again, on record too. Says whether it is there to become so.
+    fn go_back(&self, back: &Extracted, stood: Option<&[Entry]>) -> Result<bool, Error> {
+        let (distribution, to) = (&self.distribution, back.revision);
+        let target = Target::open(&self.target, Create::Missing)?;
+        if let Err(error) = switch_release(&target, &self.key.1, to) {
+            tracing::error!(%distribution, %to, code = error.code(), %error, "the release before cannot be gone back to");
+            return Ok(false);
+        }
+        // Without its own entries, it is nothing that the next delta can go from.
+        match stood {
+            Some(entries) => {
+                let list = encode_entry_list(self.key.1, to, entries)?;
+                self.state.entries_file(back).replace(&list)?;
+            }
+            None => self.state.forget_entries(back)?,
+        }
+        self.state.records.put(&extracted_key(&self.key.0, &self.key.1), back)?;
+        tracing::warn!(%distribution, from = %self.revision, %to, "a hook failed, so the release before is current again");
+        Ok(true)
+    }
+
+    /// The revision that is extracted, and the one that stood in the target before.
+    fn revisions(&self) -> Revisions {
+        (self.revision, self.previous.as_ref().map(|previous| previous.revision))
+    }
+
+    fn run(&self, hook: HookKind, command: &HookCommand, outcome: Option<Outcome>, revisions: Revisions) -> Ran {
         tracing::info!(distribution = %self.distribution, %hook, program = command.words()[0], "running a hook");
         let program = Program {
             words: command.words(),
-            variables: self.variables(hook, outcome, previous),
+            variables: self.variables(hook, outcome, revisions),
             folder: self.target.clone(),
             timeout: self.hooks.timeout_s.duration(),
         };
@@ -296,15 +372,15 @@ impl HookRun {
         &self,
         hook: HookKind,
         outcome: Option<Outcome>,
-        previous: Option<Revision>,
+        (revision, previous): Revisions,
     ) -> Vec<(&'static str, OsString)> {
         let mut variables: Vec<(&'static str, OsString)> = vec![
             ("TED_STAGE", hook.to_string().into()),
             ("TED_DISTRIBUTOR", self.distributor.to_string().into()),
             ("TED_DISTRIBUTION", self.distribution.to_string().into()),
-            ("TED_REVISION", self.revision.to_string().into()),
+            ("TED_REVISION", revision.to_string().into()),
             ("TED_TARGET", self.target.clone().into()),
-            ("TED_MODE", "merge".into()),
+            ("TED_MODE", self.mode.to_string().into()),
             ("TED_DATA_DIR", self.state.data.path().into()),
         ];
         variables.extend(previous.map(|previous| ("TED_PREVIOUS_REVISION", previous.to_string().into())));
@@ -312,6 +388,7 @@ impl HookRun {
             let said = match outcome {
                 Outcome::Extracted => "extracted",
                 Outcome::Failed => "failed",
+                Outcome::RolledBack => "rolled-back",
             };
             ("TED_OUTCOME", said.into())
         }));
