@@ -94,10 +94,10 @@ fn change(world: &World, step: u8) {
     fs::write(source.join("file-05"), format!("step {step}\n").repeat(usize::from(step) + 1)).expect("written");
     fs::create_dir_all(source.join(format!("new-{step}"))).expect("made");
     fs::write(source.join(format!("new-{step}/same")), noise(step, 50_000)).expect("written");
-    if step % 3 == 0 {
+    if step.is_multiple_of(3) {
         fs::write(source.join("stable-7"), noise(200 + step, 50_000)).expect("written");
     }
-    let mode = if step % 2 == 0 { 0o600 } else { 0o644 };
+    let mode = if step.is_multiple_of(2) { 0o600 } else { 0o644 };
     fs::set_permissions(source.join("file-01"), fs::Permissions::from_mode(mode)).expect("set");
 }
 
