@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use support::proxy::Proxy;
 use support::{CHANNEL, DISTRIBUTION, World, event, find, label, node, noise, within};
 use ted_core::security::Stage;
+use ted_core::store::{Batch, Catalog as _, Committed, SledCatalog};
 use ted_core::subscriber::KeepPackage;
 use ted_core::{DistributionRef, DistributionSpec, DistributorEvent, Events, Subscriber, SubscriberEvent};
 
@@ -93,10 +94,10 @@ fn change(world: &World, step: u8) {
     fs::write(source.join("file-05"), format!("step {step}\n").repeat(usize::from(step) + 1)).expect("written");
     fs::create_dir_all(source.join(format!("new-{step}"))).expect("made");
     fs::write(source.join(format!("new-{step}/same")), noise(step, 50_000)).expect("written");
-    if step % 3 == 0 {
+    if step.is_multiple_of(3) {
         fs::write(source.join("stable-7"), noise(200 + step, 50_000)).expect("written");
     }
-    let mode = if step % 2 == 0 { 0o600 } else { 0o644 };
+    let mode = if step.is_multiple_of(2) { 0o600 } else { 0o644 };
     fs::set_permissions(source.join("file-01"), fs::Permissions::from_mode(mode)).expect("set");
 }
 
@@ -371,4 +372,73 @@ async fn a_delta_that_was_received_and_not_extracted_is_extracted_at_the_next_st
         world.assert_equal("one.example");
         stop(subscriber).await;
     }
+}
+
+/// The catalog's records of a stopped Subscriber whose keys begin with `prefix`.
+fn records(world: &World, name: &str, prefix: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let catalog = SledCatalog::open(&world.data_of(name).join("catalog")).expect("it is stopped");
+    catalog.scan(prefix.as_bytes()).expect("readable").into_iter().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_between_the_target_and_the_note_of_it_is_made_good_at_the_next_start() {
+    let world = world(false).await;
+    let subscriber = join(&world, "one.example", KeepPackage::Chain).await;
+    world.deliver().await;
+    stop(subscriber).await;
+    let noted = records(&world, "one.example", "extracted/");
+    let entries = find(&world.data_of("one.example").join("sub"), "entries").pop().expect("an entry list");
+    let list = fs::read(&entries).expect("readable");
+    let subscriber = reopen(&world, "one.example", KeepPackage::Chain).await;
+    change(&world, 1);
+    world.deliver().await;
+    stop(subscriber).await;
+
+    // The target is new, and what says so is old.
+    fs::write(&entries, list).expect("written");
+    {
+        let catalog = SledCatalog::open(&world.data_of("one.example").join("catalog")).expect("it is stopped");
+        let batch = noted.iter().fold(Batch::new(), |batch, (key, value)| batch.put(key.clone(), value.clone()));
+        assert!(matches!(catalog.commit(&batch), Ok(Committed::Done)));
+    }
+    let subscriber = world.builder("one.example").open().await.expect("free");
+    let mut events = subscriber.events();
+    world.start(&subscriber).await;
+    let (received, fell_back) = update(&mut events).await;
+    assert_eq!((received, fell_back), (vec![], vec![]));
+    world.assert_equal("one.example");
+    let mut events = subscriber.events();
+    change(&world, 2);
+    world.deliver().await;
+    assert_deltas(&update(&mut events).await.0, 1);
+    world.assert_equal("one.example");
+    stop(subscriber).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_does_not_grow_without_end() {
+    let world = world(false).await;
+    let subscriber = join(&world, "one.example", KeepPackage::Chain).await;
+    world.deliver().await;
+    let mut events = subscriber.events();
+    let (mut baselines, mut deltas) = (0, 0);
+    for step in 1..=8_u8 {
+        for number in 0..17 {
+            let content = noise(number * 8 + step, 50_000);
+            fs::write(world.source.join(format!("stable-{number}")), content).expect("written");
+        }
+        world.deliver().await;
+        let (received, fell_back) = update(&mut events).await;
+        assert_eq!((received.len(), fell_back), (1, vec![]));
+        if received[0] > STABLE_BYTES {
+            baselines += 1
+        } else {
+            deltas += 1
+        }
+        world.assert_equal("one.example");
+        let kept: u64 = packages(&world, "one.example").iter().map(|at| at.metadata().expect("there").len()).sum();
+        assert!(kept < 6 * STABLE_BYTES, "{kept} bytes are kept in step {step}");
+    }
+    assert!(baselines >= 1 && deltas >= 5, "{baselines} baselines, {deltas} deltas");
+    stop(subscriber).await;
 }

@@ -230,20 +230,17 @@ impl State {
         {
             return Ok(vec![]);
         }
-        let mut starts = vec![];
-        if let Some(held) = held.filter(Held::has_baseline) {
-            for package in &held.packages {
-                if wait(self.depot.info(package.id))?.is_none() {
-                    break;
-                }
-                starts.push(package.revision);
+        let stood = self.extracted(&key.0, &key.1)?;
+        let stood = stood.filter(|stood| stood.files().is_dir() && self.entries_file(stood).path().exists());
+        let mut starts: Vec<Revision> = stood.iter().map(|stood| stood.revision).collect();
+        // Packages lead on from their baseline, or from what stands in the target.
+        let packages = held.map(|held| held.packages).unwrap_or_default();
+        let begins = packages.first().is_some_and(|first| first.base.is_none_or(|base| starts.contains(&base)));
+        for package in packages.iter().filter(|_| begins) {
+            if wait(self.depot.info(package.id))?.is_none() {
+                break;
             }
-        }
-        if let Some(extracted) = self.extracted(&key.0, &key.1)?
-            && extracted.files().is_dir()
-            && self.entries_file(&extracted).path().exists()
-        {
-            starts.push(extracted.revision);
+            starts.push(package.revision);
         }
         Ok(starts)
     }
