@@ -20,9 +20,6 @@ use ted_core::security::{
 use ted_core::store::{Batch, Catalog as _, NodeRole, SecurityDir, SledCatalog};
 use ted_core::{BuildOutcome, DistributionSpec, FiringReport};
 
-/// How a package begins that is a tar archive compressed with zstd.
-const ZSTD_FRAME: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A Distributor whose one Distribution is encrypted.

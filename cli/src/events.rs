@@ -59,7 +59,7 @@ pub fn to_line(event: &Value) -> String {
 pub fn show_progress(event: &Value, progress: &Progress) -> bool {
     let number = |key: &str| event.get(key).and_then(Value::as_u64);
     let (Some(done), Some(total)) = (number("done_bytes"), number("total_bytes")) else { return false };
-    let parts: Vec<_> = ["subscriber", "distribution", "phase"]
+    let parts: Vec<_> = ["subscriber", "distribution", "phase", "source"]
         .iter()
         .filter_map(|key| event.get(key).and_then(Value::as_str))
         .collect();

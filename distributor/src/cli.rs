@@ -2,6 +2,7 @@
 
 mod policy;
 mod rotation;
+mod source;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use ted_core::name::{Label, NodeName};
 
 pub(crate) use policy::{ConfigureArgs, RevocationCommand};
 pub(crate) use rotation::RotationCommand;
+pub(crate) use source::{SourceExpectations, sources};
 
 /// Builds signed packages of file trees and delivers them to Subscribers.
 #[derive(Debug, Parser)]
@@ -110,13 +112,16 @@ pub(crate) struct WatchArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DistributionCommand {
-    /// Declare a folder as a Distribution.
+    /// Declare a folder, or several sources, as a Distribution.
     Create {
         /// Its name.
         name: Label,
-        /// The folder that is packed.
-        #[arg(long, value_name = "DIR")]
-        source: PathBuf,
+        /// What is packed: a folder, `tar:FILE`, an `http(s)://` URL (one file), `tar+http(s)://` (a tar file), or `-`
+        /// (a tar file that each build is fed with). Below the folder PREFIX, if one is given. May be repeated.
+        #[arg(long, value_name = "[PREFIX=]PLACE", required = true)]
+        source: Vec<String>,
+        #[command(flatten)]
+        expected: SourceExpectations,
         #[command(flatten)]
         options: DistributionOptions,
     },
@@ -131,9 +136,11 @@ pub(crate) enum DistributionCommand {
     Update {
         /// Its name.
         name: Label,
-        /// The folder that is packed.
-        #[arg(long, value_name = "DIR")]
-        source: Option<PathBuf>,
+        /// What is packed from now on, as for `create`. May be repeated; all sources are replaced.
+        #[arg(long, value_name = "[PREFIX=]PLACE")]
+        source: Vec<String>,
+        #[command(flatten)]
+        expected: SourceExpectations,
         #[command(flatten)]
         options: DistributionOptions,
     },
@@ -149,6 +156,9 @@ pub(crate) enum DistributionCommand {
         /// Read every file, also those that have the size, times and inode of the last build.
         #[arg(long)]
         checksum: bool,
+        /// Build from a tar file on standard input, perhaps compressed with gzip or zstd: for a source of `-`.
+        #[arg(long)]
+        stdin: bool,
     },
     /// Make a new revision with the content of an older one that is kept; the source is not built before it changes.
     Rollback {
@@ -189,6 +199,12 @@ pub(crate) struct DistributionOptions {
     /// Leave out paths that match; `*` stays within one component, `**` does not. May be repeated.
     #[arg(long, value_name = "GLOB")]
     pub(crate) exclude: Vec<String>,
+    /// Take only paths that match, and what lies in them; what is excluded stays out. May be repeated.
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) include: Vec<String>,
+    /// Leave out what the `.gitignore` files in a folder name, as git would, and `.git` [default: false].
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(crate) gitignore: Option<bool>,
     /// A digest over each package for existing tooling: none, md5 or blake3 [default: none].
     #[arg(long)]
     pub(crate) digest: Option<Digest>,
@@ -510,6 +526,11 @@ mod tests {
             "ted-distributor distribution create site --source /srv/site --encrypt",
             "ted-distributor distribution update site --encrypt=false",
             "ted-distributor distribution build site",
+            "ted-distributor distribution build site --stdin",
+            "ted-distributor distribution create site --source . --source docs=/srv/docs --include *.html --gitignore",
+            "ted-distributor distribution create tool --source bin=https://a.example/tool --source-sha256 00 --source-size 7 --source-ca ca.pem",
+            "ted-distributor distribution create site --source tar:site.tar.zst",
+            "ted-distributor distribution create site --source -",
             "ted-distributor distribution ls site",
             "ted-distributor channel create nightly --distribution site --distribution docs --subscriber s1.example.com",
             "ted-distributor channel update nightly --subscriber s1",

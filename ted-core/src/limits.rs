@@ -161,6 +161,18 @@ pub struct Limits {
     /// The most revisions that a Distribution may keep within reach of deltas: a statement names one for each, and half
     /// of what it may name is left for what later versions add.
     pub max_revisions_max: u32,
+    /// Bytes of one `.gitignore` file: any that people write, many times over.
+    pub gitignore_bytes_max: u64,
+    /// Bytes that one source may have in the spool, and a tar file when it is unpacked: as much as a package can hold.
+    pub spool_bytes_max: u64,
+    /// Bytes of one extended header of a tar file: the longest path and link, and attributes, many times over.
+    pub archive_header_bytes_max: u64,
+    /// Bytes of all paths and link targets in a tar file: four million entries with paths of 200 bytes.
+    pub archive_names_bytes_max: u64,
+    /// Times that a URL may lead elsewhere, one after the other: a mirror and a signed address need three.
+    pub redirects_max: u32,
+    /// Times that a source is fetched when it breaks off or the server is busy, before the build fails.
+    pub download_attempts_max: u32,
 }
 
 impl Limits {
@@ -239,6 +251,12 @@ impl Limits {
         kept_entries_bytes_max: 1024 * MIB,
         kept_deltas_max: 32,
         max_revisions_max: 32,
+        gitignore_bytes_max: MIB,
+        spool_bytes_max: 2 * MIB * MIB,
+        archive_header_bytes_max: MIB,
+        archive_names_bytes_max: 1024 * MIB,
+        redirects_max: 8,
+        download_attempts_max: 5,
     };
 }
 

@@ -6,9 +6,9 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use super::support::{Fixture, NOW, fixture, sealed_fixture};
+use super::support::{DeltaFixture, Fixture, NOW, delta_fixture, fixture, sealed_fixture};
 use serde_json::Value;
-use ted_core::package::{DigestKind, EntryKind};
+use ted_core::package::{CatalogRow, DigestKind, EntryKind};
 use ted_core::security::{Authority, AwsLc};
 
 const READER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reader/ted_reader.py");
@@ -112,7 +112,8 @@ fn without_the_module_for_cryptography_it_verifies_what_it_can_and_says_so() {
     if !python_is_there() {
         return;
     }
-    const WITHOUT: &str = "import runpy, sys; sys.modules['cryptography'] = None; sys.argv = sys.argv[1:]; \
+    const WITHOUT: &str = "import os, runpy, sys; sys.modules['cryptography'] = None; sys.argv = sys.argv[1:]; \
+                           sys.path.insert(0, os.path.dirname(sys.argv[0])); \
                            runpy.run_path(sys.argv[0], run_name='__main__')";
     let read = |fixture: &Fixture, key: &[&Path]| {
         let mut command = Command::new("python3");
@@ -133,9 +134,13 @@ fn agree(found: &Value, fixture: &Fixture) {
     assert_eq!(found["package_id"], fixture.built.id.to_string());
     assert_eq!(found["distribution_name"], "site");
     assert_eq!(found["revision"], NOW.millis());
+    same_entries(found, fixture.built.catalog());
+}
+
+fn same_entries(found: &Value, rows: &[CatalogRow]) {
     let entries = found["entries"].as_array().expect("a list");
-    assert_eq!(entries.len(), fixture.built.catalog().len());
-    for (found, row) in entries.iter().zip(fixture.built.catalog()) {
+    assert_eq!(entries.len(), rows.len());
+    for (found, row) in entries.iter().zip(rows) {
         let kind = match row.entry.kind {
             EntryKind::Directory => "folder",
             EntryKind::File => "file",
@@ -146,6 +151,55 @@ fn agree(found: &Value, fixture: &Fixture) {
         assert_eq!(found["kind"], kind);
         assert_eq!(found["size"], row.entry.size);
         assert_eq!(found["content"], row.entry.content.to_string());
+    }
+}
+
+fn read_delta(fixture: &DeltaFixture, delta: &Path, with_base: bool) -> Output {
+    let mut command = Command::new("python3");
+    command.arg(READER);
+    if fixture.delta.1.exists() {
+        command.arg("--key").arg(&fixture.delta.1).arg("--base-key").arg(&fixture.base.1);
+    }
+    if with_base {
+        command.arg("--base").arg(&fixture.base.0);
+    }
+    command.arg(delta).arg(&fixture.certificate).output().expect("python3 is there")
+}
+
+#[test]
+fn it_applies_a_delta_plain_and_sealed_and_makes_every_file_of_the_new_revision() {
+    if !python_is_there() {
+        return;
+    }
+    for sealed in [false, true] {
+        let fixture = delta_fixture(sealed);
+        let found = json(&read_delta(&fixture, &fixture.delta.0, true));
+        assert_eq!((&found["applied"], &found["chain_verified"]), (&true.into(), &true.into()));
+        assert_eq!((&found["sealed"], &found["base"]), (&sealed.into(), &NOW.millis().into()));
+        assert_eq!(found["content_id"], fixture.new.index.disclosure().content.to_string());
+        same_entries(&found, fixture.new.catalog());
+        let alone = json(&read_delta(&fixture, &fixture.delta.0, false));
+        assert_eq!(alone["applied"], false);
+    }
+}
+
+#[test]
+fn it_refuses_a_delta_from_another_base_and_damage_in_every_part_of_one() {
+    if !python_is_there() {
+        return;
+    }
+    let fixture = delta_fixture(false);
+    let other = fixture.base.0.with_file_name("new.ted");
+    let mut command = Command::new("python3");
+    let output = command.arg(READER).arg("--base").arg(other).arg(&fixture.delta.0).output().expect("python3 is there");
+    assert!(refusal(&output).contains("goes from another revision"));
+    let good = std::fs::read(&fixture.delta.0).expect("there");
+    for (part, at) in [("head", 14), ("body", 20), ("end of the index", good.len() - 200), ("tail", good.len() - 1)] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1;
+        let damaged = fixture.delta.0.with_file_name("damaged.ted");
+        std::fs::write(&damaged, bytes).expect("written");
+        assert!(!read_delta(&fixture, &damaged, true).status.success(), "{part}");
     }
 }
 

@@ -7,8 +7,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use ted_core::distributor::{Exclude, FolderSource, Unreadable};
+use ted_core::distributor::{FolderSource, Selection, Unreadable};
 use ted_core::id::{DistributionId, Revision, UnixMillis};
+use ted_core::package::delta::{PackageFiles, RevisionContent, build_delta};
 use ted_core::package::{
     BuildOptions, BuiltPackage, DigestKind, ROOT_CONTEXT, RootSigner, Seal, Source, build_baseline,
 };
@@ -51,6 +52,87 @@ pub(super) fn sealed_fixture(digest: DigestKind) -> Fixture {
     fixture_with(digest, Some(Seal::of(&secret, [9; 32])))
 }
 
+/// A delta, the baseline that it goes from, and what it leads to.
+pub(super) struct DeltaFixture {
+    _folder: tempfile::TempDir,
+    /// The baseline of the old revision, and its content key where it is sealed.
+    pub(super) base: (PathBuf, PathBuf),
+    /// The delta, and its content key where it is sealed.
+    pub(super) delta: (PathBuf, PathBuf),
+    /// The Distributor's certificate.
+    pub(super) certificate: PathBuf,
+    /// What the builder says about the new revision.
+    pub(super) new: BuiltPackage,
+}
+
+/// Packs the folder that [`fill`] makes, changes it in every way, and builds the delta.
+pub(super) fn delta_fixture(sealed: bool) -> DeltaFixture {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let at = |name: &str| folder.path().join(name);
+    let (source, certificate) = (at("source"), at("dist.example.com.cer"));
+    fs::create_dir(&source).expect("made");
+    fill(&source);
+    let name = "dist.example.com".parse().expect("a name");
+    let authority = Authority::create(&AwsLc, &name, NOW).expect("made");
+    let signer = Signer(authority.issue_identity(&AwsLc, Usage::Sign, &name, NOW).expect("issued"));
+    fs::write(&certificate, authority.root().certificate().pem()).expect("written");
+    let options = |number: u64| {
+        let label = "site".parse().expect("a label");
+        let distribution = DistributionId::from_bytes([7; 16]);
+        let mut options = BuildOptions::new(distribution, label, authority.root().key_hash(), 2);
+        (options.revision, options.created) = (Revision::from_number(NOW.millis() + number), NOW);
+        let secret = EpochSecret::generate(&AwsLc).expect("random bytes");
+        options.seal = sealed.then(|| Seal::of(&secret, [number as u8; 32]));
+        options
+    };
+    let key = |path: PathBuf, options: &BuildOptions| {
+        if let Some(seal) = &options.seal {
+            let hex: String = seal.key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+            fs::write(&path, hex).expect("written");
+        }
+        path
+    };
+    let build = |package: &Path, options: &BuildOptions| {
+        let tree = FolderSource::new(source.clone(), Selection::default(), Unreadable::Refuse);
+        let entries = tree.entries(&mut |_| {}).expect("readable");
+        let mut out = File::create(package).expect("made");
+        build_baseline(&tree, entries, options, &signer, &mut out, &|_| {}).expect("builds")
+    };
+    let (base, new_path, delta) = (at("base.ted"), at("new.ted"), at("delta.ted"));
+    let first = options(0);
+    let old = build(&base, &first);
+    change(&source);
+    let new = build(&new_path, &options(1));
+    let last = options(2);
+    let files = [&base, &new_path].map(|path| File::open(path).expect("there"));
+    let [old_files, new_files] =
+        [(&old, &files[0]), (&new, &files[1])].map(|(built, file)| PackageFiles::new(built.index.clone(), file));
+    let from = RevisionContent { number: old.root.revision, entries: old.catalog(), files: &old_files };
+    let to = RevisionContent { number: new.root.revision, entries: new.catalog(), files: &new_files };
+    let mut out = File::create(&delta).expect("made");
+    build_delta(&from, &to, &last, &signer, &mut out, &|_| {}).expect("builds");
+    let base = (base, key(at("base.key"), &first));
+    let delta = (delta, key(at("delta.key"), &last));
+    DeltaFixture { _folder: folder, base, delta, certificate, new }
+}
+
+/// Every kind of change: content small and large, moved, removed, added, another kind, mode and time.
+fn change(root: &Path) {
+    let mut large = fs::read(root.join("large")).expect("there");
+    large.splice(3 << 20..3 << 20, b"a few bytes in the middle".repeat(40));
+    write(&root.join("large"), &large);
+    write(&root.join("a"), b"before a-b, which is before a/b in path order, as it was");
+    fs::rename(root.join("four MiB"), root.join("moved")).expect("moved");
+    fs::remove_file(root.join("zero")).expect("removed");
+    fs::create_dir(root.join("zero")).expect("made");
+    write(&root.join("zero/now in a folder"), b"new");
+    write(&root.join("sparse"), b"");
+    fs::remove_file(root.join("raw link")).expect("removed");
+    symlink("elsewhere", root.join("raw link")).expect("made");
+    fs::set_permissions(root.join("empty"), fs::Permissions::from_mode(0o755)).expect("set");
+    set_time(&root.join("ümläut"), SystemTime::UNIX_EPOCH + Duration::from_secs(5));
+}
+
 fn fixture_with(digest: DigestKind, seal: Option<Seal>) -> Fixture {
     let folder = tempfile::tempdir().expect("temporary folder");
     let at = |name: &str| folder.path().join(name);
@@ -73,7 +155,7 @@ fn fixture_with(digest: DigestKind, seal: Option<Seal>) -> Fixture {
     let mut options = BuildOptions::new(DistributionId::from_bytes([7; 16]), label, authority.root().key_hash(), 2);
     (options.revision, options.created, options.digest) = (Revision::from_number(NOW.millis()), NOW, digest);
     options.seal = seal;
-    let tree = FolderSource::new(source.clone(), Exclude::new::<&str>(&[]).expect("none"), Unreadable::Refuse);
+    let tree = FolderSource::new(source.clone(), Selection::default(), Unreadable::Refuse);
     let entries = tree.entries(&mut |_| {}).expect("readable");
     let mut out = File::create(&package).expect("made");
     let built = build_baseline(&tree, entries, &options, &Signer(identity), &mut out, &|_| {}).expect("builds");

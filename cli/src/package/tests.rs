@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use clap::Parser as _;
-use ted_core::distributor::{Exclude, FolderSource, Unreadable};
+use ted_core::distributor::{FolderSource, Selection, Unreadable};
 use ted_core::id::{DistributionId, PackageId, Revision, UnixMillis};
 use ted_core::name::NodeName;
 use ted_core::package::{
@@ -29,8 +29,7 @@ impl RootSigner for Signer {
 }
 
 fn build(source: &Path, package: &Path, authority: &Authority, signer: &Signer, seal: Option<Seal>) {
-    let exclude = Exclude::new::<&str>(&[]).expect("no patterns");
-    let source = FolderSource::new(source.to_owned(), exclude, Unreadable::default());
+    let source = FolderSource::new(source.to_owned(), Selection::default(), Unreadable::default());
     let entries = source.entries(&mut |_| ()).expect("readable");
     let distribution = DistributionId::from_bytes([1; 16]);
     let name = "site".parse().expect("valid");

@@ -8,7 +8,7 @@ use ted_cli::api::Done;
 use ted_cli::output::{Column, Render, Text, count, list, or_dash};
 use ted_cli::units::{self, Time};
 use ted_core::distributor::DeltaPackage;
-use ted_core::model::{Digest, Distribution, ExtractMode, Priority};
+use ted_core::model::{Digest, Distribution, ExtractMode, Priority, Sources};
 use ted_core::name::Label;
 
 /// Declares a Distribution; its id is chosen by the node.
@@ -16,9 +16,12 @@ use ted_core::name::Label;
 #[serde(deny_unknown_fields)]
 pub(crate) struct DistributionCreate {
     pub(crate) name: Label,
-    /// Absolute.
-    pub(crate) source: PathBuf,
+    pub(crate) source: Sources,
     pub(crate) exclude: Vec<String>,
+    #[serde(default)]
+    pub(crate) include: Vec<String>,
+    #[serde(default)]
+    pub(crate) gitignore: bool,
     pub(crate) digest: Digest,
     pub(crate) target: Option<String>,
     pub(crate) skip_unreadable: bool,
@@ -40,8 +43,12 @@ fn max_revisions() -> u32 {
 #[serde(deny_unknown_fields)]
 pub(crate) struct DistributionUpdate {
     pub(crate) name: Label,
-    pub(crate) source: Option<PathBuf>,
+    pub(crate) source: Option<Sources>,
     pub(crate) exclude: Option<Vec<String>>,
+    #[serde(default)]
+    pub(crate) include: Option<Vec<String>>,
+    #[serde(default)]
+    pub(crate) gitignore: Option<bool>,
     pub(crate) digest: Option<Digest>,
     /// An empty text takes the proposed target away.
     pub(crate) target: Option<String>,
@@ -79,6 +86,9 @@ pub(crate) struct DistributionBuild {
     /// Read every file, whatever its times say.
     #[serde(default)]
     pub(crate) checksum: bool,
+    /// The name of a tar file that was spooled in the data directory for this build.
+    #[serde(default)]
+    pub(crate) input: Option<String>,
 }
 
 ted_cli::operations! {
@@ -94,8 +104,12 @@ ted_cli::operations! {
 pub(crate) struct DistributionView {
     pub(crate) id: String,
     pub(crate) name: Label,
-    pub(crate) source: String,
+    pub(crate) source: Sources,
     pub(crate) exclude: Vec<String>,
+    #[serde(default)]
+    pub(crate) include: Vec<String>,
+    #[serde(default)]
+    pub(crate) gitignore: bool,
     pub(crate) digest: Digest,
     pub(crate) target: Option<String>,
     pub(crate) skip_unreadable: bool,
@@ -163,8 +177,10 @@ impl Render for DistributionView {
         out.fields([
             ("distribution", Some(self.name.to_string())),
             ("id", Some(self.id.clone())),
-            ("source", Some(self.source.clone())),
+            ("source", Some(self.source.to_string())),
             ("exclude", (!self.exclude.is_empty()).then(|| list(&self.exclude))),
+            ("include", (!self.include.is_empty()).then(|| list(&self.include))),
+            (".gitignore", self.gitignore.then(|| "honoured".to_owned())),
             ("target", self.target.clone()),
             ("mode", Some(self.mode.to_string())),
             ("priority", Some(self.priority.to_string())),
@@ -209,7 +225,7 @@ pub(super) fn table(distributions: &[DistributionView], out: &mut Text) {
         let newest = distribution.newest.as_ref();
         vec![
             distribution.name.to_string(),
-            distribution.source.clone(),
+            distribution.source.to_string(),
             if distribution.encrypt { "yes" } else { "no" }.to_owned(),
             or_dash(newest.map(|newest| newest.revision)),
             or_dash(newest.map(|newest| newest.created)),

@@ -1,25 +1,27 @@
 //! `distribution`, `channel` and `subscriber`.
 
-use ted_cli::common::absolute;
 use ted_cli::error::ApiError;
 
-use super::{Context, resolve, revision};
+use super::{Context, input, resolve, revision};
 use crate::api::{
     ChannelCreate, ChannelDelete, ChannelList, ChannelShow, ChannelUpdate, DistributionBuild, DistributionCreate,
     DistributionDelete, DistributionHistory, DistributionList, DistributionRollback, DistributionShow,
     DistributionUpdate, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList, SubscriberPending,
     SubscriberShow, SubscriberUpdate, WayUpdate,
 };
-use crate::cli::{ChannelCommand, DistributionCommand, SubscriberCommand};
-use ted_core::model::Distribution;
+use crate::cli::{ChannelCommand, DistributionCommand, SourceExpectations, SubscriberCommand, sources};
+use ted_core::model::{Distribution, Sources};
+use ted_core::name::Label;
 
 pub(super) async fn distribution(context: &Context, command: DistributionCommand) -> Result<(), ApiError> {
     match command {
-        DistributionCommand::Create { name, source, options } => {
+        DistributionCommand::Create { name, source, expected, options } => {
             let request = DistributionCreate {
                 name,
-                source: absolute(&source)?,
+                source: sources(&source, &expected)?,
                 exclude: options.exclude,
+                include: options.include,
+                gitignore: options.gitignore.unwrap_or_default(),
                 digest: options.digest.unwrap_or_default(),
                 target: options.target.filter(|target| !target.is_empty()),
                 skip_unreadable: options.skip_unreadable.unwrap_or_default(),
@@ -30,11 +32,14 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
             };
             context.answer(&request).await
         }
-        DistributionCommand::Update { name, source, options } => {
+        DistributionCommand::Update { name, source, expected, options } => {
+            let source = new_sources(context, &name, &source, &expected).await?;
             let request = DistributionUpdate {
                 name,
-                source: source.map(|source| absolute(&source)).transpose()?,
+                source,
                 exclude: given(options.exclude),
+                include: given(options.include),
+                gitignore: options.gitignore,
                 digest: options.digest,
                 target: options.target,
                 skip_unreadable: options.skip_unreadable,
@@ -54,12 +59,30 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
             let sentence = format!("deleted the Distribution {name}");
             context.done(&DistributionDelete { name }, &sentence).await
         }
-        DistributionCommand::Build { name, checksum } => {
-            context.answer_with_progress(&DistributionBuild { name, checksum }).await
+        DistributionCommand::Build { name, checksum, stdin: false } => {
+            context.answer_with_progress(&DistributionBuild { name, checksum, input: None }).await
         }
+        DistributionCommand::Build { name, stdin: true, .. } => input::build(context, name).await,
         DistributionCommand::History { name } => context.answer(&DistributionHistory { name }).await,
         DistributionCommand::Diff { name, from, to } => revision::compare(context, name, (from, to)).await,
         DistributionCommand::Ls { name, revision } => revision::list(context, name, revision).await,
+    }
+}
+
+/// The sources that an update asks for: those that are given, or those that are there with other expectations.
+async fn new_sources(
+    context: &Context,
+    name: &Label,
+    given: &[String],
+    expected: &SourceExpectations,
+) -> Result<Option<Sources>, ApiError> {
+    match (given.is_empty(), expected.is_empty()) {
+        (false, _) => sources(given, expected).map(Some),
+        (true, true) => Ok(None),
+        (true, false) => {
+            let shown = context.session().await?.call(&DistributionShow { name: name.clone() }).await?;
+            expected.apply(&shown.source).map(Some)
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What each command does: it becomes an operation, and its answer is printed.
 
 mod fleet;
+mod input;
 mod node;
 mod policy;
 mod resolve;

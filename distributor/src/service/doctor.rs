@@ -6,6 +6,7 @@ use ted_cli::doctor::{Check, Diagnosis, Health};
 use ted_cli::error::ApiError;
 use ted_cli::output::list;
 use ted_cli::units::Time;
+use ted_core::model::{SourcePlace, SourceSpec};
 use ted_core::node::{Clock as _, SystemClock};
 
 use super::Service;
@@ -69,11 +70,7 @@ impl Service {
     async fn sources(&self, checks: &mut Vec<Check>) -> Result<(), ApiError> {
         for distribution in self.distributor().distributions().await? {
             let (spec, name) = (&distribution.spec, format!("source of {}", distribution.spec.name));
-            checks.push(match std::fs::read_dir(&spec.source) {
-                Ok(_) => check(&name, Health::Good, format!("{} can be read", spec.source)),
-                Err(error) => check(&name, Health::Bad, format!("{}: {error}", spec.source))
-                    .mended_by("mount or restore the folder, or name another with `distribution update --source`"),
-            });
+            checks.extend(spec.source.iter().map(|source| source_check(&name, source)));
             if distribution.newest.is_some() && distribution.file.is_none() {
                 let found = "the newest revision's package is gone".to_owned();
                 let name = format!("package of {}", spec.name);
@@ -81,6 +78,26 @@ impl Service {
             }
         }
         Ok(())
+    }
+}
+
+fn source_check(name: &str, source: &SourceSpec) -> Check {
+    let looked = match &source.place {
+        SourcePlace::Folder(path) => std::fs::read_dir(path).map(|_| ()),
+        SourcePlace::Tar(path) => std::fs::File::open(path).map(|_| ()),
+        SourcePlace::Url(url) | SourcePlace::TarUrl(url) if url.starts_with("http:") && source.sha256.is_none() => {
+            let found = format!("{source}: what it gives can be changed on the way");
+            return check(name, Health::Warning, found).mended_by("take https, or give `--source-sha256`");
+        }
+        SourcePlace::Url(_) | SourcePlace::TarUrl(_) => {
+            return check(name, Health::Good, format!("{source} is fetched by each build"));
+        }
+        SourcePlace::Input => return check(name, Health::Good, "each build is fed with it".to_owned()),
+    };
+    match looked {
+        Ok(()) => check(name, Health::Good, format!("{} can be read", source.place)),
+        Err(error) => check(name, Health::Bad, format!("{}: {error}", source.place))
+            .mended_by("mount or restore it, or name another with `distribution update --source`"),
     }
 }
 

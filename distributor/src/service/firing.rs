@@ -57,7 +57,7 @@ impl Service {
         if request.build && !members.is_empty() {
             for distribution in &of_channel {
                 let name = distribution.name.clone();
-                view.builds.push(self.build(DistributionBuild { name, checksum: false }).await?);
+                view.builds.push(self.build(DistributionBuild { name, checksum: false, input: None }).await?);
             }
         }
         let firing = distributor.send(&channel, SendOptions { build: false }).await?;

@@ -19,11 +19,12 @@ use crate::api::{
 
 impl Service {
     pub(super) async fn create_distribution(&self, request: DistributionCreate) -> Result<DistributionView, ApiError> {
-        let source = source_text(&request.source)?;
         let spec = DistributionSpec {
             name: request.name.clone(),
-            source,
+            source: request.source,
             exclude: request.exclude,
+            include: request.include,
+            gitignore: request.gitignore,
             digest: request.digest,
             target: request.target,
             skip_unreadable: request.skip_unreadable,
@@ -38,13 +39,13 @@ impl Service {
 
     pub(super) async fn update_distribution(&self, request: DistributionUpdate) -> Result<DistributionView, ApiError> {
         let mut spec = self.distributor().distribution(&request.name).await?.spec;
-        if let Some(source) = &request.source {
-            spec.source = source_text(source)?;
-        }
         if let Some(target) = request.target {
             spec.target = (!target.is_empty()).then_some(target);
         }
+        spec.source = request.source.unwrap_or(spec.source);
         spec.exclude = request.exclude.unwrap_or(spec.exclude);
+        spec.include = request.include.unwrap_or(spec.include);
+        spec.gitignore = request.gitignore.unwrap_or(spec.gitignore);
         spec.digest = request.digest.unwrap_or(spec.digest);
         spec.skip_unreadable = request.skip_unreadable.unwrap_or(spec.skip_unreadable);
         spec.encrypt = request.encrypt.unwrap_or(spec.encrypt);
@@ -70,10 +71,13 @@ impl Service {
     }
 
     pub(super) async fn build(&self, request: DistributionBuild) -> Result<BuildView, ApiError> {
-        let DistributionBuild { name, checksum } = request;
+        let DistributionBuild { name, checksum, input } = request;
         let reading = if checksum { Reading::Everything } else { Reading::Changed };
         let started = Instant::now();
-        let outcome = self.distributor().build_reading(&name, reading).await?;
+        let outcome = match input {
+            Some(input) => self.distributor().build_input(&name, &input).await?,
+            None => self.distributor().build_reading(&name, reading).await?,
+        };
         let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let shown = self.show_distribution(name.clone()).await?;
         let built = matches!(outcome, BuildOutcome::Built(_));
@@ -190,14 +194,6 @@ impl Service {
     }
 }
 
-/// `fleet.toml` and the wire's answers say paths in UTF-8.
-fn source_text(source: &std::path::Path) -> Result<String, ApiError> {
-    source.to_str().map(str::to_owned).ok_or_else(|| {
-        ApiError::new(code::FILE, format!("{}: the path of a source has to be UTF-8", source.display()))
-            .with_remedy("Name a link to it that is; what lies below may have any name.")
-    })
-}
-
 impl From<DistributionStatus> for DistributionView {
     fn from(status: DistributionStatus) -> Self {
         let DistributionStatus { id, spec, newest, file } = status;
@@ -206,6 +202,8 @@ impl From<DistributionStatus> for DistributionView {
             name: spec.name,
             source: spec.source,
             exclude: spec.exclude,
+            include: spec.include,
+            gitignore: spec.gitignore,
             digest: spec.digest,
             target: spec.target,
             skip_unreadable: spec.skip_unreadable,

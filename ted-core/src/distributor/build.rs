@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::distributor::deltas::NewBaseline;
+use crate::distributor::deltas::{NewBaseline, OldBaseline};
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::{BuildPhase, DistributorEvent};
 use crate::distributor::history::RevisionOrigin;
 use crate::distributor::report::{BuildOutcome, BuiltRevision, Reading};
 use crate::distributor::seen::Look;
-use crate::distributor::source::{Exclude, FolderSource, Unreadable};
+use crate::distributor::source::SourceTree;
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{Revision, UnixMillis};
@@ -36,17 +36,24 @@ pub(super) const WRITE_BYTES: usize = 1 << 20;
 const ATTEMPTS: u32 = 2;
 
 /// How often a build says how far it is.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 impl State {
     /// Builds the newest state of a Distribution, if it is not built yet.
     pub(super) async fn build(self: &Arc<Self>, name: &Label, reading: Reading) -> Result<BuildOutcome, Error> {
         let _one_at_a_time = self.building.lock().await;
-        let (state, name) = (self.clone(), name.clone());
-        let work = move || {
-            let distribution = lock(&state.fleet).distribution(&name)?.clone();
-            state.build_now(&distribution, reading)
-        };
+        let distribution = lock(&self.fleet).distribution(name)?.clone();
+        self.build_distribution(distribution, reading).await
+    }
+
+    /// The same of a Distribution as it is given, for whoever holds the right to build.
+    pub(super) async fn build_distribution(
+        self: &Arc<Self>,
+        distribution: Distribution,
+        reading: Reading,
+    ) -> Result<BuildOutcome, Error> {
+        let state = self.clone();
+        let work = move || state.build_now(&distribution, reading);
         tokio::task::spawn_blocking(work).await.map_err(|_| DistributorError::Worker)?
     }
 
@@ -88,7 +95,10 @@ impl State {
     /// Whether the source differs from the newest revision, as far as it shows without reading files.
     pub(super) fn has_changed(&self, name: &Label) -> Result<bool, Error> {
         let distribution = lock(&self.fleet).distribution(name)?.clone();
-        let source = source_of(&distribution)?;
+        if distribution.source.is_input() {
+            return Ok(self.newest(&distribution)?.is_none());
+        }
+        let source = self.source_of(&distribution)?;
         let entries = source.entries(&mut |_| {})?;
         let newest = self.newest_package(&distribution)?.filter(|newest| newest.stands);
         let Some(Newest { built, index, .. }) = newest else { return Ok(true) };
@@ -100,6 +110,12 @@ impl State {
     }
 
     fn attempt(&self, distribution: &Distribution, reading: Reading) -> Result<BuildOutcome, Error> {
+        // What is only ever fed stays as it is in between.
+        if let (true, Some(newest)) = (distribution.source.is_input(), self.newest_package(distribution)?)
+            && newest.stands
+        {
+            return Ok(BuildOutcome::Unchanged(newest.built));
+        }
         let found = self.find(distribution)?;
         let Some(newest) = self.newest_package(distribution)? else {
             return self.build_found(distribution, found, None);
@@ -127,16 +143,12 @@ impl State {
 
     fn find(&self, distribution: &Distribution) -> Result<Found, Error> {
         let walked = self.now();
-        let source = source_of(distribution)?;
+        let source = self.source_of(distribution)?;
         let (entries, skipped) = self.entries_of(distribution, &source)?;
         Ok(Found { source, walked, entries, skipped })
     }
 
-    fn entries_of(
-        &self,
-        distribution: &Distribution,
-        source: &FolderSource,
-    ) -> Result<(Vec<Entry>, Vec<String>), Error> {
+    fn entries_of(&self, distribution: &Distribution, source: &SourceTree) -> Result<(Vec<Entry>, Vec<String>), Error> {
         let mut skipped = vec![];
         let entries = source.entries(&mut |skip: Skipped| {
             tracing::info!(distribution = %distribution.name, path = skip.path, reason = %skip.reason, "left out");
@@ -186,6 +198,7 @@ impl State {
         let previous = newest.as_ref().map(|(newest, unchanged)| (newest, unchanged.as_slice()));
         let made = self.write_package(distribution, (&source, entries), previous, &options, &mut staged)?;
         self.remember_source(distribution, &made.index, (&source, walked));
+        self.tidy_spool(distribution);
         if let Some((newest, _)) = &newest {
             self.doubt_what_was_read(distribution, &newest.built, &made.reused.damaged)?;
             if newest.stands && newest.index.disclosure().content == made.index.disclosure().content {
@@ -223,7 +236,10 @@ impl State {
         (new, origin): (&NewBaseline<'_>, RevisionOrigin),
     ) -> Result<BuiltRevision, Error> {
         let delta = match old {
-            Some(old) => self.add_delta(distribution, old, new),
+            Some(old) => {
+                let old = OldBaseline { revision: old.built.revision, index: &old.index, file: &*old.file };
+                self.add_delta(distribution, &old, new)
+            }
             None => Err("there is no revision before it to go from".to_owned()),
         };
         match delta {
@@ -318,6 +334,7 @@ impl State {
         keep_packages(&self.depot, &distribution.id, |_| false)?;
         self.forget_history(distribution)?;
         self.forget_seen(distribution);
+        self.forget_fetched(distribution);
         self.forget_grants()
     }
 
@@ -355,15 +372,10 @@ pub(super) struct Newest {
 
 /// A source that was walked.
 struct Found {
-    source: FolderSource,
+    source: SourceTree,
     walked: UnixMillis,
     entries: Vec<Entry>,
     skipped: Vec<String>,
-}
-
-pub(super) fn source_of(distribution: &Distribution) -> Result<FolderSource, Error> {
-    let unreadable = if distribution.skip_unreadable { Unreadable::Skip } else { Unreadable::Refuse };
-    Ok(FolderSource::new(PathBuf::from(&distribution.source), Exclude::new(&distribution.exclude)?, unreadable))
 }
 
 fn newest_key(distribution: &Distribution) -> String {

@@ -2,16 +2,24 @@
 
 use std::io::{self, BufWriter, Write};
 
-use crate::distributor::build::{Newest, Signer, WRITE_BYTES};
+use crate::distributor::build::{Signer, WRITE_BYTES};
 use crate::distributor::events::{BuildPhase, DistributorEvent};
 use crate::distributor::report::DeltaPackage;
 use crate::distributor::state::State;
 use crate::error::Error;
+use crate::id::Revision;
 use crate::model::Distribution;
 use crate::node::wait;
 use crate::package::delta::{PackageFiles, RevisionContent, build_delta};
 use crate::package::{BuildOptions, PackageIndex, PackageKind, ReadAt};
 use crate::store::{Depot as _, FinishedFile, PackagePlace, StagedFile};
+
+/// The baseline of the revision that a delta goes from.
+pub(super) struct OldBaseline<'a> {
+    pub(super) revision: Revision,
+    pub(super) index: &'a PackageIndex,
+    pub(super) file: &'a dyn ReadAt,
+}
 
 /// A new revision's baseline, in its place.
 pub(super) struct NewBaseline<'a> {
@@ -41,7 +49,7 @@ impl State {
     pub(super) fn add_delta(
         &self,
         distribution: &Distribution,
-        old: &Newest,
+        old: &OldBaseline<'_>,
         new: &NewBaseline<'_>,
     ) -> Result<DeltaPackage, String> {
         self.make_delta(distribution, old, new).map_err(|why| match why {
@@ -64,13 +72,13 @@ impl State {
     fn make_delta(
         &self,
         distribution: &Distribution,
-        old: &Newest,
+        old: &OldBaseline<'_>,
         new: &NewBaseline<'_>,
     ) -> Result<DeltaPackage, NoDelta> {
         if distribution.max_revisions < 2 {
             return Err(NoDelta::NotWanted);
         }
-        let base = old.built.revision;
+        let base = old.revision;
         let kind = PackageKind::Delta { base };
         let place = PackagePlace::at_distributor(&distribution.name, new.options.revision, kind);
         let mut staged = self.depot.stage(&place)?;
@@ -85,7 +93,7 @@ impl State {
     fn write_delta(
         &self,
         distribution: &Distribution,
-        old: &Newest,
+        old: &OldBaseline<'_>,
         new: &NewBaseline<'_>,
         staged: &mut StagedFile,
     ) -> Result<u64, NoDelta> {
@@ -95,8 +103,8 @@ impl State {
         let own = self.own();
         let signer = Signer { crypto: &*self.crypto, identity: &own.signing };
         let (old_files, new_files) =
-            (PackageFiles::new(old.index.clone(), &*old.file), PackageFiles::new(new.index.clone(), new.file));
-        let from = RevisionContent { number: old.built.revision, entries: old.index.catalog(), files: &old_files };
+            (PackageFiles::new(old.index.clone(), old.file), PackageFiles::new(new.index.clone(), new.file));
+        let from = RevisionContent { number: old.revision, entries: old.index.catalog(), files: &old_files };
         let to = RevisionContent { number: options.revision, entries: new.index.catalog(), files: &new_files };
         let progress = self.build_progress(distribution, BuildPhase::Delta);
         let mut out = Bounded { out: &mut *staged, left: new.index.bytes() / 2, is_over: false };

@@ -29,6 +29,12 @@ pub enum DistributorError {
     /// There is no revision to send.
     #[error("Distribution `{0}` has no revision yet")]
     NotBuilt(Label),
+    /// It is built only from what it is fed with.
+    #[error("Distribution `{0}` is built from standard input, and was not fed")]
+    NotFed(Label),
+    /// It has sources, and was fed all the same.
+    #[error("Distribution `{0}` has sources of its own")]
+    NotToBeFed(Label),
     /// Nothing to send to.
     #[error("Channel `{0}` has no Subscriber")]
     NoSubscribers(Label),
@@ -172,6 +178,8 @@ impl Coded for DistributorError {
             Self::OtherName { .. } => "TED-1831",
             Self::Started => "TED-1832",
             Self::NotBuilt(_) => "TED-1833",
+            Self::NotFed(_) => "TED-1707",
+            Self::NotToBeFed(_) => "TED-1708",
             Self::NoSubscribers(_) => "TED-1834",
             Self::UnknownFiring(_) => "TED-1835",
             Self::NothingPending(_) => "TED-1836",

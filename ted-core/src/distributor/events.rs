@@ -35,6 +35,17 @@ pub enum DistributorEvent {
         /// Bytes there are.
         bytes_total: u64,
     },
+    /// A source is fetched or unpacked: bytes read so far, of how many; 0 where nobody knows.
+    ReadingSource {
+        /// Which Distribution.
+        distribution: Label,
+        /// Which of its sources.
+        source: String,
+        /// Bytes read.
+        bytes: u64,
+        /// Bytes there are.
+        bytes_total: u64,
+    },
     /// A build left something out, as `skip_unreadable` allows.
     Skipped {
         /// Which Distribution.

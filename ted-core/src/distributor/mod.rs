@@ -19,6 +19,7 @@ mod peers;
 mod rekey;
 mod release;
 mod repair;
+mod repair_deltas;
 mod replace;
 mod report;
 mod resolve;
@@ -30,12 +31,12 @@ mod seen;
 mod send;
 mod sign;
 mod source;
+mod sources;
 mod standing;
 mod state;
 mod succession;
 mod time;
 mod trust;
-mod walk;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -64,7 +65,7 @@ pub use report::{
 };
 pub use revoke::RevokedRow;
 pub use rotation::Renew;
-pub use source::{Exclude, FolderSource, Unreadable};
+pub use source::{FolderSource, Selection, SpooledInput, Unreadable, spool_input};
 
 use state::State;
 

@@ -8,11 +8,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::distributor::build::source_of;
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
 use crate::distributor::report::BuiltRevision;
-use crate::distributor::source::FolderSource;
+use crate::distributor::source::SourceTree;
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, PackageId, UnixMillis};
@@ -84,6 +83,11 @@ impl State {
         if !lock(&self.fleet).entitled(subscriber).contains(&distribution.id) {
             return Ok(());
         }
+        if let Some(package) = receipt.package
+            && self.doubt_delta(&distribution, package, Some(subscriber))?
+        {
+            return Ok(());
+        }
         let newest = self.newest(&distribution)?;
         let Some(newest) = newest.filter(|newest| receipt.package.is_none_or(|package| package == newest.package))
         else {
@@ -117,7 +121,13 @@ impl State {
     pub(super) async fn make_sure(self: &Arc<Self>, distribution: &Distribution) -> Result<Option<String>, Error> {
         let _one_at_a_time = self.building.lock().await;
         let (state, distribution) = (self.clone(), distribution.clone());
-        let checking = move || state.make_sure_now(&distribution);
+        let checking = move || -> Result<Option<String>, Error> {
+            let mut notes: Vec<String> = state.make_sure_now(&distribution)?.into_iter().collect();
+            if let Some(newest) = state.newest(&distribution)? {
+                notes.extend(state.make_deltas_sure(&distribution, newest.revision)?);
+            }
+            Ok((!notes.is_empty()).then(|| notes.join("; ")))
+        };
         tokio::task::spawn_blocking(checking).await.map_err(|_| DistributorError::Worker)?
     }
 
@@ -212,7 +222,7 @@ impl State {
         file: &File,
         frames: &[u64],
     ) -> Result<(), Unmade> {
-        let source = source_of(distribution)?;
+        let source = self.source_of(distribution)?;
         source.entries(&mut |_| {}).map_err(Error::from)?;
         let mut remaker = FrameRemaker::new(index)?;
         let place = wait(self.depot.info(index.id())).map_err(Error::from)?;
@@ -310,7 +320,7 @@ impl From<io::Error> for Unmade {
 fn write_mended(
     (index, file): (&PackageIndex, &File),
     frames: &[u64],
-    (source, remaker): (&FolderSource, &mut FrameRemaker<'_>),
+    (source, remaker): (&SourceTree, &mut FrameRemaker<'_>),
     out: &mut dyn io::Write,
 ) -> Result<(), Unmade> {
     let (mut at, mut buffer) = (0, Vec::new());

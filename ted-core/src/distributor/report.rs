@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DistributionId, FiringId, PackageId, Revision, UnixMillis};
-use crate::model::{Digest, Distribution, Endpoint, ExtractMode, Priority};
+use crate::model::{Digest, Distribution, Endpoint, ExtractMode, Priority, Sources};
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
 use crate::protocol::{Outcome, PartState};
@@ -18,11 +18,17 @@ use crate::security::{Certificate, CertificateState};
 pub struct DistributionSpec {
     /// Its name.
     pub name: Label,
-    /// The folder it is built from, absolute.
-    pub source: String,
-    /// Globs of what is left out, matched against paths below the source.
+    /// What it is built from.
+    pub source: Sources,
+    /// Globs of what is left out, matched against paths below each source.
     #[serde(default)]
     pub exclude: Vec<String>,
+    /// Globs of what is taken, matched in the same way; without any, everything is.
+    #[serde(default)]
+    pub include: Vec<String>,
+    /// Leave out what the `.gitignore` files in a folder name.
+    #[serde(default)]
+    pub gitignore: bool,
     /// The digest over the package's body.
     #[serde(default)]
     pub digest: Digest,
@@ -56,8 +62,10 @@ impl DistributionSpec {
     pub fn new(name: Label, source: impl AsRef<std::path::Path>) -> Self {
         Self {
             name,
-            source: source.as_ref().to_string_lossy().into_owned(),
+            source: Sources::from(source.as_ref().to_string_lossy().into_owned()),
             exclude: vec![],
+            include: vec![],
+            gitignore: false,
             digest: Digest::default(),
             target: None,
             skip_unreadable: false,
@@ -101,6 +109,8 @@ impl DistributionSpec {
             name: distribution.name,
             source: distribution.source,
             exclude: distribution.exclude,
+            include: distribution.include,
+            gitignore: distribution.gitignore,
             digest: distribution.digest,
             target: distribution.target,
             skip_unreadable: distribution.skip_unreadable,
@@ -117,6 +127,8 @@ impl DistributionSpec {
             name: self.name,
             source: self.source,
             exclude: self.exclude,
+            include: self.include,
+            gitignore: self.gitignore,
             digest: self.digest,
             target: self.target,
             skip_unreadable: self.skip_unreadable,

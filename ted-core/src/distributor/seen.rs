@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
-use crate::distributor::source::FolderSource;
+use crate::distributor::source::SourceTree;
 use crate::distributor::state::State;
 use crate::error::Error;
 use crate::id::{ContentId, UnixMillis};
@@ -34,7 +34,7 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    fn is_settled(&self, walked: UnixMillis) -> bool {
+    pub(super) fn is_settled(&self, walked: UnixMillis) -> bool {
         let changed_ms = i128::from(self.changed.0) * 1000 + i128::from(self.changed.1) / 1_000_000;
         changed_ms + (SETTLED_AFTER.as_millis() as i128) < i128::from(walked.millis())
     }
@@ -64,7 +64,7 @@ pub(super) enum Look {
 
 impl Seen {
     /// What became of the files of `rows`: for each of `entries`, which `source` has just listed.
-    fn look(&self, rows: &[CatalogRow], entries: &[Entry], source: &FolderSource) -> Vec<Look> {
+    fn look(&self, rows: &[CatalogRow], entries: &[Entry], source: &SourceTree) -> Vec<Look> {
         let now = source.marks(entries);
         let mut old = rows.iter().zip(&self.marks).peekable();
         let look = |(entry, now): (&Entry, Option<Mark>)| {
@@ -95,7 +95,7 @@ impl State {
         &self,
         distribution: &Distribution,
         index: &PackageIndex,
-        (entries, source): (&[Entry], &FolderSource),
+        (entries, source): (&[Entry], &SourceTree),
     ) -> Vec<Look> {
         let seen = self.recall(distribution).unwrap_or_else(|error| {
             tracing::warn!(distribution = %distribution.name, %error, "what was seen of the source cannot be read");
@@ -103,7 +103,7 @@ impl State {
         });
         let rows = index.catalog();
         let fits = |seen: &Seen| {
-            (seen.content, &seen.place) == (index.disclosure().content, &distribution.source)
+            (seen.content, &seen.place) == (index.disclosure().content, &distribution.source.to_string())
                 && seen.marks.len() == rows.len()
         };
         match seen.filter(fits) {
@@ -117,11 +117,11 @@ impl State {
         &self,
         distribution: &Distribution,
         index: &PackageIndex,
-        (source, walked): (&FolderSource, UnixMillis),
+        (source, walked): (&SourceTree, UnixMillis),
     ) {
         let entries = index.catalog().iter().map(|row| &row.entry);
         let marks = source.marks(entries).into_iter().map(|mark| mark.filter(|mark| mark.is_settled(walked))).collect();
-        let seen = Seen { content: index.disclosure().content, place: distribution.source.clone(), marks };
+        let seen = Seen { content: index.disclosure().content, place: distribution.source.to_string(), marks };
         if let Err(error) = self.keep(distribution, &seen) {
             tracing::warn!(distribution = %distribution.name, %error, "what was seen of the source cannot be kept: the next build reads everything");
         }

@@ -11,6 +11,7 @@ use crate::distributor::grants::GrantSets;
 use crate::distributor::peers::Network;
 use crate::distributor::repair::load_mended;
 use crate::distributor::rotation::open_own;
+use crate::distributor::source::{Fetching, KnownArchives, clean_spool};
 use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
@@ -57,6 +58,10 @@ pub(super) struct State {
     pub(super) firing_changes: watch::Sender<u64>,
     /// One build at a time: two would only share the same disk and cores.
     pub(super) building: tokio::sync::Mutex<()>,
+    /// Compressed tar files that were listed, as they still are.
+    pub(super) archives: Arc<KnownArchives>,
+    /// What is being fetched.
+    pub(super) fetching: Arc<Fetching>,
     pub(super) links: Links,
     pub(super) events: EventBus<DistributorEvent>,
     pub(super) enrolling: Mutex<()>,
@@ -114,6 +119,7 @@ impl State {
         }
         let open = if there { DataDir::open } else { DataDir::create };
         let data = open(&settings.data, NodeRole::Distributor)?;
+        clean_spool(data.path());
         let now = clock.now();
         let open = match (data.security().exists(), settings.keys) {
             (false, _) => SecurityDir::create,
@@ -161,6 +167,8 @@ impl State {
             sent: Mutex::default(),
             firing_changes: watch::Sender::new(0),
             building: tokio::sync::Mutex::new(()),
+            archives: Arc::default(),
+            fetching: Arc::default(),
             links: Links::new(),
             events: EventBus::new(),
             enrolling: Mutex::default(),

@@ -86,16 +86,14 @@ impl State {
     }
 
     /// Lets the record of the newest revision name the packages that carry it now.
-    fn find_newest_again(&self, distribution: &Distribution) -> Result<(), Error> {
+    pub(super) fn find_newest_again(&self, distribution: &Distribution) -> Result<(), Error> {
         let Some(newest) = self.newest(distribution)? else { return Ok(()) };
         let mut found = newest.clone();
         let kept = self.kept_packages(distribution);
         if let Some(info) = kept.baseline(newest.revision) {
             (found.package, found.bytes) = (info.id, info.bytes);
         }
-        if let Some((delta, info)) = found.delta.as_mut().zip(kept.delta(newest.revision)) {
-            (delta.package, delta.bytes) = (info.id, info.bytes);
-        }
+        found.delta = kept.delta_package(newest.revision);
         if found == newest {
             return Ok(());
         }

@@ -105,6 +105,8 @@ fn distribution_fields(old: &Distribution, new: &Distribution) -> Vec<String> {
     push_value(&mut fields, "name", &old.name, &new.name);
     push_value(&mut fields, "source", &old.source, &new.source);
     push_value(&mut fields, "exclude", &list(&old.exclude), &list(&new.exclude));
+    push_value(&mut fields, "include", &list(&old.include), &list(&new.include));
+    push_value(&mut fields, "gitignore", &old.gitignore, &new.gitignore);
     push_value(&mut fields, "digest", &old.digest, &new.digest);
     let shown = |target: &Option<String>| target.clone().unwrap_or_else(|| "none".to_owned());
     push_value(&mut fields, "target", &shown(&old.target), &shown(&new.target));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Coded;
 use crate::id::DistributionId;
 use crate::limits::Limits;
-use crate::model::{FleetError, Item};
+use crate::model::{FleetError, Item, Sources};
 use crate::name::Label;
 
 /// The operator's digest over a package's body. Frame hashes and the signature are always there besides.
@@ -99,10 +99,16 @@ pub struct Distribution {
     pub id: DistributionId,
     /// Its name at the Distributor.
     pub name: Label,
-    /// The folder that is packed: an absolute path on the Distributor.
-    pub source: String,
-    /// Globs of paths below the source that are left out. `*` stays within one component, `**` does not.
+    /// What is packed.
+    pub source: Sources,
+    /// Globs of paths below each source that are left out. `*` stays within one component, `**` does not.
     pub exclude: Vec<String>,
+    /// Globs of what is taken: anything else is left out. Without any, everything is taken.
+    #[serde(default)]
+    pub include: Vec<String>,
+    /// Whether what the `.gitignore` files in a folder name is left out, as git would, and `.git` with it.
+    #[serde(default)]
+    pub gitignore: bool,
     /// The operator's digest.
     pub digest: Digest,
     /// Where Subscribers may put it: an absolute path, in which `%NAME%` stands for a variable of theirs.
@@ -133,12 +139,14 @@ impl Distribution {
 
     /// A Distribution with the default options.
     #[must_use]
-    pub fn new(id: DistributionId, name: Label, source: impl Into<String>) -> Self {
+    pub fn new(id: DistributionId, name: Label, source: impl Into<Sources>) -> Self {
         Self {
             id,
             name,
             source: source.into(),
             exclude: Vec::new(),
+            include: Vec::new(),
+            gitignore: false,
             digest: Digest::default(),
             target: None,
             skip_unreadable: false,
@@ -155,17 +163,19 @@ impl Distribution {
 
     pub(crate) fn check(&self) -> Result<(), FleetError> {
         let refuse = |field, reason: String| Err(FleetError::BadField { item: self.item(), field, reason });
-        if let Err(reason) = absolute(&self.source) {
+        if let Err(reason) = self.source.check() {
             return refuse("source", reason);
         }
         if let Some(Err(reason)) = self.target.as_deref().map(target) {
             return refuse("target", reason);
         }
-        for glob in &self.exclude {
-            if let Err(error) = Glob::new(glob) {
-                return refuse("exclude", format!("`{glob}` is not a glob: {}", error.kind()));
-            }
-        }
+        let globs = |field, globs: &'_ [String]| {
+            let wrong = globs.iter().find_map(|glob| Some((glob, Glob::new(glob).err()?)));
+            let Some((glob, error)) = wrong else { return Ok(()) };
+            refuse(field, format!("`{glob}` is not a glob: {}", error.kind()))
+        };
+        globs("exclude", &self.exclude)?;
+        globs("include", &self.include)?;
         let most = Limits::DEFAULT.max_revisions_max;
         if !(1..=most).contains(&self.max_revisions) {
             return refuse("max_revisions", format!("{} is not between 1 and {most}", self.max_revisions));
@@ -230,15 +240,16 @@ mod tests {
             distribution.check()
         };
         for (field, change) in [
-            ("source", (|d| d.source = "srv".to_owned()) as fn(&mut Distribution)),
-            ("source", |d| d.source = String::new()),
-            ("source", |d| d.source = "/a\0b".to_owned()),
+            ("source", (|d| d.source = "srv".into()) as fn(&mut Distribution)),
+            ("source", |d| d.source = "".into()),
+            ("source", |d| d.source = "/a\0b".into()),
             ("target", |d| d.target = Some("www".to_owned())),
             ("target", |d| d.target = Some("/srv/../etc".to_owned())),
             ("target", |d| d.target = Some("/srv/%NODE_NAME".to_owned())),
             ("max_revisions", |d| d.max_revisions = 0),
             ("max_revisions", |d| d.max_revisions = 33),
             ("exclude", |d| d.exclude = vec!["*.log".to_owned(), "[".to_owned()]),
+            ("include", |d| d.include = vec!["[".to_owned()]),
         ] {
             match with(change) {
                 Err(FleetError::BadField { field: named, .. }) => assert_eq!(named, field),

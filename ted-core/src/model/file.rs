@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::DistributionId;
 use crate::model::{
     CertificateWay, Channel, Digest, Distribution, Endpoint, ExtractMode, Fleet, FleetError, Priority, Settings,
-    Subscriber,
+    Sources, Subscriber,
 };
 use crate::name::{Label, NodeName};
 
@@ -69,9 +69,13 @@ struct FleetFile {
 struct DistributionFile {
     name: Label,
     id: Option<String>,
-    source: String,
+    source: Sources,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     exclude: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    include: Vec<String>,
+    #[serde(default)]
+    gitignore: bool,
     #[serde(default)]
     digest: Digest,
     target: Option<String>,
@@ -125,6 +129,8 @@ impl DistributionFile {
             name: self.name,
             source: self.source,
             exclude: self.exclude,
+            include: self.include,
+            gitignore: self.gitignore,
             digest: self.digest,
             target: self.target,
             skip_unreadable: self.skip_unreadable,
@@ -138,24 +144,15 @@ impl DistributionFile {
 
 impl From<&Distribution> for DistributionFile {
     fn from(distribution: &Distribution) -> Self {
-        let Distribution {
-            id,
-            name,
-            source,
-            exclude,
-            digest,
-            target,
-            skip_unreadable,
-            priority,
-            encrypt,
-            mode,
-            max_revisions,
-        } = distribution;
+        let Distribution { id, name, source, exclude, include, gitignore, .. } = distribution;
+        let Distribution { digest, target, skip_unreadable, priority, encrypt, mode, max_revisions, .. } = distribution;
         Self {
             name: name.clone(),
             id: Some(id.to_string()),
             source: source.clone(),
             exclude: exclude.clone(),
+            include: include.clone(),
+            gitignore: *gitignore,
             digest: *digest,
             target: target.clone(),
             skip_unreadable: *skip_unreadable,
@@ -228,6 +225,7 @@ mod tests {
     use super::*;
     use crate::error::Coded;
     use crate::model::fleet::tests::{fleet, label, node};
+    use crate::model::{Sha256, SourceSpec};
 
     fn no_id(name: &Label) -> DistributionId {
         panic!("{name} has an id")
@@ -238,6 +236,17 @@ mod tests {
         let mut fleet = fleet();
         let mut site = fleet.distribution(&label("site")).expect("there").clone();
         site.exclude = vec!["*.log".to_owned(), "tmp/**".to_owned()];
+        site.include = vec!["*.html".to_owned()];
+        site.gitignore = true;
+        site.source = Sources::new(vec![
+            SourceSpec::parse("/srv/site"),
+            SourceSpec {
+                sha256: Some(Sha256::from_bytes([7; 32])),
+                size: Some(5),
+                ca: Some("/etc/ca.pem".to_owned()),
+                ..SourceSpec::parse("bin=https://a.example/tool")
+            },
+        ]);
         site.target = Some("/srv/%NODE_NAME%".to_owned());
         site.digest = Digest::Md5;
         site.priority = Priority::High;
@@ -297,6 +306,9 @@ mod tests {
                 "[[subscriber]]\nname='a'\ncertificate_command='cp {cer} /x'\ncertificate_directory='/x'",
             ),
             ("TED-1606", "source", "[[distribution]]\nname='a'\nsource='srv'"),
+            ("TED-1606", "stands alone", "[[distribution]]\nname='a'\nsource=['-', 'a=/srv']"),
+            ("TED-1601", "SHA-256", "[[distribution]]\nname='a'\nsource={from='https://a/b', sha256='xyz'}"),
+            ("TED-1601", "siez", "[[distribution]]\nname='a'\nsource=['/a', {from='https://a/b', siez=5}]"),
         ] {
             let error = Fleet::from_toml(text, &mut |_| DistributionId::from_bytes([1; 16])).expect_err(text);
             assert_eq!(error.code(), code, "{error}");

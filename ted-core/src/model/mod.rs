@@ -11,6 +11,7 @@ mod error;
 mod file;
 mod fleet;
 mod settings;
+mod source;
 mod subscriber;
 
 pub use certificate_way::{CertificateWay, CommandTemplate, CommandValues};
@@ -21,4 +22,5 @@ pub use endpoint::{DEFAULT_PORT, DirectAddress, Endpoint, EndpointError};
 pub use error::{FleetError, Item};
 pub use fleet::Fleet;
 pub use settings::{Interval, Setting, SettingError, Settings, VariableName};
+pub use source::{Sha256, SourcePlace, SourceSpec, Sources};
 pub use subscriber::Subscriber;

@@ -52,6 +52,6 @@ pub use remake::{FrameRemaker, RemakeError, make_frame};
 pub use resign::{NewRoot, Resigned, sign_again};
 pub use reuse::{Previous, Reused};
 pub use root::{BodyDigest, Disclosure, PackageKind, ROOT_CONTEXT, Root, Suite};
-pub use source::{SkipReason, Skipped, Source, SourceError, SourceFile};
+pub use source::{KindError, SkipReason, Skipped, Source, SourceError, SourceFile};
 pub use table::TableRow;
 pub use verify::{VerifyProgress, verify_body, verify_digest, verify_frames};

@@ -86,7 +86,20 @@ pub enum SourceError {
         #[source]
         source: io::Error,
     },
-    /// An exclude pattern that is none.
+    /// Two sources of one Distribution have something at the same place.
+    #[error("`{path}` is in two sources: `{first}` and `{second}`")]
+    Overlap {
+        /// Where.
+        path: EntryPath,
+        /// The one source.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// What only some kinds of sources fail with.
+    #[error(transparent)]
+    Kind(KindError),
+    /// A pattern that is none.
     #[error("`{pattern}` is not a pattern: {reason}")]
     Pattern {
         /// What was given.
@@ -94,6 +107,32 @@ pub enum SourceError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// What one kind of source fails with, and no other.
+#[derive(Debug)]
+pub struct KindError {
+    code: &'static str,
+    retryable: bool,
+    inner: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl std::fmt::Display for KindError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl std::error::Error for KindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.inner.source()
+    }
+}
+
+impl<E: Coded + Send + Sync + 'static> From<E> for KindError {
+    fn from(error: E) -> Self {
+        Self { code: error.code(), retryable: error.is_retryable(), inner: Box::new(error) }
+    }
 }
 
 fn entries(count: usize) -> String {
@@ -108,10 +147,12 @@ impl Coded for SourceError {
             Self::Changed { .. } => "TED-1703",
             Self::Read { .. } => "TED-1704",
             Self::Pattern { .. } => "TED-1705",
+            Self::Overlap { .. } => "TED-1706",
+            Self::Kind(error) => error.code,
         }
     }
 
     fn is_retryable(&self) -> bool {
-        matches!(self, Self::Changed { .. })
+        matches!(self, Self::Changed { .. }) || matches!(self, Self::Kind(error) if error.retryable)
     }
 }

@@ -406,8 +406,8 @@ impl Firing {
             match reached {
                 Some(state) => {
                     part.advance(state, now);
-                    // Extracted, and something beside it failed, such as a hook: it counts, and is told.
-                    if receipt.stage == Stage::Extracted && receipt.code.is_some() {
+                    if state == PartState::Extracted {
+                        // What it did there, what it found changed, and what failed beside it, such as a hook.
                         part.code.clone_from(&receipt.code);
                         part.detail.clone_from(&receipt.detail);
                     }

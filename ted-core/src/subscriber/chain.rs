@@ -362,3 +362,6 @@ fn unnamed_file(folder: &Path) -> io::Result<File> {
     std::fs::remove_file(&path)?;
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests;

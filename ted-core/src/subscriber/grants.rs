@@ -55,7 +55,7 @@ impl State {
             let mut lacking = vec![];
             for package in state.wanted_packages(&by.key_hash(), &of)? {
                 let folder = state.grant_folder(&by, &of, &package)?;
-                if !read_grant(&folder)?.is_some_and(|kept| state.unwrap(&kept, &package.id).is_ok()) {
+                if read_grant(&folder)?.is_none_or(|kept| state.unwrap(&kept, &package.id).is_err()) {
                     lacking.push((package.id, folder));
                 }
             }

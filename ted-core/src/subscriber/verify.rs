@@ -42,7 +42,7 @@ impl State {
         for package in &held.packages {
             let (index, checked) = match self.open_any(&fleet, package) {
                 Ok((index, file)) => {
-                    let checked = self.verify_package(&index, &*file);
+                    let checked = self.verify_package(&index, &file);
                     (Some(index), checked)
                 }
                 Err(error) => (None, Err(error)),

@@ -285,6 +285,67 @@ async fn what_a_statement_names_stays_while_it_may_be_fetched() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_delta_is_made_again_from_the_baselines_and_else_not_offered_any_more() {
+    for encrypt in [false, true] {
+        let world = World::new(encrypt, 10).await;
+        let mut trees = BTreeMap::new();
+        for number in 0..4 {
+            let tree = tree(&[("a", &number.to_string())]);
+            trees.insert(world.build(&tree).await.revision, tree);
+        }
+        let before = world.packages().await;
+        assert_eq!(before.len(), 4);
+        let flip = |package: &PackageRef| {
+            let path = world.distributor.state.depot.path_of(package.id).unwrap();
+            let mut bytes = std::fs::read(&path).unwrap();
+            // The last bytes of the body, behind the head.
+            bytes[20] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        };
+        let doubt = async |package: &PackageRef| {
+            let id = package.id;
+            world.with(move |state, distribution| state.doubt_delta(distribution, id, None).unwrap()).await
+        };
+        let make_sure = async || {
+            world
+                .with(|state, distribution| {
+                    let newest = state.newest(distribution).unwrap().unwrap();
+                    state.make_deltas_sure(distribution, newest.revision).unwrap()
+                })
+                .await
+        };
+        // One that is whole stays as it is; the baseline is not for these to judge.
+        assert!(doubt(&before[3]).await && !doubt(&before[0]).await);
+        assert_eq!(make_sure().await, [] as [String; 0]);
+        assert_eq!(world.packages().await, before);
+
+        flip(&before[3]);
+        assert_eq!(make_sure().await, [] as [String; 0], "nobody has a doubt");
+        doubt(&before[3]).await;
+        let told = make_sure().await;
+        assert!(told.len() == 1 && told[0].starts_with("TED-1890"), "{told:?}");
+        let after = world.packages().await;
+        assert_eq!((after.len(), &after[..3]), (4, &before[..3]));
+        assert_ne!(after[3].id, before[3].id);
+        let history = world.distributor.distribution(&site()).await.unwrap();
+        assert_eq!(history.newest.unwrap().delta.unwrap().package, after[3].id);
+        let (packages, known) = (after.clone(), trees.clone());
+        world.with(move |state, distribution| prove(state, distribution, &packages, &known)).await;
+
+        // The third revision has no baseline any more... and neither has its delta a second chance.
+        let fifth = tree(&[("a", "5")]);
+        trees.insert(world.build(&fifth).await.revision, fifth);
+        let before = world.packages().await;
+        assert_eq!(before.len(), 5);
+        std::fs::remove_file(world.distributor.state.depot.path_of(before[2].id).unwrap()).unwrap();
+        let told = make_sure().await;
+        assert!(told.len() == 1 && told[0].starts_with("TED-1891"), "{told:?}");
+        let after = world.packages().await;
+        assert_eq!(after, [&before[..1], &before[3..]].concat(), "the window ends behind it");
+    }
+}
+
 /// What somebody does to a tree between two revisions.
 #[derive(Debug, Clone)]
 enum Change {

@@ -21,13 +21,13 @@ mod round_trip;
 mod sealed;
 
 /// Frames of 64 KiB, so that a few hundred KiB have many.
-const SMALL_FRAMES: u32 = FRAME_BYTES_MIN;
+pub(crate) const SMALL_FRAMES: u32 = FRAME_BYTES_MIN;
 
 /// A tree in memory.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tree {
     entries: BTreeMap<EntryPath, Entry>,
-    contents: BTreeMap<EntryPath, Vec<u8>>,
+    pub(crate) contents: BTreeMap<EntryPath, Vec<u8>>,
 }
 
 impl Tree {
@@ -56,7 +56,7 @@ impl Tree {
         self.add(Entry { link: target.into(), ..entry(path, kind) })
     }
 
-    fn build(&self, options: &BuildOptions) -> (Vec<u8>, BuiltPackage) {
+    pub(crate) fn build(&self, options: &BuildOptions) -> (Vec<u8>, BuiltPackage) {
         let mut bytes = Vec::new();
         let entries = self.entries(&mut |_| {}).expect("memory");
         let built = build_baseline(self, entries, options, &FixtureSigner, &mut bytes, &|_| {}).expect("builds");
@@ -94,7 +94,7 @@ impl SourceFile for MemoryFile {
 }
 
 /// Puts BLAKE3 of the root where a signature would be, so that a test sees any change to either.
-struct FixtureSigner;
+pub(crate) struct FixtureSigner;
 
 impl RootSigner for FixtureSigner {
     fn sign_root(&self, root_bytes: &[u8]) -> Result<Signature, Box<dyn std::error::Error + Send + Sync>> {
@@ -122,7 +122,7 @@ fn entry(path: &str, kind: EntryKind) -> Entry {
     }
 }
 
-fn options(frame_bytes: u32) -> BuildOptions {
+pub(crate) fn options(frame_bytes: u32) -> BuildOptions {
     let name = "site".parse().expect("valid");
     let mut options = BuildOptions::new(DistributionId::from_bytes([1; 16]), name, KeyHash::from_bytes([2; 32]), 2);
     options.revision = Revision::from_number(7);
@@ -132,7 +132,7 @@ fn options(frame_bytes: u32) -> BuildOptions {
 }
 
 /// The same, sealed.
-fn sealed(frame_bytes: u32) -> BuildOptions {
+pub(crate) fn sealed(frame_bytes: u32) -> BuildOptions {
     BuildOptions { seal: Some(seal()), ..options(frame_bytes) }
 }
 
@@ -145,7 +145,7 @@ fn secret() -> EpochSecret {
 }
 
 /// Bytes that look like noise and are the same in every run.
-fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     let mut out = vec![0; bytes];
     blake3::Hasher::new_derive_key("noise").update(&seed.to_le_bytes()).finalize_xof().fill(&mut out);
     out

@@ -3,79 +3,23 @@
 use std::collections::HashMap;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{PoisonError, RwLock};
 
-use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use rustix::fs::OFlags;
 
 use crate::package::{Entry, EntryKind, EntryPath, Skipped, Source, SourceError, SourceFile};
 
-use super::seen::Mark;
 use super::walk::walk;
-
-/// What to do with what cannot be read or distributed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Unreadable {
-    /// It is an error that names everything of the kind.
-    #[default]
-    Refuse,
-    /// It is left out and named.
-    Skip,
-}
-
-/// Patterns of paths to leave out, relative to the source: `*` and `?` match within a component, `**` any number of
-/// components; a pattern without a slash matches at every depth. What lies in a folder that is left out is left out.
-#[derive(Debug, Clone)]
-pub struct Exclude(GlobSet);
-
-impl Exclude {
-    /// The patterns given.
-    ///
-    /// # Errors
-    /// [`SourceError::Pattern`] names the first that is none.
-    pub fn new<P: AsRef<str>>(patterns: &[P]) -> Result<Self, SourceError> {
-        let mut set = GlobSetBuilder::new();
-        for pattern in patterns {
-            set.add(glob(pattern.as_ref())?);
-        }
-        let refuse = |error: globset::Error| SourceError::Pattern {
-            pattern: error.glob().unwrap_or_default().to_owned(),
-            reason: error.kind().to_string(),
-        };
-        Ok(Self(set.build().map_err(refuse)?))
-    }
-
-    pub(super) fn matches(&self, path: &EntryPath) -> bool {
-        self.0.is_match(path_of(path))
-    }
-}
-
-/// The path in terms of the file system.
-pub(super) fn path_of(path: &EntryPath) -> &Path {
-    Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()))
-}
-
-fn glob(pattern: &str) -> Result<Glob, SourceError> {
-    let bare = pattern.strip_suffix('/').unwrap_or(pattern);
-    let anchored = match bare.strip_prefix('/') {
-        Some(rest) => rest.to_owned(),
-        None if bare.contains('/') => bare.to_owned(),
-        None => format!("**/{bare}"),
-    };
-    GlobBuilder::new(&anchored)
-        .literal_separator(true)
-        .build()
-        .map_err(|error| SourceError::Pattern { pattern: pattern.to_owned(), reason: error.kind().to_string() })
-}
+use super::{Selection, Unreadable, Watched, path_of};
+use crate::distributor::seen::Mark;
 
 /// A folder. Symlinks in it are data and never followed; file systems mounted below it are part of it.
 #[derive(Debug)]
 pub struct FolderSource {
     root: PathBuf,
-    exclude: Exclude,
+    selection: Selection,
     unreadable: Unreadable,
     /// What each file was when it was listed, by path.
     stamps: RwLock<HashMap<EntryPath, Stamp>>,
@@ -84,14 +28,14 @@ pub struct FolderSource {
 impl FolderSource {
     /// The folder at `root`.
     #[must_use]
-    pub fn new(root: PathBuf, exclude: Exclude, unreadable: Unreadable) -> Self {
-        Self { root, exclude, unreadable, stamps: RwLock::default() }
+    pub fn new(root: PathBuf, selection: Selection, unreadable: Unreadable) -> Self {
+        Self { root, selection, unreadable, stamps: RwLock::default() }
     }
+}
 
-    /// What each of `entries` was when it was listed; `None` for what is no file.
-    pub(super) fn marks<'a>(&self, entries: impl IntoIterator<Item = &'a Entry>) -> Vec<Option<Mark>> {
-        let stamps = self.stamps.read().unwrap_or_else(PoisonError::into_inner);
-        entries.into_iter().map(|entry| stamps.get(&entry.path).map(Stamp::mark)).collect()
+impl Watched for FolderSource {
+    fn mark(&self, path: &EntryPath) -> Option<Mark> {
+        self.stamps.read().unwrap_or_else(PoisonError::into_inner).get(path).map(Stamp::mark)
     }
 }
 
@@ -105,7 +49,7 @@ impl Source for FolderSource {
             return Err(failed(io::ErrorKind::NotADirectory.into()));
         }
         std::fs::read_dir(&root).map_err(failed)?;
-        let found = walk(&root, &metadata, &self.exclude);
+        let found = walk(&root, &metadata, &self.selection);
         if !found.skipped.is_empty() && self.unreadable == Unreadable::Refuse {
             return Err(SourceError::Refused(found.skipped));
         }
@@ -116,7 +60,7 @@ impl Source for FolderSource {
         Ok(found.seen.into_iter().map(|seen| seen.entry).collect())
     }
 
-    fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile>, SourceError> {
+    fn open(&self, entry: &Entry, offset: u64) -> Result<Box<dyn SourceFile + '_>, SourceError> {
         let failed = |source| SourceError::Read { path: entry.path.clone(), source };
         // Without O_NONBLOCK a FIFO that took the file's place would hold the build for ever.
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -150,8 +94,12 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    fn mark(&self) -> Mark {
+    pub(super) fn mark(&self) -> Mark {
         Mark { inode: self.inode, changed: self.ctime }
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
     }
 
     pub(super) fn of(metadata: &Metadata) -> Self {
@@ -198,14 +146,16 @@ impl SourceFile for OpenFile {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
 
     use super::*;
     use crate::error::Coded;
     use crate::package::SkipReason;
 
     fn source(root: &Path, excludes: &[&str], unreadable: Unreadable) -> FolderSource {
-        FolderSource::new(root.to_owned(), Exclude::new(excludes).expect("patterns"), unreadable)
+        FolderSource::new(root.to_owned(), Selection::new(excludes, &[]).expect("patterns"), unreadable)
     }
 
     fn list(source: &FolderSource) -> Vec<Entry> {
@@ -259,7 +209,63 @@ mod tests {
         let listed = |excludes: &[&str]| paths(&list(&source(folder.path(), excludes, Unreadable::Refuse)));
         assert_eq!(listed(&["*.tmp", "cache/", "/only"]), [".", "d", "d/keep", "e", "e/only", "e/only/here", "keep"]);
         assert_eq!(listed(&["d/*", "e/**", "cache", "only", "x*"]), [".", "d", "e", "keep"]);
-        assert_eq!(Exclude::new(&["a["]).expect_err("no pattern").code(), "TED-1705");
+    }
+
+    #[test]
+    fn with_patterns_of_what_is_taken_only_that_and_the_way_to_it_is_there() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        for name in ["a/b/page.html", "a/b/page.txt", "a/empty/x", "docs/any", "docs/deep/any", "docs/x.tmp", "x.html"]
+        {
+            let place = folder.path().join(name);
+            fs::create_dir_all(place.parent().expect("has one")).expect("made");
+            fs::write(place, b"").expect("made");
+        }
+        let socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).expect("bound");
+        let selection = Selection::new(&["*.tmp"], &["*.html", "docs"]).expect("patterns");
+        let source = FolderSource::new(folder.path().to_owned(), selection, Unreadable::Refuse);
+        let taken = [".", "a", "a/b", "a/b/page.html", "docs", "docs/any", "docs/deep", "docs/deep/any", "x.html"];
+        assert_eq!(paths(&list(&source)), taken);
+        drop(socket);
+    }
+
+    #[test]
+    fn gitignore_files_leave_out_what_git_would_and_deeper_ones_have_the_last_word() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        for (name, content) in [
+            (".gitignore", "*.log\n/build/\n!keep.log\nnode_modules\n# no pattern\n"),
+            (".git/config", "of git"),
+            ("build/out", ""),
+            ("src/build/kept", ""),
+            ("src/a.log", ""),
+            ("src/keep.log", ""),
+            ("src/node_modules/x", ""),
+            ("sub/.gitignore", "!a.log\nsecret\n"),
+            ("sub/a.log", ""),
+            ("sub/secret", ""),
+            ("secret", ""),
+        ] {
+            let place = folder.path().join(name);
+            fs::create_dir_all(place.parent().expect("has one")).expect("made");
+            fs::write(place, content).expect("made");
+        }
+        let listed = |honoured| {
+            let selection = Selection::default().gitignore(honoured);
+            paths(&list(&FolderSource::new(folder.path().to_owned(), selection, Unreadable::Refuse)))
+        };
+        let taken = [
+            ".",
+            ".gitignore",
+            "secret",
+            "src",
+            "src/build",
+            "src/build/kept",
+            "src/keep.log",
+            "sub",
+            "sub/.gitignore",
+            "sub/a.log",
+        ];
+        assert_eq!(listed(true), taken);
+        assert!(listed(false).contains(&".git/config".to_owned()), "unless it was asked for, nothing is left out");
     }
 
     #[test]

@@ -5,14 +5,17 @@ use std::fs::{FileType, Metadata};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use crate::limits::Limits;
 use crate::package::{Entry, EntryKind, EntryPath, Mtime, PathError, SkipReason, Skipped};
 
-use super::source::{Exclude, Stamp, path_of};
+use super::folder::Stamp;
+use super::gitignore::{Ignored, is_repository};
+use super::path_of;
+use super::selection::{Selection, drop_empty_ways};
 
 /// Threads that walk: a few requests at once hide the waiting for disks and servers.
 const WALKERS: usize = 4;
@@ -29,13 +32,16 @@ pub(super) struct Seen {
     pub(super) entry: Entry,
     pub(super) stamp: Stamp,
     links: u64,
+    /// Whether it is a folder that is taken only for what lies in it.
+    on_the_way: bool,
 }
 
 /// Everything below the folder `root`, which has this metadata, but what is excluded. Hard links are resolved.
-pub(super) fn walk(root: &Path, metadata: &Metadata, exclude: &Exclude) -> Found {
-    let walk = Walk { root, exclude, state: Mutex::default(), changed: Condvar::new() };
-    walk.state().seen(seen(EntryPath::root(), EntryKind::Directory, metadata));
-    walk.state().folders.push(EntryPath::root());
+pub(super) fn walk(root: &Path, metadata: &Metadata, selection: &Selection) -> Found {
+    let walk = Walk { root, selection, state: Mutex::default(), changed: Condvar::new() };
+    walk.state().found.seen.push(seen(EntryPath::root(), EntryKind::Directory, metadata));
+    let included = selection.includes(&EntryPath::root());
+    walk.state().folders.push(Folder { path: EntryPath::root(), included, ignored: None });
     std::thread::scope(|scope| {
         for _ in 1..WALKERS {
             scope.spawn(|| walk.work());
@@ -45,29 +51,33 @@ pub(super) fn walk(root: &Path, metadata: &Metadata, exclude: &Exclude) -> Found
     let mut found = walk.state.into_inner().unwrap_or_else(PoisonError::into_inner).found;
     found.seen.sort_unstable_by(|left, right| left.entry.path.cmp(&right.entry.path));
     found.skipped.sort_unstable_by(|left, right| left.path.cmp(&right.path));
+    drop_empty_ways(&mut found.seen, |seen| &seen.entry.path, |seen| seen.on_the_way);
     resolve_hard_links(&mut found.seen);
     found
 }
 
+/// A folder that is to be listed.
+struct Folder {
+    path: EntryPath,
+    /// Whether all that lies in it is included.
+    included: bool,
+    /// What the `.gitignore` files above it leave out.
+    ignored: Option<Arc<Ignored>>,
+}
+
 struct Walk<'a> {
     root: &'a Path,
-    exclude: &'a Exclude,
+    selection: &'a Selection,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    folders: Vec<EntryPath>,
+    folders: Vec<Folder>,
     /// Threads that are in a folder, and may yet find others.
     busy: usize,
     found: Found,
-}
-
-impl State {
-    fn seen(&mut self, seen: Seen) {
-        self.found.seen.push(seen);
-    }
 }
 
 impl Walk<'_> {
@@ -91,7 +101,7 @@ impl Walk<'_> {
     }
 
     /// A folder to list; waits while others may still find one. `None` at the end.
-    fn claim(&self) -> Option<EntryPath> {
+    fn claim(&self) -> Option<Folder> {
         let mut state = self.state();
         loop {
             if let Some(folder) = state.folders.pop() {
@@ -105,10 +115,15 @@ impl Walk<'_> {
         }
     }
 
-    fn list(&self, folder: &EntryPath, found: &mut Found, folders: &mut Vec<EntryPath>) {
-        let unreadable = |error| Skipped { path: folder.to_string(), reason: SkipReason::Unreadable(error) };
-        let listing = match std::fs::read_dir(self.root.join(path_of(folder))) {
-            Ok(listing) => listing,
+    fn list(&self, folder: &Folder, found: &mut Found, folders: &mut Vec<Folder>) {
+        let unreadable = |error| Skipped { path: folder.path.to_string(), reason: SkipReason::Unreadable(error) };
+        let place = self.root.join(path_of(&folder.path));
+        let ignored = match self.selection.honours_gitignore() {
+            true => Ignored::at(&folder.path, &place, folder.ignored.clone()),
+            false => Ok(None),
+        };
+        let (ignored, listing) = match ignored.and_then(|ignored| Ok((ignored, std::fs::read_dir(&place)?))) {
+            Ok(read) => read,
             Err(error) => return found.skipped.push(unreadable(error)),
         };
         for item in listing {
@@ -117,47 +132,60 @@ impl Walk<'_> {
                 Err(error) => return found.skipped.push(unreadable(error)),
             };
             let name = item.file_name();
-            match folder.join(name.as_bytes()) {
-                Ok(path) if self.exclude.matches(&path) => {}
-                Ok(path) => match self.look(path, &item.path()) {
-                    Ok(seen) => {
-                        if seen.entry.kind == EntryKind::Directory {
-                            folders.push(seen.entry.path.clone());
-                        }
-                        found.seen.push(seen);
-                    }
-                    Err(skipped) => found.skipped.push(skipped),
-                },
+            let path = match folder.path.join(name.as_bytes()) {
+                Ok(path) => path,
                 Err(error) => {
-                    let path = format!("{folder}/{}", name.to_string_lossy());
+                    let path = format!("{}/{}", folder.path, name.to_string_lossy());
                     found.skipped.push(Skipped { path, reason: SkipReason::Path(error) });
+                    continue;
                 }
+            };
+            if self.selection.excludes(&path) || (self.selection.honours_gitignore() && is_repository(&path)) {
+                continue;
+            }
+            let included = folder.included || self.selection.includes(&path);
+            match self.look(path, &item.path(), included, ignored.as_deref()) {
+                Ok(Some(seen)) => {
+                    if seen.entry.kind == EntryKind::Directory {
+                        let path = seen.entry.path.clone();
+                        folders.push(Folder { path, included, ignored: ignored.clone() });
+                    }
+                    found.seen.push(seen);
+                }
+                Ok(None) => {}
+                Err(skipped) => found.skipped.push(skipped),
             }
         }
     }
 
-    fn look(&self, path: EntryPath, place: &Path) -> Result<Seen, Skipped> {
+    /// What lies at `place`; `None` for what is not taken.
+    fn look(
+        &self,
+        path: EntryPath,
+        place: &Path,
+        included: bool,
+        ignored: Option<&Ignored>,
+    ) -> Result<Option<Seen>, Skipped> {
         let skip = |reason| Skipped { path: path.to_string(), reason };
         let metadata = std::fs::symlink_metadata(place).map_err(|error| skip(SkipReason::Unreadable(error)))?;
-        let kind = kind_of(metadata.file_type()).map_err(|what| skip(SkipReason::Special(what)))?;
-        match kind {
-            EntryKind::Symlink => {
-                let link = std::fs::read_link(place).map_err(|error| skip(SkipReason::Unreadable(error)))?;
-                let link = link.into_os_string().into_vec();
-                if link.len() > Limits::DEFAULT.link_bytes_max {
-                    return Err(skip(SkipReason::Path(PathError::TooLong)));
-                }
-                let mut seen = seen(path, kind, &metadata);
-                seen.entry.link = link;
-                Ok(seen)
-            }
-            _ => {
-                let access = if kind == EntryKind::File { Access::READ_OK } else { Access::READ_OK | Access::EXEC_OK };
-                accessat(CWD, place, access, AtFlags::EACCESS)
-                    .map_err(|error| skip(SkipReason::Unreadable(error.into())))?;
-                Ok(seen(path, kind, &metadata))
-            }
+        let left_out = ignored.is_some_and(|ignored| ignored.leaves_out(&path, metadata.is_dir()));
+        if left_out || !(included || metadata.is_dir()) {
+            return Ok(None);
         }
+        let kind = kind_of(metadata.file_type()).map_err(|what| skip(SkipReason::Special(what)))?;
+        if kind == EntryKind::Symlink {
+            let link = std::fs::read_link(place).map_err(|error| skip(SkipReason::Unreadable(error)))?;
+            let link = link.into_os_string().into_vec();
+            if link.len() > Limits::DEFAULT.link_bytes_max {
+                return Err(skip(SkipReason::Path(PathError::TooLong)));
+            }
+            let mut seen = seen(path, kind, &metadata);
+            seen.entry.link = link;
+            return Ok(Some(seen));
+        }
+        let access = if kind == EntryKind::File { Access::READ_OK } else { Access::READ_OK | Access::EXEC_OK };
+        accessat(CWD, place, access, AtFlags::EACCESS).map_err(|error| skip(SkipReason::Unreadable(error.into())))?;
+        Ok(Some(Seen { on_the_way: !included, ..seen(path, kind, &metadata) }))
     }
 }
 
@@ -186,13 +214,13 @@ fn seen(path: EntryPath, kind: EntryKind, metadata: &Metadata) -> Seen {
         content: Entry::NO_CONTENT,
         extensions: Vec::new(),
     };
-    Seen { entry, stamp: Stamp::of(metadata), links: metadata.nlink() }
+    Seen { entry, stamp: Stamp::of(metadata), links: metadata.nlink(), on_the_way: false }
 }
 
 /// The first of several names in path order is the file or symlink; the others link to it.
 fn resolve_hard_links(seen: &mut [Seen]) {
     let mut first_names: HashMap<(u64, u64), EntryPath> = HashMap::new();
-    for Seen { entry, stamp, links } in seen {
+    for Seen { entry, stamp, links, .. } in seen {
         if entry.kind == EntryKind::Directory || *links < 2 {
             continue;
         }
