@@ -166,9 +166,8 @@ def make_trees(old, new, every_time, folder):
     return trees
 
 
-def holds(source, target):
-    """Whether everything is there as in the source; an extraction that merges deletes nothing."""
-    done = subprocess.run(["rsync", "-aniHc", f"{source}/", f"{target}/"], text=True, capture_output=True)
+def same(source, target):
+    done = subprocess.run(["rsync", "-aniHc", "--delete", f"{source}/", f"{target}/"], text=True, capture_output=True)
     return done.returncode == 0 and not done.stdout.strip()
 
 
@@ -196,7 +195,7 @@ def deliver(binaries, trees, encrypt, network, work):
         distributor.cli("init", "--name", "dist.example", "--listen", listen, "--advertise", listen)
         distributor.start()
         more = ["--encrypt"] if encrypt else []
-        distributor.cli("distribution", "create", "site", "--source", str(source), *more)
+        distributor.cli("distribution", "create", "site", "--source", str(source), "--mode", "sync", *more)
         distributor.cli("channel", "create", "nightly", "--distribution", "site")
         distributor.cli("invite", "shop.example", "--channel", "nightly", "--output", str(work / "invite"))
         subscriber.cli("join", str(work / "invite"), "--target", f"site={target}")
@@ -213,7 +212,7 @@ def deliver(binaries, trees, encrypt, network, work):
         row = send(distributor)
         took = time.monotonic() - begun
         after = network.quiet()
-        if not holds(source, target):
+        if not same(source, target):
             raise SystemExit("the target differs from the source")
     finally:
         subscriber.stop()
