@@ -1,4 +1,4 @@
-//! Processes that extract are killed with SIGKILL, fifty in each mode: what they leave is the old revision or the new
+//! Processes that extract are killed with SIGKILL, fifty in the middle of it in each mode: what they leave is the old revision or the new
 //! one, per file, and of a release whole; and whoever starts next finishes or undoes it.
 
 use std::collections::BTreeMap;
@@ -228,15 +228,20 @@ fn kill_in_mode(mode: ExtractMode) {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (seed >> 33) % below
     };
-    for kill in 0..KILLS {
+    let mut interrupted = 0;
+    for kill in 0.. {
+        if interrupted == KILLS {
+            break;
+        }
+        assert!(kill < KILLS * 10, "most kills come too late: {outcomes:?}");
         let new = holds + 1;
         if mode == ExtractMode::Sync {
             fs::create_dir_all(at.join("foreign")).expect("free");
             fs::write(at.join("foreign/file"), "x").expect("free");
         }
-        // Every second one late, where moves, deletions and the switch are.
-        let after = if kill % 2 == 0 { random(steps) + 1 } else { steps - random(steps.min(20)) };
-        let (finished, _) = run(&at, mode, (new, holds), Some((after, random(2_000_000))));
+        // Every third one late, where moves, deletions and the switch are.
+        let after = if !u64::is_multiple_of(kill, 3) { random(steps) + 1 } else { steps - random(steps.min(20)) };
+        let (finished, _) = run(&at, mode, (new, holds), Some((after, random(100_000))));
         match mode {
             ExtractMode::Release => {
                 let seen = current(&at);
@@ -253,20 +258,21 @@ fn kill_in_mode(mode: ExtractMode) {
             // Or it was killed at the very end, when the journal was gone already.
             Recovery::RolledBack | Recovery::Nothing => finished || is_at(&at, mode, new),
         };
+        interrupted += u64::from(recovery != Recovery::Nothing);
         let said = format!("{recovery:?}").split('(').next().expect("a word").to_owned();
         *outcomes.entry(said).or_insert(0) += 1;
         holds = if is_new { new } else { holds };
         if !(mode == ExtractMode::Sync && !is_new) {
             assert_holds(&at, mode, holds);
         }
-        if kill % 3 == 0 {
+        if u64::is_multiple_of(kill, 5) {
             let (finished, _) = run(&at, mode, (holds + 1, holds), None);
             assert!(finished);
             holds += 1;
             assert_holds(&at, mode, holds);
         }
     }
-    println!("{mode}: {KILLS} kills: {outcomes:?}");
+    println!("{mode}: {KILLS} kills in the middle of it: {outcomes:?}");
     assert!(outcomes.contains_key("RolledBack") && outcomes.contains_key("RolledForward"), "{outcomes:?}");
     if mode == ExtractMode::Release {
         let releases = Releases::of(&Target::open(&at, Create::Never).expect("there")).expect("readable");

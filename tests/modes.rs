@@ -148,3 +148,22 @@ async fn what_a_crash_left_in_a_target_that_is_current_is_undone_at_the_next_sta
     world.assert_equal("one.example");
     stop(subscriber).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proposed_target_with_variables_holds_releases() {
+    let world = World::new().await;
+    let name = label(DISTRIBUTION);
+    let allowed = world.folder.path().canonicalize().expect("there").join("allowed");
+    let mut spec = world.distributor.distribution(&name).await.expect("there").spec;
+    spec.target = Some(format!("{}/%NODE_NAME%/%DISTRIBUTION%", allowed.display()));
+    world.distributor.update_distribution(&name, spec.mode(ExtractMode::Release)).await.expect("updated");
+    let builder = Subscriber::builder(world.data_of("one.example")).allow_targets_below(&allowed);
+    let subscriber = within("the enrolment", builder.join(&world.invite("one.example").await)).await.expect("it joins");
+    world.start(&subscriber).await;
+    world.deliver().await;
+    let target = allowed.join("one.example").join(DISTRIBUTION);
+    support::compare::trees(&world.source, &current(&target), &[]).expect("the release");
+    let row = subscriber.targets().await.expect("told").remove(0);
+    assert_eq!((row.target, row.mode), (Ok(target), Some(ExtractMode::Release)));
+    stop(subscriber).await;
+}

@@ -1,7 +1,8 @@
 //! Crashes and disk faults before each step that changes the disk, in the modes that do more than merge.
 
-use std::fs;
-use std::path::Path;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use super::crash::{Fault, FaultAt, has_staging, revisions};
 use super::{Built, DISTRIBUTION, Seen, Thing, Tree, look, open, scratch_in_memory as scratch};
@@ -193,6 +194,7 @@ impl Scene for Mended {
     fn before(&self, at: &Path) {
         self.0.before(at);
         self.0.run(at, &NoHook).expect("the new one");
+        fs::set_permissions(at.join("current"), Permissions::from_mode(0o755)).expect("ours");
         fs::remove_file(at.join("current/a/changed")).expect("there");
         fs::create_dir(at.join("current/foreign")).expect("free");
     }
@@ -217,6 +219,21 @@ impl Scene for Mended {
     }
 }
 
+/// Gives read-only folders back to their owner, so that whoever is not root can remove them in the end.
+struct Unlock(PathBuf);
+
+impl Drop for Unlock {
+    fn drop(&mut self) {
+        let mut waiting = vec![self.0.clone()];
+        while let Some(folder) = waiting.pop() {
+            let _ = fs::set_permissions(&folder, Permissions::from_mode(0o755));
+            let inside = fs::read_dir(&folder).into_iter().flatten().flatten();
+            let folders = inside.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            waiting.extend(folders.map(|entry| entry.path()));
+        }
+    }
+}
+
 fn scenes() -> [Box<dyn Scene>; 3] {
     [Box::new(Sync::new()), Box::new(Release::new()), Box::new(Mended(Release::new()))]
 }
@@ -227,6 +244,7 @@ fn after_a_crash_at_any_step_of_any_mode_recovery_finishes_or_undoes_and_the_nex
         let mut outcomes = vec![];
         for number in 0.. {
             let (_folder, at) = scratch();
+            let _unlock = Unlock(at.clone());
             scene.before(&at);
             let hook = FaultAt::new(number, Fault::Crash);
             let result = scene.run(&at, &hook);
@@ -262,6 +280,7 @@ fn the_next_extraction_in_any_mode_recovers_by_itself_and_takes_nothing_for_some
     for scene in scenes() {
         for number in 0.. {
             let (_folder, at) = scratch();
+            let _unlock = Unlock(at.clone());
             scene.before(&at);
             let hook = FaultAt::new(number, Fault::Crash);
             let result = scene.run(&at, &hook);
@@ -281,12 +300,14 @@ fn a_recovery_in_any_mode_that_crashes_at_any_step_is_followed_by_one_that_finis
     for scene in scenes() {
         let recording = FaultAt::new(usize::MAX, Fault::Crash);
         let (_folder, at) = scratch();
+        let _unlock = Unlock(at.clone());
         scene.before(&at);
         scene.run(&at, &recording).expect("no fault");
         let steps = recording.taken.into_inner().expect("mine");
         let committed = steps.iter().position(|step| *step == Step::CommitJournal).expect("there is one") + 2;
         for number in 0.. {
             let (_folder, at) = scratch();
+            let _unlock = Unlock(at.clone());
             scene.before(&at);
             scene.run(&at, &FaultAt::new(committed, Fault::Crash)).expect_err("crash");
             let hook = FaultAt::new(number, Fault::Crash);
@@ -309,6 +330,7 @@ fn a_full_disk_or_a_bad_one_in_any_mode_leaves_nothing_behind_before_the_commit_
         for (errno, code) in [(full, "TED-1410"), (bad, "TED-1412")] {
             for number in 0.. {
                 let (_folder, at) = scratch();
+                let _unlock = Unlock(at.clone());
                 scene.before(&at);
                 let hook = FaultAt::new(number, Fault::Once(errno));
                 let result = scene.run(&at, &hook);

@@ -4,9 +4,11 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, symlink};
 use std::path::Path;
 
-use super::{Built, Seen, Tree, look, noise, path, scratch};
+use super::{Built, DISTRIBUTION, Seen, Tree, look, noise, open, path, scratch};
 use crate::error::Coded;
-use crate::extract::{ExtractError, ExtractOptions, ExtractSummary, OnLocalChange};
+use crate::extract::run::{extract_with, recover_with};
+use crate::extract::step::{Hook, Step};
+use crate::extract::{ExtractError, ExtractOptions, ExtractSummary, OnLocalChange, recover};
 use crate::id::UnixMillis;
 use crate::model::ExtractMode;
 use crate::package::Entry;
@@ -293,6 +295,33 @@ fn what_nfs_keeps_for_those_who_have_it_open_is_left_alone() {
     let summary = sync(&Tree::new().build(), &at, None).expect("fresh");
     assert_eq!((summary.left.count, summary.deleted.count), (1, 0));
     assert!(held.exists());
+}
+
+/// Leaves in the staging folder what NFS leaves there for those who have a removed file open.
+struct HeldOpen(std::path::PathBuf);
+
+impl Hook for HeldOpen {
+    fn before(&self, step: Step) -> std::io::Result<()> {
+        if step == Step::RemoveStaging {
+            fs::write(self.0.join(".nfs000000000a1b2c3d00000001"), "open somewhere")?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn an_extraction_is_done_although_nfs_keeps_something_in_the_staging_folder() {
+    let (_folder, at) = scratch();
+    let tree = Tree::new().file("a", b"a");
+    let staging = at.join(format!(".ted-staging-{DISTRIBUTION}"));
+    let (built, options) = (tree.build(), options(ExtractMode::Sync));
+    extract_with(&open(&at), &built.job(None, &options), &HeldOpen(staging.clone())).expect("it is done");
+    assert!(staging.exists() && at.join("a").exists());
+    let error = recover_with(&open(&at), &DISTRIBUTION, &HeldOpen(staging.clone())).expect_err("still open");
+    assert_eq!((error.code(), error.is_retryable()), ("TED-1420", true));
+    recover(&open(&at), &DISTRIBUTION).expect("closed now");
+    sync(&built, &at, Some(&built.entries())).expect("nothing to do");
+    assert_eq!(look(&at), tree.seen());
 }
 
 #[test]
