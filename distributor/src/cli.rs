@@ -18,7 +18,7 @@ use ted_cli::package::PackageCommand;
 use ted_cli::units::parse_duration;
 use ted_core::distributor::RevisionChoice;
 use ted_core::id::FiringId;
-use ted_core::model::{CertificateWay, Digest, Endpoint, ExtractMode, Kept, Priority};
+use ted_core::model::{CertificateWay, CompressionLevel, Digest, Endpoint, ExtractMode, Kept, Priority};
 use ted_core::name::{Label, NodeName};
 
 pub(crate) use policy::{ConfigureArgs, RevocationCommand};
@@ -238,6 +238,13 @@ pub(crate) struct DistributionOptions {
     /// and not the whole; 1 to 32, and 1 makes no deltas [default: 10].
     #[arg(long, value_name = "NUMBER")]
     pub(crate) max_revisions: Option<u32>,
+    /// How hard zstd compresses whole revisions, 1 to 19. Another level makes the next revision compress everything anew
+    /// [default: 3].
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) level: Option<CompressionLevel>,
+    /// How hard zstd compresses deltas, 1 to 19 [default: 3].
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) delta_level: Option<CompressionLevel>,
 }
 
 impl DistributionOptions {
@@ -629,7 +636,9 @@ mod tests {
             "ted-distributor cancel xyz",
             "ted-distributor certificate replace --finalize --cancel",
             "ted-distributor certificate replace --grace 1d",
-            "ted-distributor distribution rollback site --to newest",
+            "ted-distributor distribution rollback site --to last",
+            "ted-distributor distribution create site --source /srv --level 20",
+            "ted-distributor distribution create site --source /srv --delta-level 0",
             "ted-distributor certificate revoke",
             "ted-distributor certificate revoke s1 --reason because",
             "ted-distributor subscriber configure",

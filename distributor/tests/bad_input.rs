@@ -91,7 +91,7 @@ fn what_is_not_there_or_there_twice_is_named() {
         (&["distribution", "build", "other"], "TED-1605", 1, "other"),
         (&["distribution", "show", "other"], "TED-1605", 1, "other"),
         (&["distribution", "update", "other", "--target", "/srv"], "TED-1605", 1, "other"),
-        (&["distribution", "ls", "site"], "TED-1809", 1, "site"),
+        (&["distribution", "ls", "site"], "TED-1833", 1, "site"),
         (&["distribution", "delete", "site"], "TED-1604", 1, "nightly"),
         (&["channel", "create", "nightly", "--distribution", "site"], "TED-1602", 1, "nightly"),
         (&["channel", "create", "weekly", "--distribution", "other"], "TED-1603", 1, "other"),

@@ -8,7 +8,7 @@ use ted_cli::api::Done;
 use ted_cli::output::{Column, Render, Text, count, list, or_dash};
 use ted_cli::units::{self, Time};
 use ted_core::distributor::DeltaPackage;
-use ted_core::model::{Digest, Distribution, ExtractMode, Kept, Priority, Sources};
+use ted_core::model::{CompressionLevel, Digest, Distribution, ExtractMode, Kept, Priority, Sources};
 use ted_core::name::Label;
 
 /// Declares a Distribution; its id is chosen by the node.
@@ -32,6 +32,10 @@ pub(crate) struct DistributionCreate {
     pub(crate) keep: Kept,
     #[serde(default = "max_revisions")]
     pub(crate) max_revisions: u32,
+    #[serde(default)]
+    pub(crate) level: CompressionLevel,
+    #[serde(default)]
+    pub(crate) delta_level: CompressionLevel,
     #[serde(default)]
     pub(crate) mode: ExtractMode,
 }
@@ -68,6 +72,10 @@ pub(crate) struct DistributionUpdate {
     pub(crate) mode: Option<ExtractMode>,
     #[serde(default)]
     pub(crate) max_revisions: Option<u32>,
+    #[serde(default)]
+    pub(crate) level: Option<CompressionLevel>,
+    #[serde(default)]
+    pub(crate) delta_level: Option<CompressionLevel>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -130,6 +138,10 @@ pub(crate) struct DistributionView {
     pub(crate) mode: ExtractMode,
     #[serde(default = "max_revisions")]
     pub(crate) max_revisions: u32,
+    #[serde(default)]
+    pub(crate) level: CompressionLevel,
+    #[serde(default)]
+    pub(crate) delta_level: CompressionLevel,
     /// The newest revision; `None` before the first build.
     pub(crate) newest: Option<RevisionView>,
 }
@@ -205,6 +217,7 @@ impl Render for DistributionView {
             ("package", newest.map(|newest| format!("{}, {}", units::bytes(newest.package_bytes), newest.package))),
             ("delta", newest.and_then(RevisionView::delta_text)),
             ("revisions", Some(format!("{} by differences at most", self.max_revisions))),
+            ("zstd level", Some(format!("{}; {} in deltas", self.level, self.delta_level))),
             ("file", newest.and_then(|newest| newest.file.as_ref()).map(|file| file.display().to_string())),
         ]);
     }

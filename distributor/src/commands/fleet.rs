@@ -31,6 +31,8 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 keep,
                 mode: options.mode.unwrap_or_default(),
                 max_revisions: options.max_revisions.unwrap_or(Distribution::MAX_REVISIONS),
+                level: options.level.unwrap_or_default(),
+                delta_level: options.delta_level.unwrap_or_default(),
             };
             context.answer(&request).await
         }
@@ -52,6 +54,8 @@ pub(super) async fn distribution(context: &Context, command: DistributionCommand
                 privileged: options.privileged,
                 mode: options.mode,
                 max_revisions: options.max_revisions,
+                level: options.level,
+                delta_level: options.delta_level,
             };
             context.answer(&request).await
         }

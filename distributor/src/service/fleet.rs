@@ -32,6 +32,8 @@ impl Service {
             keep: request.keep,
             mode: request.mode,
             max_revisions: request.max_revisions,
+            level: request.level,
+            delta_level: request.delta_level,
             priority: request.priority,
         };
         self.distributor().create_distribution(spec).await?;
@@ -55,6 +57,8 @@ impl Service {
         spec.keep.privileged = request.privileged.unwrap_or(spec.keep.privileged);
         spec.mode = request.mode.unwrap_or(spec.mode);
         spec.max_revisions = request.max_revisions.unwrap_or(spec.max_revisions);
+        spec.level = request.level.unwrap_or(spec.level);
+        spec.delta_level = request.delta_level.unwrap_or(spec.delta_level);
         spec.priority = request.priority.unwrap_or(spec.priority);
         self.distributor().update_distribution(&request.name, spec).await?;
         self.show_distribution(request.name).await
@@ -215,6 +219,8 @@ impl From<DistributionStatus> for DistributionView {
             keep: spec.keep,
             mode: spec.mode,
             max_revisions: spec.max_revisions,
+            level: spec.level,
+            delta_level: spec.delta_level,
             priority: spec.priority,
             newest: newest.map(|newest| RevisionView::new(&newest, file)),
         }

@@ -323,6 +323,7 @@ impl State {
             revision,
             created,
             digest,
+            level: distribution.level.zstd(),
             seal: distribution.encrypt.then(|| self.new_seal()).transpose()?,
             ..BuildOptions::new(distribution.id, distribution.name.clone(), distributor, threads)
         })

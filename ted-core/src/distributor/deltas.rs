@@ -99,7 +99,8 @@ impl State {
     ) -> Result<u64, NoDelta> {
         // Under its own salt: a frame of the same number in the baseline has another content.
         let seal = new.options.seal.is_some().then(|| self.new_seal()).transpose()?;
-        let options = BuildOptions { seal, ..new.options.clone() };
+        let level = distribution.delta_level.zstd();
+        let options = BuildOptions { seal, level, ..new.options.clone() };
         let own = self.own();
         let signer = Signer { crypto: &*self.crypto, identity: &own.signing };
         let (old_files, new_files) =

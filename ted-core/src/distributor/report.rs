@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DistributionId, FiringId, PackageId, Revision, UnixMillis};
-use crate::model::{Digest, Distribution, Endpoint, ExtractMode, Kept, Priority, Sources};
+use crate::model::{CompressionLevel, Digest, Distribution, Endpoint, ExtractMode, Kept, Priority, Sources};
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
 use crate::protocol::{Outcome, PartState};
@@ -50,6 +50,12 @@ pub struct DistributionSpec {
     /// How many revisions a Subscriber may be behind and still be brought the differences alone; 1 for none.
     #[serde(default = "max_revisions")]
     pub max_revisions: u32,
+    /// How hard baselines are compressed.
+    #[serde(default)]
+    pub level: CompressionLevel,
+    /// How hard deltas are compressed.
+    #[serde(default)]
+    pub delta_level: CompressionLevel,
     /// What extraction does about what else lies in the target; each Subscriber has the last word.
     #[serde(default)]
     pub mode: ExtractMode,
@@ -77,6 +83,8 @@ impl DistributionSpec {
             keep: Kept::default(),
             mode: ExtractMode::default(),
             max_revisions: Distribution::MAX_REVISIONS,
+            level: CompressionLevel::default(),
+            delta_level: CompressionLevel::default(),
         }
     }
 
@@ -130,6 +138,8 @@ impl DistributionSpec {
             keep: distribution.keep,
             mode: distribution.mode,
             max_revisions: distribution.max_revisions,
+            level: distribution.level,
+            delta_level: distribution.delta_level,
         }
     }
 
@@ -149,6 +159,8 @@ impl DistributionSpec {
             keep: self.keep,
             mode: self.mode,
             max_revisions: self.max_revisions,
+            level: self.level,
+            delta_level: self.delta_level,
         }
     }
 }

@@ -115,6 +115,9 @@ fn distribution_fields(old: &Distribution, new: &Distribution) -> Vec<String> {
     push_value(&mut fields, "encrypt", &old.encrypt, &new.encrypt);
     push_value(&mut fields, "keep", &old.keep, &new.keep);
     push_value(&mut fields, "mode", &old.mode, &new.mode);
+    push_value(&mut fields, "max_revisions", &old.max_revisions, &new.max_revisions);
+    push_value(&mut fields, "level", &old.level, &new.level);
+    push_value(&mut fields, "delta_level", &old.delta_level, &new.delta_level);
     fields
 }
 

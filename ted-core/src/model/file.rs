@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::DistributionId;
 use crate::model::{
-    CertificateWay, Channel, Digest, Distribution, Endpoint, ExtractMode, Fleet, FleetError, Kept, Priority, Settings,
-    Sources, Subscriber,
+    CertificateWay, Channel, CompressionLevel, Digest, Distribution, Endpoint, ExtractMode, Fleet, FleetError, Kept,
+    Priority, Settings, Sources, Subscriber,
 };
 use crate::name::{Label, NodeName};
 
@@ -90,6 +90,10 @@ struct DistributionFile {
     #[serde(default = "max_revisions")]
     max_revisions: u32,
     #[serde(default)]
+    level: CompressionLevel,
+    #[serde(default)]
+    delta_level: CompressionLevel,
+    #[serde(default)]
     mode: ExtractMode,
 }
 
@@ -141,6 +145,8 @@ impl DistributionFile {
             keep: self.keep,
             mode: self.mode,
             max_revisions: self.max_revisions,
+            level: self.level,
+            delta_level: self.delta_level,
         })
     }
 }
@@ -148,8 +154,8 @@ impl DistributionFile {
 impl From<&Distribution> for DistributionFile {
     fn from(distribution: &Distribution) -> Self {
         let Distribution { id, name, source, exclude, include, gitignore, .. } = distribution;
-        let Distribution { digest, target, skip_unreadable, priority, encrypt, keep, mode, max_revisions, .. } =
-            distribution;
+        let Distribution { digest, target, skip_unreadable, priority, encrypt, keep, mode, .. } = distribution;
+        let Distribution { max_revisions, level, delta_level, .. } = distribution;
         Self {
             name: name.clone(),
             id: Some(id.to_string()),
@@ -165,6 +171,8 @@ impl From<&Distribution> for DistributionFile {
             keep: *keep,
             mode: *mode,
             max_revisions: *max_revisions,
+            level: *level,
+            delta_level: *delta_level,
         }
     }
 }
@@ -260,6 +268,8 @@ mod tests {
         site.encrypt = true;
         site.mode = ExtractMode::Release;
         site.max_revisions = 4;
+        site.level = CompressionLevel::try_from(9).expect("a level");
+        site.delta_level = CompressionLevel::try_from(19).expect("a level");
         fleet.update_distribution(&label("site"), site).expect("valid");
         let mut leaf = fleet.subscriber(&node("leaf1")).expect("there").clone();
         leaf.endpoints = vec!["[::1]:1229".parse().expect("valid"), "leaf1:7".parse().expect("valid")];

@@ -18,7 +18,7 @@ mod subscriber;
 pub use certificate_way::{CertificateWay, CommandTemplate, CommandValues};
 pub use channel::Channel;
 pub use diff::{Change, Difference};
-pub use distribution::{ChoiceError, Digest, Distribution, ExtractMode, Priority};
+pub use distribution::{ChoiceError, CompressionLevel, Digest, Distribution, ExtractMode, Priority};
 pub use endpoint::{DEFAULT_PORT, DirectAddress, Endpoint, EndpointError};
 pub use error::{FleetError, Item};
 pub use fleet::Fleet;

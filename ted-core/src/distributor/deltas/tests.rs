@@ -11,6 +11,7 @@ use crate::distributor::state::lock;
 use crate::distributor::{BuildOutcome, BuiltRevision, DistributionSpec, Distributor, Reading};
 use crate::id::Revision;
 use crate::limits::Limits;
+use crate::model::CompressionLevel;
 use crate::package::delta::{Applier, Files};
 use crate::package::{Entry, EntryKind};
 use crate::security::{Carried, PackageRef};
@@ -435,4 +436,24 @@ proptest! {
     ) {
         runtime().block_on(grow(encrypt, max_revisions, history));
     }
+}
+
+#[tokio::test]
+async fn packages_are_compressed_as_hard_as_the_distribution_says_and_another_level_copies_no_frame() {
+    let world = World::new(false, 10).await;
+    let noise: Vec<u8> = (0..3_000_u32).flat_map(|number| *blake3::hash(&number.to_le_bytes()).as_bytes()).collect();
+    let mut tree = Tree::from([("a".to_owned(), noise), ("b".to_owned(), b"something else".to_vec())]);
+    world.build(&tree).await;
+    let mut spec = world.distributor.distribution(&site()).await.unwrap().spec;
+    (spec.level, spec.delta_level) = (CompressionLevel::try_from(9).unwrap(), CompressionLevel::try_from(17).unwrap());
+    world.distributor.update_distribution(&site(), spec).await.unwrap();
+    tree.insert("b".to_owned(), b"something else again".to_vec());
+    let built = world.build(&tree).await;
+    assert_eq!(built.frames_copied, 0);
+    let delta = built.delta.expect("worth its bytes").package;
+    let levels = world.with(move |state, _| {
+        let baseline = state.open_own(built.package).unwrap().0.root().level;
+        (baseline, state.open_own_delta(delta).unwrap().0.root().level)
+    });
+    assert_eq!(levels.await, (9, 17));
 }
