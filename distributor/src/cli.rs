@@ -242,7 +242,7 @@ pub(crate) struct DistributionOptions {
     /// [default: 3].
     #[arg(long, value_name = "NUMBER")]
     pub(crate) level: Option<CompressionLevel>,
-    /// How hard zstd compresses deltas, 1 to 19 [default: 3].
+    /// How hard zstd compresses deltas, 1 to 19: 19 takes some 20 times the time of 3, and 300 MiB of memory [default: 3].
     #[arg(long, value_name = "NUMBER")]
     pub(crate) delta_level: Option<CompressionLevel>,
 }
