@@ -415,6 +415,69 @@ async fn a_crash_between_the_target_and_the_note_of_it_is_made_good_at_the_next_
     stop(subscriber).await;
 }
 
+/// A Subscriber that was stopped after an update; the entry list and the record of what was extracted before it.
+async fn updated(world: &World, keep: KeepPackage) -> (PathBuf, Vec<u8>, Batch) {
+    let subscriber = join(world, "one.example", keep).await;
+    world.deliver().await;
+    stop(subscriber).await;
+    let noted = records(world, "one.example", "extracted/");
+    let entries = find(&world.data_of("one.example").join("sub"), "entries").pop().expect("an entry list");
+    let list = fs::read(&entries).expect("readable");
+    let subscriber = reopen(world, "one.example", keep).await;
+    change(world, 1);
+    world.deliver().await;
+    stop(subscriber).await;
+    (entries, list, noted.into_iter().fold(Batch::new(), |batch, (key, value)| batch.put(key, value)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_between_the_entry_list_and_the_record_costs_nothing() {
+    let (world, keep) = (world(false).await, KeepPackage::None);
+    let subscriber = join(&world, "one.example", keep).await;
+    world.deliver().await;
+    let mut events = subscriber.events();
+    let obstacle = world.target_of("one.example").join("new-1");
+    fs::write(&obstacle, "in the way").expect("written");
+    change(&world, 1);
+    world.send().await;
+    event("a failure", &mut events, |event| matches!(event, SubscriberEvent::Failed { .. }).then_some(())).await;
+    stop(subscriber).await;
+    fs::remove_file(&obstacle).expect("removed");
+    let data = world.data_of("one.example");
+    let before = data.with_extension("before");
+    let copied = std::process::Command::new("cp").arg("-a").args([&data, &before]).status();
+    assert!(copied.expect("it runs").success());
+    let subscriber = reopen(&world, "one.example", keep).await;
+    subscriber.extract(None).await.expect("nothing is in the way");
+    stop(subscriber).await;
+
+    // Target and list are new, and everything else is as it was.
+    let entries = find(&data.join("sub"), "entries").pop().expect("an entry list");
+    let old = before.join(entries.strip_prefix(&data).expect("below"));
+    assert_ne!(fs::read(&entries).expect("readable"), fs::read(&old).expect("readable"));
+    fs::copy(&entries, old).expect("copied");
+    fs::remove_dir_all(&data).expect("removed");
+    fs::rename(&before, &data).expect("renamed");
+    let subscriber = world.builder("one.example").keep_package(keep).open().await.expect("free");
+    let mut events = subscriber.events();
+    world.start(&subscriber).await;
+    assert_eq!(update(&mut events).await, (vec![], vec![]));
+    world.assert_equal("one.example");
+    stop(subscriber).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_list_of_another_revision_is_never_extracted_as_the_one_on_record() {
+    let world = world(false).await;
+    let (entries, list, _) = updated(&world, KeepPackage::Chain).await;
+    fs::write(&entries, list).expect("written");
+    let subscriber = reopen(&world, "one.example", KeepPackage::Chain).await;
+    subscriber.extract(None).await.expect("from what is kept");
+    world.assert_equal("one.example");
+    assert!(subscriber.verify(None).await.expect("readable").iter().all(|row| row.different.is_empty()));
+    stop(subscriber).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_does_not_grow_without_end() {
     let world = world(false).await;
