@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use support::proxy::Proxy;
 use support::{CHANNEL, DISTRIBUTION, World, event, find, label, node, noise, within};
@@ -274,12 +274,7 @@ async fn a_base_that_was_changed_unseen_is_found_when_it_is_applied_and_makes_wa
     let subscriber = join(&world, "one.example", KeepPackage::None).await;
     world.deliver().await;
     let mut events = subscriber.events();
-    let at = world.target_of("one.example").join("deep/er/noise");
-    let mut content = fs::read(&at).expect("there");
-    let mtime = at.metadata().expect("there").modified().expect("known");
-    content[150_000] ^= 1;
-    fs::write(&at, content).expect("written");
-    fs::File::options().write(true).open(&at).expect("there").set_modified(mtime).expect("set");
+    rot(&world.target_of("one.example").join("deep/er/noise"));
     change(&world, 1);
     world.deliver().await;
     let (received, fell_back) = update(&mut events).await;
@@ -476,6 +471,38 @@ async fn an_entry_list_of_another_revision_is_never_extracted_as_the_one_on_reco
     world.assert_equal("one.example");
     assert!(subscriber.verify(None).await.expect("readable").iter().all(|row| row.different.is_empty()));
     stop(subscriber).await;
+}
+
+/// Changes a byte of a file, and nothing that it looks like.
+fn rot(at: &Path) {
+    let mut content = fs::read(at).expect("there");
+    let mtime = at.metadata().expect("there").modified().expect("known");
+    content[20_000] ^= 1;
+    fs::write(at, content).expect("written");
+    fs::File::options().write(true).open(at).expect("there").set_modified(mtime).expect("set");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rotted_in_a_target_unseen_is_mended_from_the_own_packages_or_with_the_baseline() {
+    for keep in [KeepPackage::Chain, KeepPackage::None] {
+        let world = world(false).await;
+        let subscriber = join(&world, "one.example", keep).await;
+        world.deliver().await;
+        change(&world, 1);
+        world.deliver().await;
+        let mut events = subscriber.events();
+        rot(&world.target_of("one.example").join("stable-3"));
+        let row = subscriber.repair(None).await.expect("readable").remove(0);
+        assert_eq!(row.different.len(), 1, "{row:?}");
+        if keep == KeepPackage::None {
+            assert!(!row.mended && row.fault.is_some_and(|fault| fault.contains("TED-1895")));
+        } else {
+            assert!(row.mended);
+        }
+        let _ = update(&mut events).await;
+        world.assert_equal("one.example");
+        stop(subscriber).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

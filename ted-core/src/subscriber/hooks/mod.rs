@@ -29,6 +29,7 @@ use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::held::{Extracted, Held, extracted_key};
 use crate::subscriber::report::ExtractionRow;
 use crate::subscriber::state::{Key, State, lock};
+use crate::subscriber::verify::Mend;
 
 pub(crate) use settings::HookTable;
 pub use settings::{AfterFailure, HookCommand, HookScope, HookTimeout, Hooks};
@@ -210,7 +211,7 @@ impl State {
         fleet: KeyHash,
         distribution: DistributionId,
     ) -> Result<ExtractionRow, Error> {
-        self.extract_held_with(fleet, distribution, HookRule::Run)
+        self.extract_held_with(fleet, distribution, HookRule::Run, Mend::Nothing)
     }
 
     /// Whether an `after` is due that a stop or a crash kept from running.
