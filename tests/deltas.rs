@@ -506,6 +506,31 @@ async fn what_rotted_in_a_target_unseen_is_mended_from_the_own_packages_or_with_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_baseline_can_be_gone_back_from() {
+    let world = world(false).await;
+    let subscriber = join(&world, "one.example", KeepPackage::Chain).await;
+    world.deliver().await;
+    let first = fs::read(world.source.join("deep/er/noise")).expect("there");
+    change(&world, 1);
+    world.deliver().await;
+    stop(subscriber).await;
+    fs::remove_dir_all(world.target_of("one.example")).expect("removed");
+    let kept = packages(&world, "one.example");
+    let delta = kept.into_iter().find(|path| path.parent().is_some_and(|at| at.ends_with("delta")));
+    let delta = delta.expect("it is kept");
+    let mut bytes = fs::read(&delta).expect("readable");
+    bytes[200] ^= 1;
+    fs::write(&delta, bytes).expect("written");
+
+    // Nobody is connected, so that no baseline comes.
+    let subscriber = world.builder("one.example").open().await.expect("free");
+    assert_eq!(subscriber.extract(None).await.expect_err("a delta is damaged").code(), "TED-1895");
+    subscriber.rollback(&distribution()).await.expect("the revision before is whole");
+    assert_eq!(fs::read(world.target_of("one.example").join("deep/er/noise")).expect("there"), first);
+    stop(subscriber).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_does_not_grow_without_end() {
     let world = world(false).await;
     let subscriber = join(&world, "one.example", KeepPackage::Chain).await;
