@@ -89,6 +89,7 @@ impl State {
     /// of a revision that was gone back from, which an operator may resume.
     pub(super) fn keep_what_is_needed(&self, key: &Key, extracted: &Held) -> Result<(), Error> {
         let (fleet, distribution) = key;
+        let _nothing_comes = lock(&self.holding);
         let Some(mut held) = self.noted_held(key)? else { return Ok(()) };
         let keep = self.settings.keep_package;
         // Deltas without their baseline are of no use once they are in the target.
