@@ -42,7 +42,10 @@ impl State {
             .put(&held_key(&fleet, &distribution), &before)?
             .delete(&before_key(&key))
             .delete(&fall_back_key(&key));
-        self.records.apply(batch)?;
+        {
+            let _nothing_goes = lock(&self.holding);
+            self.records.apply(batch)?;
+        }
         lock(&self.deliveries).remove(&key);
         self.note(key, |standing| {
             standing.offered = None;
