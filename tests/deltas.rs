@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use support::proxy::Proxy;
 use support::{CHANNEL, DISTRIBUTION, World, event, find, label, node, noise, within};
@@ -274,12 +274,7 @@ async fn a_base_that_was_changed_unseen_is_found_when_it_is_applied_and_makes_wa
     let subscriber = join(&world, "one.example", KeepPackage::None).await;
     world.deliver().await;
     let mut events = subscriber.events();
-    let at = world.target_of("one.example").join("deep/er/noise");
-    let mut content = fs::read(&at).expect("there");
-    let mtime = at.metadata().expect("there").modified().expect("known");
-    content[150_000] ^= 1;
-    fs::write(&at, content).expect("written");
-    fs::File::options().write(true).open(&at).expect("there").set_modified(mtime).expect("set");
+    rot(&world.target_of("one.example").join("deep/er/noise"));
     change(&world, 1);
     world.deliver().await;
     let (received, fell_back) = update(&mut events).await;
@@ -412,6 +407,126 @@ async fn a_crash_between_the_target_and_the_note_of_it_is_made_good_at_the_next_
     world.deliver().await;
     assert_deltas(&update(&mut events).await.0, 1);
     world.assert_equal("one.example");
+    stop(subscriber).await;
+}
+
+/// A Subscriber that was stopped after an update; the entry list and the record of what was extracted before it.
+async fn updated(world: &World, keep: KeepPackage) -> (PathBuf, Vec<u8>, Batch) {
+    let subscriber = join(world, "one.example", keep).await;
+    world.deliver().await;
+    stop(subscriber).await;
+    let noted = records(world, "one.example", "extracted/");
+    let entries = find(&world.data_of("one.example").join("sub"), "entries").pop().expect("an entry list");
+    let list = fs::read(&entries).expect("readable");
+    let subscriber = reopen(world, "one.example", keep).await;
+    change(world, 1);
+    world.deliver().await;
+    stop(subscriber).await;
+    (entries, list, noted.into_iter().fold(Batch::new(), |batch, (key, value)| batch.put(key, value)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_between_the_entry_list_and_the_record_costs_nothing() {
+    let (world, keep) = (world(false).await, KeepPackage::None);
+    let subscriber = join(&world, "one.example", keep).await;
+    world.deliver().await;
+    let mut events = subscriber.events();
+    let obstacle = world.target_of("one.example").join("new-1");
+    fs::write(&obstacle, "in the way").expect("written");
+    change(&world, 1);
+    world.send().await;
+    event("a failure", &mut events, |event| matches!(event, SubscriberEvent::Failed { .. }).then_some(())).await;
+    stop(subscriber).await;
+    fs::remove_file(&obstacle).expect("removed");
+    let data = world.data_of("one.example");
+    let before = data.with_extension("before");
+    let copied = std::process::Command::new("cp").arg("-a").args([&data, &before]).status();
+    assert!(copied.expect("it runs").success());
+    let subscriber = reopen(&world, "one.example", keep).await;
+    subscriber.extract(None).await.expect("nothing is in the way");
+    stop(subscriber).await;
+
+    // Target and list are new, and everything else is as it was.
+    let entries = find(&data.join("sub"), "entries").pop().expect("an entry list");
+    let old = before.join(entries.strip_prefix(&data).expect("below"));
+    assert_ne!(fs::read(&entries).expect("readable"), fs::read(&old).expect("readable"));
+    fs::copy(&entries, old).expect("copied");
+    fs::remove_dir_all(&data).expect("removed");
+    fs::rename(&before, &data).expect("renamed");
+    let subscriber = world.builder("one.example").keep_package(keep).open().await.expect("free");
+    let mut events = subscriber.events();
+    world.start(&subscriber).await;
+    assert_eq!(update(&mut events).await, (vec![], vec![]));
+    world.assert_equal("one.example");
+    stop(subscriber).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_list_of_another_revision_is_never_extracted_as_the_one_on_record() {
+    let world = world(false).await;
+    let (entries, list, _) = updated(&world, KeepPackage::Chain).await;
+    fs::write(&entries, list).expect("written");
+    let subscriber = reopen(&world, "one.example", KeepPackage::Chain).await;
+    subscriber.extract(None).await.expect("from what is kept");
+    world.assert_equal("one.example");
+    assert!(subscriber.verify(None).await.expect("readable").iter().all(|row| row.different.is_empty()));
+    stop(subscriber).await;
+}
+
+/// Changes a byte of a file, and nothing that it looks like.
+fn rot(at: &Path) {
+    let mut content = fs::read(at).expect("there");
+    let mtime = at.metadata().expect("there").modified().expect("known");
+    content[20_000] ^= 1;
+    fs::write(at, content).expect("written");
+    fs::File::options().write(true).open(at).expect("there").set_modified(mtime).expect("set");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rotted_in_a_target_unseen_is_mended_from_the_own_packages_or_with_the_baseline() {
+    for keep in [KeepPackage::Chain, KeepPackage::None] {
+        let world = world(false).await;
+        let subscriber = join(&world, "one.example", keep).await;
+        world.deliver().await;
+        change(&world, 1);
+        world.deliver().await;
+        let mut events = subscriber.events();
+        rot(&world.target_of("one.example").join("stable-3"));
+        let row = subscriber.repair(None).await.expect("readable").remove(0);
+        assert_eq!(row.different.len(), 1, "{row:?}");
+        if keep == KeepPackage::None {
+            assert!(!row.mended && row.fault.is_some_and(|fault| fault.contains("TED-1895")));
+        } else {
+            assert!(row.mended);
+        }
+        let _ = update(&mut events).await;
+        world.assert_equal("one.example");
+        stop(subscriber).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_baseline_can_be_gone_back_from() {
+    let world = world(false).await;
+    let subscriber = join(&world, "one.example", KeepPackage::Chain).await;
+    world.deliver().await;
+    let first = fs::read(world.source.join("deep/er/noise")).expect("there");
+    change(&world, 1);
+    world.deliver().await;
+    stop(subscriber).await;
+    fs::remove_dir_all(world.target_of("one.example")).expect("removed");
+    let kept = packages(&world, "one.example");
+    let delta = kept.into_iter().find(|path| path.parent().is_some_and(|at| at.ends_with("delta")));
+    let delta = delta.expect("it is kept");
+    let mut bytes = fs::read(&delta).expect("readable");
+    bytes[200] ^= 1;
+    fs::write(&delta, bytes).expect("written");
+
+    // Nobody is connected, so that no baseline comes.
+    let subscriber = world.builder("one.example").open().await.expect("free");
+    assert_eq!(subscriber.extract(None).await.expect_err("a delta is damaged").code(), "TED-1895");
+    subscriber.rollback(&distribution()).await.expect("the revision before is whole");
+    assert_eq!(fs::read(world.target_of("one.example").join("deep/er/noise")).expect("there"), first);
     stop(subscriber).await;
 }
 

@@ -150,6 +150,23 @@ fn an_extraction_that_fails_after_its_before_is_followed_by_after_all_the_same()
 }
 
 #[test]
+fn an_extraction_that_failed_after_its_commit_is_followed_by_after_once_it_is_finished() {
+    // A folder stands in a file's way only when everything is staged: the commit is made, and not all of it is done.
+    let before = "[ -e \"$W/once\" ] || { touch \"$W/once\"; mkdir \"$TED_TARGET/index.html\"; }";
+    let site = Site::new(before, TELL, "");
+    let daemon = site.node.daemon();
+    assert_ne!(site.origin.send().code(), 0);
+    assert_eq!(site.said("told"), "after failed \n");
+    std::fs::remove_dir(site.www()).expect("removed");
+    site.node.ok(&["extract", "site"]);
+    let told = "after failed \nafter extracted <h1>Hello</h1>\n";
+    assert_eq!(site.said("told"), told);
+    site.node.ok(&["extract", "site"]);
+    assert_eq!(site.said("told"), told, "it is over");
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
 fn in_release_mode_a_failing_after_has_the_release_before_become_current_again() {
     let looks = "echo \"$TED_MODE $TED_OUTCOME $(cat \"$TED_TARGET/current/index.html\")\" >> \"$W/told\"\n\
                  echo \"$TED_REVISION ${TED_PREVIOUS_REVISION:-none}\" >> \"$W/revisions\"\n\

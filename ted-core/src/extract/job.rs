@@ -1,5 +1,6 @@
 //! What an extraction is asked to do, how far it is, and what it did.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -116,6 +117,8 @@ pub struct ExtractOptions {
     pub privilege: Privilege,
     /// Who owns what is written.
     pub ownership: Ownership,
+    /// Entries that are written again whatever they look like: somebody has found that they are not what they seem.
+    pub again: HashSet<EntryPath>,
     /// Asked before the target changes; open by default.
     pub gate: Gate,
     /// Every bound.

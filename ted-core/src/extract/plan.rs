@@ -260,9 +260,10 @@ impl<'a> Planner<'a> {
             return Ok(false);
         }
         let failed = |error| ExtractError::io("looking at", &entry.path, error);
+        let again = self.options.again.contains(&entry.path);
         let in_place = match entry.kind {
             EntryKind::Directory => {
-                return Ok(agrees(&facts, self.keep.attributes(entry)) && self.has_all(entry, &facts));
+                return Ok(!again && agrees(&facts, self.keep.attributes(entry)) && self.has_all(entry, &facts));
             }
             EntryKind::HardLink => self.is_linked(entry, facts).map_err(failed)?,
             EntryKind::Symlink => {
@@ -271,7 +272,7 @@ impl<'a> Planner<'a> {
                     && self.has_all(entry, &facts)
                     && disk::link_text(folder, name).map_err(failed)? == entry.link
             }
-            EntryKind::File => self.is_unchanged_file(entry, facts),
+            EntryKind::File => !again && self.is_unchanged_file(entry, facts),
         };
         if !in_place && self.is_changed(&entry.path, resolved, folder, facts).map_err(failed)? {
             self.note_local_change(&entry.path, folder, facts)?;

@@ -105,7 +105,11 @@ impl State {
             }
             Err(ReceptionError::Stopping) => return,
             Err(ReceptionError::NoBase(error)) => {
-                self.say_fall_back(key, statement.revision, &error);
+                let (state, wanted) = (self.clone(), statement.revision);
+                let saying = move || state.say_fall_back(key, wanted, &error);
+                if tokio::task::spawn_blocking(saying).await.is_err() {
+                    return;
+                }
                 DeliveryEnd::NoBase
             }
             Err(error) => {
@@ -331,6 +335,7 @@ impl State {
         place: PackagePlace,
         part: PartFile,
     ) -> Result<(), Error> {
+        let _nothing_goes = lock(&self.holding);
         let info = wait(self.depot.put(FinishedFile { path: part.finish()?, place }))?;
         let predecessor = self.predecessor_of(&fleet)?;
         self.security.promote(&fleet).map_err(Error::from)?;
@@ -381,6 +386,7 @@ impl State {
     /// Notes the target and the mode that a statement proposes for a revision that is here already. Says whether the revision lies
     /// where it belongs.
     fn follow_proposal(&self, fleet: &KeyHash, statement: &ReleaseStatement) -> Result<bool, Error> {
+        let _nothing_comes = lock(&self.holding);
         let Some(mut held) = self.held(fleet, &statement.distribution)? else { return Ok(true) };
         if (held.proposed_target.as_deref(), held.proposed_mode) != (statement.target(), statement.mode()) {
             held.proposed_target = statement.target().map(ToOwned::to_owned);

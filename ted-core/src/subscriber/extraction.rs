@@ -19,6 +19,7 @@ use crate::subscriber::opening::Extraction;
 use crate::subscriber::report::ExtractionRow;
 use crate::subscriber::state::{Key, State, lock};
 use crate::subscriber::targets::{TargetRule, Variables};
+use crate::subscriber::verify::Mend;
 
 /// The codes of errors that say what was told already.
 const DAMAGED: &str = "TED-1873";
@@ -119,6 +120,7 @@ impl State {
         fleet: KeyHash,
         distribution: DistributionId,
         hooks: HookRule,
+        mend: Mend,
     ) -> Result<ExtractionRow, Error> {
         let key = (fleet, distribution);
         let Some(held) = self.held(&fleet, &distribution)? else {
@@ -131,7 +133,7 @@ impl State {
                 _ => SubscriberError::NothingToExtract(distribution.to_string()).into(),
             });
         };
-        let error = match self.extract_revision(key, &held, hooks) {
+        let error = match self.extract_revision(key, &held, hooks, mend) {
             Ok(row) => return Ok(row),
             Err(error) => error,
         };
@@ -154,19 +156,33 @@ impl State {
         Err(SubscriberError::Damaged { distribution, revision, detail }.into())
     }
 
-    fn extract_revision(self: &Arc<Self>, key: Key, held: &Held, hooks: HookRule) -> Result<ExtractionRow, Error> {
+    fn extract_revision(
+        self: &Arc<Self>,
+        key: Key,
+        held: &Held,
+        hooks: HookRule,
+        mend: Mend,
+    ) -> Result<ExtractionRow, Error> {
         let (fleet, distribution) = key;
         let (path, _) = self.target_of(&fleet, held)?;
         let root = self.trusted_root(&fleet)?;
         let _one_at_a_time = lock(&self.extracting);
         let hooks = self.hooks(key, held, &path, hooks)?;
-        let options = ExtractOptions { gate: hooks.gate(), ..self.extract_options(&key, held, &path)? };
+        let mut options = ExtractOptions { gate: hooks.gate(), ..self.extract_options(&key, held, &path)? };
         let target = Target::open(&path, Create::Missing)?;
         let recovered = recover(&target, &distribution)?;
         let stood = self.extracted(&fleet, &distribution)?;
         let entries = stood.as_ref().and_then(|stood| self.kept_entries(stood));
         let is_of_target = stood.as_ref().is_some_and(|stood| stood.stands_for(&path, options.mode));
         let previous = entries.as_deref().filter(|_| is_of_target);
+        let fell_back = self.fall_back_of(&key)?;
+        // A target in which something was found wrong is not trusted by the looks of the rest.
+        if let (Some(stood), Some(previous), true) = (&stood, previous, mend == Mend::Targets || fell_back.is_some()) {
+            match self.differences_of(stood, previous, &options) {
+                Ok(found) => options.again = found.into_iter().map(|differs| differs.path).collect(),
+                Err(error) => tracing::warn!(code = error.code(), %error, "the target cannot be read through"),
+            }
+        }
         let old_files = stood.map(|stood| stood.files());
         let extraction =
             Extraction { state: self, key, held, target: &target, previous, old_files, recovered, options: &options };
@@ -174,7 +190,6 @@ impl State {
         let (summary, extracted) = done.map_err(|error| hooks.failed(error))?;
         self.note_extracted(&key, held, (&path, options.mode), &extracted)?;
         let hooks = hooks.done(entries.as_deref())?;
-        let fell_back = self.fall_back_of(&key)?;
         if fell_back.is_some() {
             self.records.delete(&fall_back_key(&key))?;
         }

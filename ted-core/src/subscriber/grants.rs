@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::id::{KeyHash, PackageId};
+use crate::id::{KeyHash, PackageId, Revision};
 use crate::limits::Limits;
 use crate::node::{ExchangeError, fetch, judge_signature, open_package, wait};
 use crate::package::delta::DeltaIndex;
@@ -19,7 +19,7 @@ use crate::security::{
 };
 use crate::store::{Depot, DepotError, DurableFile, GRANT_FILE, NodeRole, PackagePlace, SecurityDir, create_folders};
 use crate::subscriber::error::SubscriberError;
-use crate::subscriber::state::State;
+use crate::subscriber::state::{State, lock};
 use crate::transport::QuicConnection;
 
 /// How long the sender may take to hand out a grant of what it has just offered.
@@ -87,9 +87,14 @@ impl State {
                 wanted.retain(|package| held.package(&package.id).is_some());
             }
             _ => {
-                let chain = cheapest_chain(release, &self.starts(&key)?).unwrap_or_default();
+                let here = self.starts(&key)?;
+                // What is in flight will be here when this revision's turn comes, or it will not.
+                let coming = lock(&self.deliveries).get(&key).and_then(|delivery| delivery.have().receiving);
+                let then: Vec<Revision> = here.iter().copied().chain(coming).collect();
+                let chains = [here, then].map(|starts| cheapest_chain(release, &starts).unwrap_or_default());
                 let baseline = release.baseline().copied();
-                wanted.retain(|package| chain.contains(package) || Some(*package) == baseline);
+                wanted
+                    .retain(|package| chains.iter().any(|chain| chain.contains(package)) || Some(*package) == baseline);
             }
         }
         Ok(wanted)
@@ -272,4 +277,45 @@ pub fn granted_key(data: &Path, file: &Path, package: &PackageId, root: &Root) -
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{DistributionId, FiringId, UnixMillis};
+    use crate::protocol::{Delivery, Floor, Statement};
+    use crate::subscriber::Subscriber;
+
+    const FLEET: KeyHash = KeyHash::from_bytes([1; 32]);
+    const ID: DistributionId = DistributionId::from_bytes([3; 16]);
+
+    fn package(base: u64, revision: u64) -> PackageRef {
+        let to = Revision::from_number(revision);
+        let carried = match base {
+            0 => Carried::Baseline { revision: to },
+            base => Carried::Delta { base: Revision::from_number(base), revision: to },
+        };
+        PackageRef { id: PackageId::from_bytes([(base * 16 + revision) as u8; 32]), carried, bytes: 9000 - base }
+    }
+
+    fn release(revision: u64, packages: &[PackageRef]) -> ReleaseStatement {
+        let revision = Revision::from_number(revision);
+        ReleaseStatement { distribution: ID, revision, packages: packages.to_vec(), extensions: vec![] }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_grants_of_what_waits_are_those_of_a_chain_from_what_is_in_flight_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let subscriber = Subscriber::builder(folder.path()).name("one.example".parse().unwrap()).open().await.unwrap();
+        let state = subscriber.state.clone();
+        let next = release(4, &[package(0, 4), package(2, 3), package(3, 4)]);
+        let wanted = || state.wanted_packages(&FLEET, &next).unwrap();
+        assert_eq!(wanted(), [package(0, 4)], "there is nothing yet that a delta goes from");
+        let mut delivery = Delivery::new(Floor::NONE, None, Limits::DEFAULT);
+        let (issued, expires) = (UnixMillis::from_millis(1), UnixMillis::from_millis(9));
+        let first = Statement { release: release(3, &[package(0, 3)]), issued, expires };
+        delivery.offer(FiringId::from_bytes([1; 16]), &first, issued);
+        lock(&state.deliveries).insert((FLEET, ID), delivery);
+        assert_eq!(wanted(), [package(0, 4), package(3, 4)]);
+    }
 }

@@ -14,7 +14,9 @@ use crate::model::ExtractMode;
 use crate::name::Label;
 use crate::node::{RecordBatch, wait};
 use crate::package::delta::DeltaIndex;
-use crate::package::{BlindIndex, Disclosure, Entry, PackageIndex, decode_entry_list, encode_entry_list};
+use crate::package::{
+    BlindIndex, Disclosure, Entry, EntryListHead, PackageIndex, decode_entry_list, encode_entry_list,
+};
 use crate::store::{Depot as _, DurableFile, PackageInfo, PackagePlace};
 use crate::subscriber::chain::Chain;
 use crate::subscriber::state::{Key, State};
@@ -267,18 +269,24 @@ impl State {
         Ok(packages)
     }
 
-    /// The entries of what stands in the target, as they were written when it was extracted; `None` where they are not
-    /// to be had.
-    pub(super) fn kept_entries(&self, extracted: &Extracted) -> Option<Vec<Entry>> {
+    /// The list of what stands in the target, as it was written when that was extracted; `None` where it is not to be
+    /// had. The list comes before the record: after a crash in between it is of another revision than `extracted` says,
+    /// and what it says of itself is what counts.
+    pub(super) fn kept_list(&self, extracted: &Extracted) -> Option<(EntryListHead, Vec<Entry>)> {
         let limits = Limits::DEFAULT;
         let bytes = self.entries_file(extracted).read(limits.kept_entries_bytes_max).ok()??;
         match decode_entry_list(&bytes, &limits) {
-            Ok((_, entries)) => Some(entries),
+            Ok(list) => Some(list),
             Err(error) => {
                 tracing::warn!(folder = %extracted.folder.display(), %error, "a kept entry list is damaged");
                 None
             }
         }
+    }
+
+    /// The entries of [`State::kept_list`].
+    pub(super) fn kept_entries(&self, extracted: &Extracted) -> Option<Vec<Entry>> {
+        self.kept_list(extracted).map(|(_, entries)| entries)
     }
 
     /// Notes that the target holds a revision: its entries first, durably.
@@ -344,8 +352,9 @@ impl State {
 
     /// The entries of a revision that is here, for a delta that goes from it.
     pub(super) fn entries_of(&self, key: &Key, revision: Revision) -> Result<Option<Vec<Entry>>, Error> {
-        if let Some(extracted) = self.extracted(&key.0, &key.1)?.filter(|extracted| extracted.revision == revision)
-            && let Some(entries) = self.kept_entries(&extracted)
+        if let Some(extracted) = self.extracted(&key.0, &key.1)?
+            && let Some((head, entries)) = self.kept_list(&extracted)
+            && head.revision == revision
         {
             return Ok(Some(entries));
         }
@@ -367,13 +376,13 @@ impl State {
     /// The chain that begins with what stands in the target.
     pub(super) fn chain_from_target(&self, key: &Key, held: &Held) -> Result<Option<Chain>, Error> {
         let Some(extracted) = self.extracted(&key.0, &key.1)? else { return Ok(None) };
-        let behind = if extracted.revision == held.revision && extracted.content == held.content {
+        let Some((head, entries)) = self.kept_list(&extracted) else { return Ok(None) };
+        let behind = if (head.revision, head.content) == (held.revision, held.content) {
             Some(held.packages.len())
         } else {
-            held.packages.iter().position(|package| package.base == Some(extracted.revision))
+            held.packages.iter().position(|package| package.base == Some(head.revision))
         };
         let Some(behind) = behind else { return Ok(None) };
-        let Some(entries) = self.kept_entries(&extracted) else { return Ok(None) };
         Ok(Some(Chain::new(entries, self.open_deltas(&key.0, &held.packages[behind..])?)?))
     }
 

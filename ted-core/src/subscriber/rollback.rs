@@ -10,7 +10,7 @@ use crate::protocol::{Floor, OfferAnswer, Refused, Statement};
 use crate::store::{PackageInfo, Pin, prune};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
-use crate::subscriber::held::{Held, KeepPackage, held_key};
+use crate::subscriber::held::{Held, KeepPackage, fall_back_key, held_key};
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::report::ExtractionRow;
 use crate::subscriber::state::{Key, State, lock};
@@ -37,8 +37,15 @@ impl State {
         self.pins.set(&fleet, &distribution, Pin { from, to, at: self.clock.now() })?;
         let issued = self.floors.get(&fleet, &distribution).issued;
         self.floors.set(&fleet, &distribution, Floor { revision: to, issued })?;
-        let batch = RecordBatch::default().put(&held_key(&fleet, &distribution), &before)?.delete(&before_key(&key));
-        self.records.apply(batch)?;
+        // A baseline that was still to come is one of what was gone back from, and does not come.
+        let batch = RecordBatch::default()
+            .put(&held_key(&fleet, &distribution), &before)?
+            .delete(&before_key(&key))
+            .delete(&fall_back_key(&key));
+        {
+            let _nothing_goes = lock(&self.holding);
+            self.records.apply(batch)?;
+        }
         lock(&self.deliveries).remove(&key);
         self.note(key, |standing| {
             standing.offered = None;
@@ -85,6 +92,7 @@ impl State {
     /// of a revision that was gone back from, which an operator may resume.
     pub(super) fn keep_what_is_needed(&self, key: &Key, extracted: &Held) -> Result<(), Error> {
         let (fleet, distribution) = key;
+        let _nothing_comes = lock(&self.holding);
         let Some(mut held) = self.noted_held(key)? else { return Ok(()) };
         let keep = self.settings.keep_package;
         // Deltas without their baseline are of no use once they are in the target.

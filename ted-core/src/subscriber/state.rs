@@ -56,6 +56,8 @@ pub(super) struct State {
     pub(super) queues: Mutex<HashMap<Key, mpsc::UnboundedSender<Job>>>,
     /// One extraction at a time: two would only share the same disk.
     pub(super) extracting: Mutex<()>,
+    /// Held while packages come or go, until the record says so: one that comes while others go would be forgotten.
+    pub(super) holding: Mutex<()>,
     pub(super) last_sequence: Mutex<u64>,
     pub(super) receipts: Notify,
     /// Something has changed that this node's certificates depend on.
@@ -149,6 +151,7 @@ impl State {
             statements: Mutex::default(),
             queues: Mutex::default(),
             extracting: Mutex::default(),
+            holding: Mutex::default(),
             last_sequence: Mutex::new(clock.now().millis()),
             receipts: Notify::new(),
             renewing: Notify::new(),

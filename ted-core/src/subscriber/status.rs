@@ -21,6 +21,7 @@ use crate::subscriber::report::{DistributionRow, DistributorRow, ExtractionRow, 
 use crate::subscriber::rollback::{PINNED, before_key};
 use crate::subscriber::state::{Key, KnownDistributor, State, known_key, lock};
 use crate::subscriber::targets::{TargetRule, check_target};
+use crate::subscriber::verify::Mend;
 use crate::transport::QuicConnection;
 
 impl State {
@@ -166,7 +167,8 @@ impl State {
     ) -> Result<Vec<ExtractionRow>, Error> {
         self.set_lost_aside()?;
         let rows = self.meant(name)?.into_iter();
-        rows.map(|((fleet, distribution), _)| self.extract_held_with(fleet, distribution, hooks)).collect()
+        rows.map(|((fleet, distribution), _)| self.extract_held_with(fleet, distribution, hooks, Mend::Nothing))
+            .collect()
     }
 
     /// The targets that the operator set, by Distribution.

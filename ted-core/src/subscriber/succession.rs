@@ -19,7 +19,7 @@ use crate::subscriber::state::{KnownDistributor, State, known_key, lock};
 use crate::transport::QuicConnection;
 
 /// What the catalog keeps by Distributor and Distribution.
-const BY_DISTRIBUTION: [&str; 7] = ["held", "before", "extracted", "checked", "aside", "fired", "fallback"];
+const BY_DISTRIBUTION: [&str; 8] = ["held", "before", "extracted", "checked", "aside", "fired", "fallback", "hook"];
 
 impl State {
     /// Judges what a Distributor's CA key says about its replacement. What is final takes over at once.

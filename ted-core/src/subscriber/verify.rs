@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::extract::{Create, Difference, ExtractOptions, Target, compare};
-use crate::package::{CatalogRow, verify_body, verify_frames};
+use crate::package::{CatalogRow, Entry, verify_body, verify_frames};
 use crate::subscriber::extraction::FALLS_BACK;
 use crate::subscriber::held::{Extracted, Held, OpenPackage};
+use crate::subscriber::hooks::HookRule;
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::report::VerifyRow;
 use crate::subscriber::scrub::{Checked, checked_key};
@@ -61,8 +62,8 @@ impl State {
         }
         row.different = self.differences(key, held)?;
         if mend == Mend::Targets && row.fault.is_none() && !row.different.is_empty() {
-            match self.extract_held(fleet, distribution) {
-                Ok(_) => row.mended = true,
+            match self.extract_held_with(fleet, distribution, HookRule::Run, mend) {
+                Ok(_) => row.mended = self.differences(key, held)?.is_empty(),
                 // Its baseline is on the way; until then the target stays as it is.
                 Err(error) if error.code() == FALLS_BACK => row.fault = Some(format!("{}: {error}", error.code())),
                 Err(error) => return Err(error),
@@ -87,11 +88,20 @@ impl State {
             return Ok(vec![]);
         };
         let Some(entries) = self.entries_of(&(fleet, distribution), held.revision)? else { return Ok(vec![]) };
-        let rows: Vec<CatalogRow> = entries.into_iter().map(|entry| CatalogRow { entry, offset: 0 }).collect();
-        let target = Target::open(&extracted.files(), Create::Missing)?;
         let (ownership, privilege) = self.permitted(&fleet, &held.name);
-        let options = ExtractOptions { ownership, privilege, ..ExtractOptions::default() };
-        Ok(compare(&target, &rows, &options)?)
+        self.differences_of(&extracted, &entries, &ExtractOptions { ownership, privilege, ..ExtractOptions::default() })
+    }
+
+    /// What of an extracted revision does not stand in its target as its entries say.
+    pub(super) fn differences_of(
+        &self,
+        extracted: &Extracted,
+        entries: &[Entry],
+        options: &ExtractOptions,
+    ) -> Result<Vec<Difference>, Error> {
+        let rows: Vec<CatalogRow> =
+            entries.iter().map(|entry| CatalogRow { entry: entry.clone(), offset: 0 }).collect();
+        Ok(compare(&Target::open(&extracted.files(), Create::Missing)?, &rows, options)?)
     }
 }
 

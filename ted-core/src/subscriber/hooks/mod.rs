@@ -3,7 +3,8 @@
 //!
 //! Every passed `before` is followed by one `after`, also where the extraction failed in between: a note in the catalog
 //! says that it is due, is durable before the first of them is started, and goes when the last has ended. A process that
-//! died in between finds the note when it starts.
+//! died in between finds the note when it starts. An extraction that failed after its commit is finished later, without
+//! `before`: then `after` runs again, and is told that it is extracted.
 
 mod process;
 mod settings;
@@ -18,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Coded, Error};
-use crate::extract::{Create, Gate, Target, switch_release};
+use crate::extract::{Create, Gate, Target, is_interrupted, switch_release};
 use crate::id::{DistributionId, KeyHash, Revision};
 use crate::limits::Limits;
 use crate::model::ExtractMode;
@@ -29,6 +30,7 @@ use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::held::{Extracted, Held, extracted_key};
 use crate::subscriber::report::ExtractionRow;
 use crate::subscriber::state::{Key, State, lock};
+use crate::subscriber::verify::Mend;
 
 pub(crate) use settings::HookTable;
 pub use settings::{AfterFailure, HookCommand, HookScope, HookTimeout, Hooks};
@@ -210,7 +212,7 @@ impl State {
         fleet: KeyHash,
         distribution: DistributionId,
     ) -> Result<ExtractionRow, Error> {
-        self.extract_held_with(fleet, distribution, HookRule::Run)
+        self.extract_held_with(fleet, distribution, HookRule::Run, Mend::Nothing)
     }
 
     /// Whether an `after` is due that a stop or a crash kept from running.
@@ -274,11 +276,20 @@ impl HookRun {
         if let Some(command) = self.hooks.after.as_ref().filter(|_| passed) {
             let ran = self.run(HookKind::After, command, Some(Outcome::Failed), self.revisions());
             self.report(HookKind::After, AFTER_FAILED, &ran);
-            if let Err(error) = self.over(&ran) {
+            // What is committed will be finished, and then `after` is due once more: to be told that it is extracted.
+            if !self.is_committed()
+                && let Err(error) = self.over(&ran)
+            {
                 tracing::warn!(code = error.code(), %error, "it is not on record that the hook `after` has run");
             }
         }
         refused.unwrap_or(error)
+    }
+
+    /// Whether the extraction that failed will be finished by the next one. What cannot be told counts so.
+    fn is_committed(&self) -> bool {
+        let target = Target::open(&self.target, Create::Missing);
+        target.and_then(|target| is_interrupted(&target, &self.key.1)).unwrap_or(true)
     }
 
     /// The extraction is done, and is on record. Runs `after` where something changed, now or before a crash. `stood`

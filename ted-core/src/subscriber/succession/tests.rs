@@ -17,6 +17,9 @@ use crate::subscriber::state::{KnownDistributor, known_key};
 const NOW: UnixMillis = UnixMillis::from_millis(1_800_000_000_000);
 const ID: DistributionId = DistributionId::from_bytes([3; 16]);
 
+/// Records that nothing here looks into: a firing, why a baseline is taken, and a hook that is due.
+const KINDS: [&str; 3] = ["fired", "fallback", "hook"];
+
 fn floor() -> Floor {
     Floor { revision: Revision::from_number(7), issued: UnixMillis::from_millis(50) }
 }
@@ -61,7 +64,9 @@ async fn template(data: &Path, old: &DistributorRoot) -> KeyHash {
     state.pins.set(&fleet, &ID, pin).unwrap();
     let known = KnownDistributor { name: old.name().clone(), endpoints: vec![] };
     state.records.put(&known_key(&fleet), &known).unwrap();
-    state.records.put(&format!("fired/{fleet}/{ID}"), &"something").unwrap();
+    for kind in KINDS {
+        state.records.put(&format!("{kind}/{fleet}/{ID}"), &"something").unwrap();
+    }
     own
 }
 
@@ -80,8 +85,10 @@ fn check(subscriber: &Subscriber, old: &KeyHash, new: &DistributorRoot, own: &Ke
     assert_eq!(state.floors.get(&fleet, &ID), floor(), "{stopped}");
     assert_eq!(state.pins.get(&fleet, &ID).map(|pin| pin.from.number()), Some(9), "{stopped}");
     assert!(state.lineage.descends(&fleet, old), "{stopped}");
-    let fired: Option<String> = state.records.get(&format!("fired/{fleet}/{ID}")).unwrap();
-    assert_eq!(fired.as_deref(), Some("something"), "{stopped}");
+    for kind in KINDS {
+        let moved: Option<String> = state.records.get(&format!("{kind}/{fleet}/{ID}")).unwrap();
+        assert_eq!(moved.as_deref(), Some("something"), "{stopped}: {kind}");
+    }
     assert!(state.records.get::<KnownDistributor>(&known_key(old)).unwrap().is_none(), "{stopped}");
     assert!(state.records.get::<KnownDistributor>(&known_key(&fleet)).unwrap().is_some(), "{stopped}");
 }
