@@ -192,6 +192,9 @@ impl State {
         for outdated in keys.iter().take((keys.len() + 1).saturating_sub(RECORDS_KEPT)) {
             batch = batch.delete(outdated);
         }
+        if let (RevisionOrigin::Rollback { .. }, Some(before)) = (origin, self.newest(distribution)?) {
+            batch = self.put_rolled_back(batch, distribution, (before.revision, built.revision))?;
+        }
         Ok(self.records.apply(self.put_newest(batch, distribution, built)?)?)
     }
 

@@ -231,6 +231,22 @@ async fn history_says_what_changed_and_any_kept_revision_is_listed_and_gone_back
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn going_back_more_than_once_is_not_undone_by_the_next_build() {
+    let world = World::new(false, 10).await;
+    let mut built = vec![];
+    for content in ["1", "22", "333"] {
+        built.push(world.build(&tree(&[("a", content)])).await.revision);
+    }
+    let mut newest = built[2];
+    for to in [built[1], built[0], built[1], built[0]] {
+        newest = world.distributor.rollback(&site(), Some(to)).await.unwrap().revision;
+        let again = world.distributor.build(&site()).await.unwrap();
+        assert!(matches!(&again, BuildOutcome::Unchanged(built) if built.revision == newest), "{again:?}");
+    }
+    assert!(world.build(&tree(&[("a", "what the source has now")])).await.revision > newest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_delta_that_is_not_worth_it_is_not_made_and_the_reason_stands_on_record() {
     let world = World::new(false, 10).await;
     let first = world.build(&tree(&[])).await;
