@@ -214,7 +214,10 @@ impl State {
         for (_, report) in self.records.list::<RevisionReport>(&record_prefix(&distribution))? {
             reports.insert(report.revision, report);
         }
-        for revision in kept.revisions() {
+        let newest = self.newest(&distribution)?.map(|newest| newest.revision);
+        // What a build left that was never finished is nobody's revision.
+        let is_known = |revision: &Revision| newest.is_none_or(|newest| *revision <= newest);
+        for revision in kept.revisions().into_iter().filter(is_known) {
             if let btree_map::Entry::Vacant(lacking) = reports.entry(revision) {
                 lacking.insert(self.found_revision(&distribution, &kept, revision)?);
             }

@@ -247,6 +247,37 @@ async fn going_back_more_than_once_is_not_undone_by_the_next_build() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_was_never_finished_is_no_revision_to_go_back_to_and_leaves_no_file() {
+    let world = World::new(false, 1).await;
+    let first = world.build(&tree(&[("a", "1")])).await;
+    let never = world.build(&tree(&[("a", "never finished")])).await.revision;
+    // As a crash leaves it before the record.
+    let crashed = first.clone();
+    world
+        .with(move |state, distribution| {
+            state.forget_history(distribution).unwrap();
+            state.set_newest(distribution, &crashed).unwrap();
+        })
+        .await;
+    let known = world.distributor.history(&site()).await.unwrap();
+    let newest = world.build(&tree(&[("a", "3")])).await;
+    let kept = world.with(|state, distribution| state.kept_packages(distribution).revisions()).await;
+    assert_eq!(kept, [first.revision, newest.revision]);
+    assert!(known.iter().all(|row| row.revision != never), "{known:?}");
+
+    // Nor does what a crash left of a file that was being written.
+    let data = world.folder.path().join("data");
+    let part = data.join("dist/site/17/baseline/distfile.part");
+    std::fs::create_dir_all(part.parent().unwrap()).unwrap();
+    std::fs::write(&part, "half").unwrap();
+    let World { folder: _folder, distributor } = world;
+    distributor.shutdown().await;
+    drop(distributor);
+    drop(Distributor::builder(&data).open().await.unwrap());
+    assert!(!part.exists() && !data.join("dist/site/17").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_delta_that_is_not_worth_it_is_not_made_and_the_reason_stands_on_record() {
     let world = World::new(false, 10).await;
     let first = world.build(&tree(&[])).await;
