@@ -301,6 +301,18 @@ async fn a_delta_that_is_not_worth_it_is_not_made_and_the_reason_stands_on_recor
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_delta_says_openly_what_the_sealed_revision_before_holds() {
+    let world = World::new(true, 10).await;
+    world.build(&tree(&[("secret name", "1"), ("a", "1")])).await;
+    for (encrypt, has_delta) in [(false, false), (false, true), (true, true)] {
+        let spec = DistributionSpec::new(site(), world.folder.path().join("source")).encrypt(encrypt);
+        world.distributor.update_distribution(&site(), spec.max_revisions(10)).await.unwrap();
+        let built = world.build(&tree(&[("a", &format!("{encrypt} {has_delta}"))])).await;
+        assert_eq!(built.delta.is_some(), has_delta, "{:?}", built.no_delta);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_statement_names_stays_while_it_may_be_fetched() {
     let world = World::new(false, 2).await;
     world.build(&tree(&[("a", "1")])).await;
