@@ -219,7 +219,13 @@ impl State {
         let is_known = |revision: &Revision| newest.is_none_or(|newest| *revision <= newest);
         for revision in kept.revisions().into_iter().filter(is_known) {
             if let btree_map::Entry::Vacant(lacking) = reports.entry(revision) {
-                lacking.insert(self.found_revision(&distribution, &kept, revision)?);
+                match self.found_revision(&distribution, &kept, revision) {
+                    Ok(found) => drop(lacking.insert(found)),
+                    // It does not keep the others from being told.
+                    Err(error) => {
+                        tracing::warn!(distribution = %distribution.name, %revision, code = error.code(), %error, "a revision cannot be opened");
+                    }
+                }
             }
         }
         for report in reports.values_mut() {
@@ -241,7 +247,7 @@ impl State {
     ) -> Result<RevisionReport, Error> {
         let entries = self.open_revision(distribution, kept, revision)?.entries();
         let before = kept.revisions().into_iter().rev().find(|known| *known < revision);
-        let before = before.map(|before| self.open_revision(distribution, kept, before)).transpose()?;
+        let before = before.and_then(|before| self.open_revision(distribution, kept, before).ok());
         let (baseline, delta) = (kept.baseline(revision), kept.delta_package(revision));
         let created = baseline.or(kept.delta(revision)).map(|info| info.root.created);
         Ok(RevisionReport {

@@ -313,6 +313,24 @@ async fn no_delta_says_openly_what_the_sealed_revision_before_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_revision_whose_package_is_damaged_does_not_hide_the_others_that_are_found() {
+    let world = World::new(false, 10).await;
+    let mut built = vec![];
+    for number in 0..3 {
+        built.push(world.build(&tree(&[("a", &number.to_string())])).await);
+    }
+    world.with(|state, distribution| state.forget_history(distribution).unwrap()).await;
+    let path = world.distributor.state.depot.path_of(built[1].package).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let places = bytes.len() * 9 / 10..bytes.len() - 100;
+    bytes[places].iter_mut().for_each(|byte| *byte ^= 1);
+    std::fs::write(&path, bytes).unwrap();
+    let found = world.distributor.history(&site()).await.unwrap();
+    let revisions: Vec<_> = found.iter().map(|row| row.revision).collect();
+    assert_eq!(revisions, [built[2].revision, built[0].revision]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_statement_names_stays_while_it_may_be_fetched() {
     let world = World::new(false, 2).await;
     world.build(&tree(&[("a", "1")])).await;
