@@ -331,6 +331,25 @@ async fn a_revision_whose_package_is_damaged_does_not_hide_the_others_that_are_f
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_distribution_that_is_deleted_while_it_is_built_leaves_nothing() {
+    let world = World::new(false, 10).await;
+    write(&world.folder.path().join("source"), &tree(&[("a", "1")]));
+    let state = world.distributor.state.clone();
+    let building = state.building.lock().await;
+    let distribution = lock(&state.fleet).distribution(&site()).unwrap().clone();
+    let distributor = world.distributor.clone();
+    let deleting = tokio::spawn(async move { distributor.delete_distribution(&site()).await });
+    while lock(&state.fleet).distribution(&site()).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    state.build_distribution(distribution.clone(), Reading::Everything).await.unwrap();
+    drop(building);
+    deleting.await.unwrap().unwrap();
+    assert_eq!(state.depot.of_distribution(&distribution.id), []);
+    assert_eq!(state.newest(&distribution).unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_statement_names_stays_while_it_may_be_fetched() {
     let world = World::new(false, 2).await;
     world.build(&tree(&[("a", "1")])).await;
