@@ -350,6 +350,46 @@ async fn a_distribution_that_is_deleted_while_it_is_built_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_package_of_what_is_fed_is_mended_by_feeding_it_again() {
+    let World { folder, distributor } = World::new(false, 10).await;
+    let spec = DistributionSpec::new(site(), "-");
+    distributor.update_distribution(&site(), spec).await.unwrap();
+    let world = World { folder, distributor };
+    let data = world.folder.path().join("data");
+    let feed = async |content: &str| {
+        let mut tar = tar::Builder::new(vec![]);
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, "a", content.as_bytes()).unwrap();
+        let spooled = crate::distributor::spool_input(&data, &mut tar.into_inner().unwrap().as_slice()).unwrap();
+        world.distributor.build_input(&site(), spooled.name()).await.unwrap()
+    };
+    for (again, is_same) in [("1", true), ("2", false)] {
+        let built = feed("1").await.revision().clone();
+        let path = world.distributor.state.depot.path_of(built.package).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[20] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let doubt = move |state: &State, distribution: &Distribution| {
+            state.doubt_own(distribution, built.package).unwrap();
+            assert_eq!(state.make_sure_now(distribution).unwrap_err().code(), "TED-1845");
+            assert!(!state.may_offer(distribution, &built).unwrap());
+            built.package
+        };
+        let package = world.with(doubt).await;
+        let newest = feed(again).await.revision().clone();
+        assert_eq!(newest.package == package, is_same);
+        let sure = move |state: &State, distribution: &Distribution| {
+            assert!(state.may_offer(distribution, &newest).unwrap());
+            state.doubt_own(distribution, newest.package).unwrap();
+            assert_eq!(state.make_sure_now(distribution).unwrap(), None);
+        };
+        world.with(sure).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_statement_names_stays_while_it_may_be_fetched() {
     let world = World::new(false, 2).await;
     world.build(&tree(&[("a", "1")])).await;
