@@ -390,6 +390,21 @@ async fn a_damaged_package_of_what_is_fed_is_mended_by_feeding_it_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_doubt_about_a_delta_goes_with_the_delta() {
+    let world = World::new(false, 10).await;
+    world.build(&tree(&[("a", "1")])).await;
+    let built = world.build(&tree(&[("a", "2")])).await;
+    let delta = built.delta.unwrap().package;
+    let doubts = move |state: &State, distribution: &Distribution| {
+        assert!(state.doubt_delta(distribution, delta, None).unwrap());
+        wait(state.depot.delete(delta)).unwrap();
+        state.make_deltas_sure(distribution, built.revision).unwrap();
+        state.records.keys("doubt-delta/").unwrap()
+    };
+    assert_eq!(world.with(doubts).await, [] as [String; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_statement_names_stays_while_it_may_be_fetched() {
     let world = World::new(false, 2).await;
     world.build(&tree(&[("a", "1")])).await;
