@@ -235,6 +235,7 @@ impl State {
         old: Option<&Newest>,
         (new, origin): (&NewBaseline<'_>, RevisionOrigin),
     ) -> Result<BuiltRevision, Error> {
+        self.drop_unfinished(distribution, built.revision)?;
         let delta = match old {
             Some(old) => {
                 let old = OldBaseline { revision: old.built.revision, index: &old.index, file: &*old.file };
@@ -250,6 +251,15 @@ impl State {
         self.prune_packages(distribution, built.revision)?;
         self.forget_grants()?;
         Ok(built)
+    }
+
+    /// Removes what builds left that a crash or an error ended before their revision was the newest one: nobody knows
+    /// of it, and it must not be taken for the revision before `new`.
+    fn drop_unfinished(&self, distribution: &Distribution, new: Revision) -> Result<(), Error> {
+        let Some(newest) = self.newest(distribution)? else { return Ok(()) };
+        keep_packages(&self.depot, &distribution.id, |info| {
+            info.root.revision <= newest.revision || info.root.revision == new
+        })
     }
 
     /// Writes the package of `entries`, and takes from the newest one what is unchanged, if there is anything.

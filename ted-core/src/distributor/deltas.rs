@@ -32,6 +32,8 @@ pub(super) struct NewBaseline<'a> {
 enum NoDelta {
     /// Only the newest revision is kept.
     NotWanted,
+    /// It would tell what was sealed: names of what is gone, and from where what is left was copied.
+    Unsealing,
     /// It would cost more than it is worth.
     TooLarge,
     Failed(Error),
@@ -54,6 +56,7 @@ impl State {
     ) -> Result<DeltaPackage, String> {
         self.make_delta(distribution, old, new).map_err(|why| match why {
             NoDelta::NotWanted => "only one revision is kept".to_owned(),
+            NoDelta::Unsealing => "it would say openly what the revision before holds, which is sealed".to_owned(),
             NoDelta::TooLarge => "it would have more than half of the baseline's bytes".to_owned(),
             NoDelta::Failed(error) => {
                 let (name, revision) = (&distribution.name, new.options.revision);
@@ -77,6 +80,9 @@ impl State {
     ) -> Result<DeltaPackage, NoDelta> {
         if distribution.max_revisions < 2 {
             return Err(NoDelta::NotWanted);
+        }
+        if old.index.root().is_sealed() && new.options.seal.is_none() {
+            return Err(NoDelta::Unsealing);
         }
         let base = old.revision;
         let kind = PackageKind::Delta { base };

@@ -25,6 +25,8 @@ impl State {
 
     pub(super) fn delete_distribution(&self, name: &Label) -> Result<(), Error> {
         let distribution = self.change_fleet(|fleet| Ok(fleet.delete_distribution(name)?))?;
+        // A build under way would leave behind what it makes.
+        let _no_build_meanwhile = self.building.blocking_lock();
         self.forget_built(&distribution)
     }
 

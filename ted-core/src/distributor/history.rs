@@ -192,6 +192,9 @@ impl State {
         for outdated in keys.iter().take((keys.len() + 1).saturating_sub(RECORDS_KEPT)) {
             batch = batch.delete(outdated);
         }
+        if let (RevisionOrigin::Rollback { .. }, Some(before)) = (origin, self.newest(distribution)?) {
+            batch = self.put_rolled_back(batch, distribution, (before.revision, built.revision))?;
+        }
         Ok(self.records.apply(self.put_newest(batch, distribution, built)?)?)
     }
 
@@ -211,9 +214,18 @@ impl State {
         for (_, report) in self.records.list::<RevisionReport>(&record_prefix(&distribution))? {
             reports.insert(report.revision, report);
         }
-        for revision in kept.revisions() {
+        let newest = self.newest(&distribution)?.map(|newest| newest.revision);
+        // What a build left that was never finished is nobody's revision.
+        let is_known = |revision: &Revision| newest.is_none_or(|newest| *revision <= newest);
+        for revision in kept.revisions().into_iter().filter(is_known) {
             if let btree_map::Entry::Vacant(lacking) = reports.entry(revision) {
-                lacking.insert(self.found_revision(&distribution, &kept, revision)?);
+                match self.found_revision(&distribution, &kept, revision) {
+                    Ok(found) => drop(lacking.insert(found)),
+                    // It does not keep the others from being told.
+                    Err(error) => {
+                        tracing::warn!(distribution = %distribution.name, %revision, code = error.code(), %error, "a revision cannot be opened");
+                    }
+                }
             }
         }
         for report in reports.values_mut() {
@@ -235,7 +247,7 @@ impl State {
     ) -> Result<RevisionReport, Error> {
         let entries = self.open_revision(distribution, kept, revision)?.entries();
         let before = kept.revisions().into_iter().rev().find(|known| *known < revision);
-        let before = before.map(|before| self.open_revision(distribution, kept, before)).transpose()?;
+        let before = before.and_then(|before| self.open_revision(distribution, kept, before).ok());
         let (baseline, delta) = (kept.baseline(revision), kept.delta_package(revision));
         let created = baseline.or(kept.delta(revision)).map(|info| info.root.created);
         Ok(RevisionReport {

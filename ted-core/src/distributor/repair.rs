@@ -131,7 +131,8 @@ impl State {
         tokio::task::spawn_blocking(checking).await.map_err(|_| DistributorError::Worker)?
     }
 
-    fn make_sure_now(&self, distribution: &Distribution) -> Result<Option<String>, Error> {
+    /// As [`State::make_sure`], of the baseline alone, for whoever holds the right to build.
+    pub(super) fn make_sure_now(&self, distribution: &Distribution) -> Result<Option<String>, Error> {
         let Some(newest) = self.newest(distribution)? else { return Ok(None) };
         let doubt = self.doubt(distribution)?.filter(|doubt| doubt.package == newest.package);
         let missing = wait(self.depot.info(newest.package))?.is_none();

@@ -68,7 +68,23 @@ impl State {
             }
             self.records.delete(&key)?;
         }
+        self.forget_delta_doubts(distribution)?;
         Ok(told)
+    }
+
+    /// Forgets the doubts about deltas that are not here any more.
+    fn forget_delta_doubts(&self, distribution: &Distribution) -> Result<(), Error> {
+        for key in self.records.keys(&doubts_prefix(distribution))? {
+            let package = key.rsplit_once('/').and_then(|(_, package)| package.parse().ok());
+            let is_here = match package {
+                Some(package) => wait(self.depot.info(package))?.is_some(),
+                None => false,
+            };
+            if !is_here {
+                self.records.delete(&key)?;
+            }
+        }
+        Ok(())
     }
 
     fn damage_of_delta(&self, info: &PackageInfo) -> Result<Option<String>, Error> {
@@ -134,5 +150,9 @@ impl State {
 }
 
 fn doubt_key(distribution: &Distribution, package: &PackageId) -> String {
-    format!("doubt-delta/{}/{package}", distribution.id)
+    format!("{}{package}", doubts_prefix(distribution))
+}
+
+fn doubts_prefix(distribution: &Distribution) -> String {
+    format!("doubt-delta/{}/", distribution.id)
 }

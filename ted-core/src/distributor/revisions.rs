@@ -155,7 +155,11 @@ impl State {
     /// Removes the packages that nobody needs any more, now that `newest` is the newest revision. What is being fetched
     /// stays, and what the last two statements name: a Subscriber may be in the middle of it.
     pub(super) fn prune_packages(&self, distribution: &Distribution, newest: Revision) -> Result<(), Error> {
-        let mut keep = self.kept_packages(distribution).needed(newest, distribution.max_revisions);
+        let kept = self.kept_packages(distribution);
+        let mut keep = kept.needed(newest, distribution.max_revisions);
+        // What the source is compared with, so that a rollback does not undo itself.
+        let from_source = self.built_from_source(distribution, newest)?;
+        keep.extend(from_source.and_then(|revision| kept.baseline(revision)).map(|info| info.id));
         keep.extend(self.stated_packages(distribution)?);
         let connected: BTreeSet<KeyHash> = self.links.all().into_iter().map(|(key, _)| key).collect();
         let sent = lock(&self.sent);

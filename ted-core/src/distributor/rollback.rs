@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::id::{PackageId, Revision};
 use crate::model::Distribution;
 use crate::name::Label;
-use crate::node::wait;
+use crate::node::{RecordBatch, wait};
 use crate::package::{BuildOptions, CatalogRow, Entry, PackageKind, Source, same_but_content};
 use crate::store::{Depot as _, FinishedFile, PackagePlace};
 
@@ -25,7 +25,7 @@ use crate::store::{Depot as _, FinishedFile, PackagePlace};
 struct RolledBack {
     /// The revision that was made.
     made: Revision,
-    /// The revision that was gone back from.
+    /// The revision that was gone back from: the last one that the source gave.
     from: Revision,
 }
 
@@ -64,7 +64,6 @@ impl State {
             delta: None,
             no_delta: None,
         };
-        self.records.put(&rolled_back_key(&distribution), &RolledBack { made: revision, from: newest.revision })?;
         let new = NewBaseline { index: &index, file: &*file, options: &options };
         let built = self.add_revision(&distribution, built, old.as_ref(), (&new, RevisionOrigin::Rollback { to }))?;
         let from = newest.revision;
@@ -96,6 +95,27 @@ impl State {
         Ok((info.id, Some(made.reused.frames)))
     }
 
+    /// Adds to `batch` that `made` was made by going back from `newest`.
+    pub(super) fn put_rolled_back(
+        &self,
+        batch: RecordBatch,
+        distribution: &Distribution,
+        (newest, made): (Revision, Revision),
+    ) -> Result<RecordBatch, Error> {
+        let from = self.built_from_source(distribution, newest)?.unwrap_or(newest);
+        Ok(batch.put(&rolled_back_key(distribution), &RolledBack { made, from })?)
+    }
+
+    /// The revision that was built from the source last, if `newest` was made by going back, perhaps more than once.
+    pub(super) fn built_from_source(
+        &self,
+        distribution: &Distribution,
+        newest: Revision,
+    ) -> Result<Option<Revision>, Error> {
+        let rolled_back: Option<RolledBack> = self.records.get(&rolled_back_key(distribution))?;
+        Ok(rolled_back.filter(|rolled_back| rolled_back.made == newest).map(|rolled_back| rolled_back.from))
+    }
+
     /// Whether the source still is what was rolled back from: then nothing new is built, or the rollback would undo
     /// itself with the next send.
     pub(super) fn is_rolled_back(
@@ -104,12 +124,9 @@ impl State {
         newest: &BuiltRevision,
         entries: &[Entry],
     ) -> Result<bool, Error> {
-        let rolled_back: Option<RolledBack> = self.records.get(&rolled_back_key(distribution))?;
-        let Some(rolled_back) = rolled_back.filter(|rolled_back| rolled_back.made == newest.revision) else {
-            return Ok(false);
-        };
+        let Some(from) = self.built_from_source(distribution, newest.revision)? else { return Ok(false) };
         let kept = self.kept_packages(distribution);
-        let Some(from) = kept.baseline(rolled_back.from) else { return Ok(false) };
+        let Some(from) = kept.baseline(from) else { return Ok(false) };
         Ok(self.open_own(from.id).is_ok_and(|(index, _)| same_but_content(index.catalog(), entries)))
     }
 }

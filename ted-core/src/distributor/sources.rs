@@ -130,9 +130,19 @@ impl State {
         let input = SpooledInput::find(self.data.path(), input)?;
         let fed = SourcePlace::Tar(input.path().to_string_lossy().into_owned());
         distribution.source = Sources::new(vec![SourceSpec { place: fed, ..SourceSpec::parse("-") }]);
-        let built = self.build_distribution(distribution, Reading::Everything).await;
+        let built = match self.mend_from(distribution.clone()).await {
+            Ok(()) => self.build_distribution(distribution, Reading::Everything).await,
+            Err(error) => Err(error),
+        };
         drop(input);
         built
+    }
+
+    /// Makes the own copy good out of what was fed: at another time there is nothing to make it from.
+    async fn mend_from(self: &Arc<Self>, fed: Distribution) -> Result<(), Error> {
+        let state = self.clone();
+        let mending = move || state.make_sure_now(&fed).map(drop);
+        tokio::task::spawn_blocking(mending).await.map_err(|_| DistributorError::Worker)?
     }
 }
 

@@ -18,7 +18,7 @@ use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revisi
 use crate::limits::Limits;
 use crate::model::{Channel, Distribution, Fleet, Subscriber};
 use crate::name::NodeName;
-use crate::node::{Alarm, Clock, EventBus, Links, RecordBatch, Records};
+use crate::node::{Alarm, Clock, EventBus, Links, RecordBatch, Records, wait};
 use crate::protocol::Firing;
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
@@ -183,6 +183,7 @@ impl State {
             clock,
             crypto,
         };
+        state.clear_unfinished();
         state.finish_cancelling()?;
         state.finish_succession()?;
         // A crash may have come between revoking an own certificate and replacing it.
@@ -192,6 +193,15 @@ impl State {
             state.remember_certificate(certificate)?;
         }
         Ok(state)
+    }
+
+    /// Removes the files of builds that a crash ended: each has a place of its own, where nobody would ever look again.
+    fn clear_unfinished(&self) {
+        for left in self.depot.leftovers().iter().filter(|left| !left.is_corrupt) {
+            if let Err(error) = wait(self.depot.clear(&left.place)) {
+                tracing::warn!(place = ?left.place, %error, "what a build left cannot be removed");
+            }
+        }
     }
 
     /// What this node is now; renewed while it runs, so a value is only good for one piece of work.

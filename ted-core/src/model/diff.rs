@@ -101,23 +101,42 @@ fn push_changed(changes: &mut Vec<Change>, item: Item, fields: Vec<String>) {
 }
 
 fn distribution_fields(old: &Distribution, new: &Distribution) -> Vec<String> {
+    // Whoever adds a field has to say here how it is compared.
+    let Distribution {
+        id: _,
+        name,
+        source,
+        exclude,
+        include,
+        gitignore,
+        digest,
+        target,
+        skip_unreadable,
+        priority,
+        encrypt,
+        keep,
+        max_revisions,
+        level,
+        delta_level,
+        mode,
+    } = new;
     let mut fields = Vec::new();
-    push_value(&mut fields, "name", &old.name, &new.name);
-    push_value(&mut fields, "source", &old.source, &new.source);
-    push_value(&mut fields, "exclude", &list(&old.exclude), &list(&new.exclude));
-    push_value(&mut fields, "include", &list(&old.include), &list(&new.include));
-    push_value(&mut fields, "gitignore", &old.gitignore, &new.gitignore);
-    push_value(&mut fields, "digest", &old.digest, &new.digest);
+    push_value(&mut fields, "name", &old.name, name);
+    push_value(&mut fields, "source", &old.source, source);
+    push_value(&mut fields, "exclude", &list(&old.exclude), &list(exclude));
+    push_value(&mut fields, "include", &list(&old.include), &list(include));
+    push_value(&mut fields, "gitignore", &old.gitignore, gitignore);
+    push_value(&mut fields, "digest", &old.digest, digest);
     let shown = |target: &Option<String>| target.clone().unwrap_or_else(|| "none".to_owned());
-    push_value(&mut fields, "target", &shown(&old.target), &shown(&new.target));
-    push_value(&mut fields, "skip_unreadable", &old.skip_unreadable, &new.skip_unreadable);
-    push_value(&mut fields, "priority", &old.priority, &new.priority);
-    push_value(&mut fields, "encrypt", &old.encrypt, &new.encrypt);
-    push_value(&mut fields, "keep", &old.keep, &new.keep);
-    push_value(&mut fields, "mode", &old.mode, &new.mode);
-    push_value(&mut fields, "max_revisions", &old.max_revisions, &new.max_revisions);
-    push_value(&mut fields, "level", &old.level, &new.level);
-    push_value(&mut fields, "delta_level", &old.delta_level, &new.delta_level);
+    push_value(&mut fields, "target", &shown(&old.target), &shown(target));
+    push_value(&mut fields, "skip_unreadable", &old.skip_unreadable, skip_unreadable);
+    push_value(&mut fields, "priority", &old.priority, priority);
+    push_value(&mut fields, "encrypt", &old.encrypt, encrypt);
+    push_value(&mut fields, "keep", &old.keep, keep);
+    push_value(&mut fields, "max_revisions", &old.max_revisions, max_revisions);
+    push_value(&mut fields, "mode", &old.mode, mode);
+    push_value(&mut fields, "level", &old.level, level);
+    push_value(&mut fields, "delta_level", &old.delta_level, delta_level);
     fields
 }
 
@@ -180,6 +199,15 @@ mod tests {
              - Subscriber `leaf2`\n\
              + Subscriber `leaf3`\n"
         );
+    }
+
+    #[test]
+    fn how_many_revisions_are_offered_is_a_difference() {
+        let (old, mut new) = (fleet(), fleet());
+        let mut site = new.distribution(&label("site")).expect("there").clone();
+        site.max_revisions = 3;
+        new.update_distribution(&label("site"), site).expect("valid");
+        assert_eq!(old.diff(&new).to_string(), "~ Distribution `site`: max_revisions: 10 -> 3\n");
     }
 
     #[test]

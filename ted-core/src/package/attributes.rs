@@ -96,6 +96,35 @@ impl Asked {
         }
         Ok(())
     }
+
+    /// As [`Asked::put`]; more names than an extension holds, thousands, are left to their numbers.
+    pub(crate) fn put_what_fits(mut self, root: &mut Entry) {
+        while self.put(root).is_err() {
+            let Some(owners) = &mut self.owners else { return };
+            owners.users.truncate(owners.users.len() / 2);
+            owners.groups.truncate(owners.groups.len() / 2);
+        }
+    }
+
+    /// Takes from the root of one part what it says.
+    pub(crate) fn take(root: &mut Entry) -> Self {
+        let asked = Self::of(std::slice::from_ref(root));
+        root.extensions.retain(|known| !matches!(known.0, kind::OWNERS | kind::PRIVILEGED));
+        asked
+    }
+
+    /// Adds what another part of the same Distribution asks.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.privileged |= other.privileged;
+        let Some(others) = other.owners else { return };
+        let own = self.owners.get_or_insert_default();
+        for (own, others) in [(&mut own.users, others.users), (&mut own.groups, others.groups)] {
+            own.extend(others);
+            // One number has one name on the machine that builds.
+            own.sort_by_key(|named| named.0);
+            own.dedup_by_key(|named| named.0);
+        }
+    }
 }
 
 impl Entry {

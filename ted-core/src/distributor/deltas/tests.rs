@@ -232,6 +232,53 @@ async fn history_says_what_changed_and_any_kept_revision_is_listed_and_gone_back
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn going_back_more_than_once_is_not_undone_by_the_next_build() {
+    let world = World::new(false, 10).await;
+    let mut built = vec![];
+    for content in ["1", "22", "333"] {
+        built.push(world.build(&tree(&[("a", content)])).await.revision);
+    }
+    let mut newest = built[2];
+    for to in [built[1], built[0], built[1], built[0]] {
+        newest = world.distributor.rollback(&site(), Some(to)).await.unwrap().revision;
+        let again = world.distributor.build(&site()).await.unwrap();
+        assert!(matches!(&again, BuildOutcome::Unchanged(built) if built.revision == newest), "{again:?}");
+    }
+    assert!(world.build(&tree(&[("a", "what the source has now")])).await.revision > newest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_was_never_finished_is_no_revision_to_go_back_to_and_leaves_no_file() {
+    let world = World::new(false, 1).await;
+    let first = world.build(&tree(&[("a", "1")])).await;
+    let never = world.build(&tree(&[("a", "never finished")])).await.revision;
+    // As a crash leaves it before the record.
+    let crashed = first.clone();
+    world
+        .with(move |state, distribution| {
+            state.forget_history(distribution).unwrap();
+            state.set_newest(distribution, &crashed).unwrap();
+        })
+        .await;
+    let known = world.distributor.history(&site()).await.unwrap();
+    let newest = world.build(&tree(&[("a", "3")])).await;
+    let kept = world.with(|state, distribution| state.kept_packages(distribution).revisions()).await;
+    assert_eq!(kept, [first.revision, newest.revision]);
+    assert!(known.iter().all(|row| row.revision != never), "{known:?}");
+
+    // Nor does what a crash left of a file that was being written.
+    let data = world.folder.path().join("data");
+    let part = data.join("dist/site/17/baseline/distfile.part");
+    std::fs::create_dir_all(part.parent().unwrap()).unwrap();
+    std::fs::write(&part, "half").unwrap();
+    let World { folder: _folder, distributor } = world;
+    distributor.shutdown().await;
+    drop(distributor);
+    drop(Distributor::builder(&data).open().await.unwrap());
+    assert!(!part.exists() && !data.join("dist/site/17").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_delta_that_is_not_worth_it_is_not_made_and_the_reason_stands_on_record() {
     let world = World::new(false, 10).await;
     let first = world.build(&tree(&[])).await;
@@ -252,6 +299,110 @@ async fn a_delta_that_is_not_worth_it_is_not_made_and_the_reason_stands_on_recor
     never.build(&tree(&[])).await;
     let built = never.build(&tree(&[("a", "1")])).await;
     assert!(built.no_delta.unwrap().contains("only one"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_delta_says_openly_what_the_sealed_revision_before_holds() {
+    let world = World::new(true, 10).await;
+    world.build(&tree(&[("secret name", "1"), ("a", "1")])).await;
+    for (encrypt, has_delta) in [(false, false), (false, true), (true, true)] {
+        let spec = DistributionSpec::new(site(), world.folder.path().join("source")).encrypt(encrypt);
+        world.distributor.update_distribution(&site(), spec.max_revisions(10)).await.unwrap();
+        let built = world.build(&tree(&[("a", &format!("{encrypt} {has_delta}"))])).await;
+        assert_eq!(built.delta.is_some(), has_delta, "{:?}", built.no_delta);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revision_whose_package_is_damaged_does_not_hide_the_others_that_are_found() {
+    let world = World::new(false, 10).await;
+    let mut built = vec![];
+    for number in 0..3 {
+        built.push(world.build(&tree(&[("a", &number.to_string())])).await);
+    }
+    world.with(|state, distribution| state.forget_history(distribution).unwrap()).await;
+    let path = world.distributor.state.depot.path_of(built[1].package).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let places = bytes.len() * 9 / 10..bytes.len() - 100;
+    bytes[places].iter_mut().for_each(|byte| *byte ^= 1);
+    std::fs::write(&path, bytes).unwrap();
+    let found = world.distributor.history(&site()).await.unwrap();
+    let revisions: Vec<_> = found.iter().map(|row| row.revision).collect();
+    assert_eq!(revisions, [built[2].revision, built[0].revision]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_distribution_that_is_deleted_while_it_is_built_leaves_nothing() {
+    let world = World::new(false, 10).await;
+    write(&world.folder.path().join("source"), &tree(&[("a", "1")]));
+    let state = world.distributor.state.clone();
+    let building = state.building.lock().await;
+    let distribution = lock(&state.fleet).distribution(&site()).unwrap().clone();
+    let distributor = world.distributor.clone();
+    let deleting = tokio::spawn(async move { distributor.delete_distribution(&site()).await });
+    while lock(&state.fleet).distribution(&site()).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    state.build_distribution(distribution.clone(), Reading::Everything).await.unwrap();
+    drop(building);
+    deleting.await.unwrap().unwrap();
+    assert_eq!(state.depot.of_distribution(&distribution.id), []);
+    assert_eq!(state.newest(&distribution).unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_package_of_what_is_fed_is_mended_by_feeding_it_again() {
+    let World { folder, distributor } = World::new(false, 10).await;
+    let spec = DistributionSpec::new(site(), "-");
+    distributor.update_distribution(&site(), spec).await.unwrap();
+    let world = World { folder, distributor };
+    let data = world.folder.path().join("data");
+    let feed = async |content: &str| {
+        let mut tar = tar::Builder::new(vec![]);
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, "a", content.as_bytes()).unwrap();
+        let spooled = crate::distributor::spool_input(&data, &mut tar.into_inner().unwrap().as_slice()).unwrap();
+        world.distributor.build_input(&site(), spooled.name()).await.unwrap()
+    };
+    for (again, is_same) in [("1", true), ("2", false)] {
+        let built = feed("1").await.revision().clone();
+        let path = world.distributor.state.depot.path_of(built.package).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[20] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let doubt = move |state: &State, distribution: &Distribution| {
+            state.doubt_own(distribution, built.package).unwrap();
+            assert_eq!(state.make_sure_now(distribution).unwrap_err().code(), "TED-1845");
+            assert!(!state.may_offer(distribution, &built).unwrap());
+            built.package
+        };
+        let package = world.with(doubt).await;
+        let newest = feed(again).await.revision().clone();
+        assert_eq!(newest.package == package, is_same);
+        let sure = move |state: &State, distribution: &Distribution| {
+            assert!(state.may_offer(distribution, &newest).unwrap());
+            state.doubt_own(distribution, newest.package).unwrap();
+            assert_eq!(state.make_sure_now(distribution).unwrap(), None);
+        };
+        world.with(sure).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_doubt_about_a_delta_goes_with_the_delta() {
+    let world = World::new(false, 10).await;
+    world.build(&tree(&[("a", "1")])).await;
+    let built = world.build(&tree(&[("a", "2")])).await;
+    let delta = built.delta.unwrap().package;
+    let doubts = move |state: &State, distribution: &Distribution| {
+        assert!(state.doubt_delta(distribution, delta, None).unwrap());
+        wait(state.depot.delete(delta)).unwrap();
+        state.make_deltas_sure(distribution, built.revision).unwrap();
+        state.records.keys("doubt-delta/").unwrap()
+    };
+    assert_eq!(world.with(doubts).await, [] as [String; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,14 +31,9 @@ pub(super) fn read(root: &Path, seen: &mut [Seen], keep: Kept) -> Vec<Skipped> {
             readers.into_iter().filter_map(|reader| reader.join().ok()).flatten().collect()
         });
     }
-    let mut owners = keep.ownership.then(|| names(seen.iter().map(|seen| &seen.entry)));
+    let owners = keep.ownership.then(|| names(seen.iter().map(|seen| &seen.entry)));
     if let Some(first) = seen.first_mut() {
-        // More names than an extension holds, thousands, are left to their numbers.
-        while (Asked { owners: owners.clone(), privileged: keep.privileged }).put(&mut first.entry).is_err() {
-            let Some(owners) = &mut owners else { break };
-            owners.users.truncate(owners.users.len() / 2);
-            owners.groups.truncate(owners.groups.len() / 2);
-        }
+        Asked { owners, privileged: keep.privileged }.put_what_fits(&mut first.entry);
     }
     skipped
 }

@@ -13,7 +13,8 @@ use super::{FolderSource, Part, Selection, SourceTree, TarOptions, TarSource, Un
 use crate::error::Coded;
 use crate::id::UnixMillis;
 use crate::limits::Limits;
-use crate::package::{Entry, EntryKind, EntryPath, Mtime, Source, judge_entries};
+use crate::model::Kept;
+use crate::package::{Asked, Entry, EntryKind, EntryPath, Mtime, Source, judge_entries};
 
 const MTIME: Mtime = Mtime { seconds: 1_600_000_000, nanoseconds: 123_456_789 };
 
@@ -194,6 +195,31 @@ fn folders_with_prefixes_conform() {
     both.extend(below("a/inner", few()).into_iter().filter(|it| it.entry.path.as_bytes().starts_with(b"a/inner")));
     both.sort_by(|left, right| left.entry.path.cmp(&right.entry.path));
     conforms(&SourceTree::new(vec![part("a/inner", two.path()), part("", one.path())]), &both);
+}
+
+#[test]
+fn what_several_folders_ask_of_whoever_extracts_the_root_of_the_whole_says() {
+    let (one, two) = (tempfile::tempdir().expect("temporary"), tempfile::tempdir().expect("temporary"));
+    for folder in [&one, &two] {
+        fs::write(folder.path().join("file"), "content").expect("written");
+    }
+    let part = |prefix: &str, folder: &Path, keep: Kept| {
+        let source = FolderSource::new(folder.to_owned(), Selection::default(), Unreadable::Refuse).keeping(keep);
+        let prefix = EntryPath::from_bytes(prefix.as_bytes()).expect("valid");
+        Part { prefix, name: folder.display().to_string(), source: Box::new(source) }
+    };
+    let all = Kept { ownership: true, privileged: true, ..Kept::default() };
+    let alone = Asked::of(&list(&SourceTree::new(vec![part("", one.path(), all)])));
+    assert!(alone.privileged && alone.owners.is_some());
+    for parts in [
+        vec![part("usr/share", one.path(), all)],
+        vec![part("", one.path(), all), part("b", two.path(), all)],
+        vec![part("", one.path(), Kept::default()), part("b", two.path(), all)],
+    ] {
+        let entries = list(&SourceTree::new(parts));
+        judge_entries(&entries, &Limits::DEFAULT).expect("what anybody takes");
+        assert_eq!(Asked::of(&entries), alone);
+    }
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! Files below `<data>/spool`: what is fed, fetched or unpacked, before it is built from.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{Gid, Uid, fchown};
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, openat};
 
 use crate::error::{Coded, Error};
 use crate::limits::Limits;
@@ -71,13 +71,22 @@ impl SpoolFile {
             create_folders(folder).map_err(|error| failed(io::Error::other(error)))?;
         }
         let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true).mode(0o600);
+        options.read(true).append(true).create(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
         let file = options.open(path).map_err(failed)?;
         if !append {
             file.set_len(0).map_err(failed)?;
         }
         let bytes = file.metadata().map_err(failed)?.len();
         Ok(Self { file, path: path.to_owned(), bytes, looked_at: bytes, limit: limits.spool_bytes_max })
+    }
+
+    /// A new file in `folder`, a folder and no link to one, where nothing of its name may be yet: whoever the folder
+    /// belongs to must not have somebody with more rights write elsewhere.
+    fn new_in(folder: &File, path: &Path, name: &str, limits: &Limits) -> Result<Self, SpoolError> {
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = openat(folder.as_fd(), name, flags, Mode::RUSR | Mode::WUSR);
+        let file = opened.map_err(|error| SpoolError::File { path: path.to_owned(), source: error.into() })?.into();
+        Ok(Self { file, path: path.to_owned(), bytes: 0, looked_at: 0, limit: limits.spool_bytes_max })
     }
 
     /// A file without a name in `folder`: it is gone when nobody has it open any more.
@@ -194,17 +203,12 @@ pub fn spool_input(data: &Path, input: &mut dyn Read) -> Result<SpooledInput, Er
     let folder = spool_folder(data);
     let name = unique(INPUT);
     let path = folder.join(&name);
-    let mut file = SpoolFile::open(&path, false, &Limits::DEFAULT)?;
-    let spooled = SpooledInput { path, name };
-    let failed = |source: io::Error| SpoolError::File { path: spooled.path.clone(), source };
+    let failed = |source: io::Error| SpoolError::File { path: path.clone(), source };
     let owner = std::fs::metadata(data).map_err(failed)?;
-    let own = file.file.metadata().map_err(failed)?;
-    if (own.uid(), own.gid()) != (owner.uid(), owner.gid()) {
-        let (uid, gid) = (Some(Uid::from_raw(owner.uid())), Some(Gid::from_raw(owner.gid())));
-        fchown(file.file.as_fd(), uid, gid).map_err(|error| failed(error.into()))?;
-        let opened = File::open(&folder).map_err(failed)?;
-        fchown(opened.as_fd(), uid, gid).map_err(|error| failed(error.into()))?;
-    }
+    let opened = own_folder(&folder, &owner).map_err(failed)?;
+    let mut file = SpoolFile::new_in(&opened, &path, &name, &Limits::DEFAULT)?;
+    let spooled = SpooledInput { path: path.clone(), name };
+    give_to(&file.file, &owner).map_err(failed)?;
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         match input.read(&mut buffer) {
@@ -219,6 +223,26 @@ pub fn spool_input(data: &Path, input: &mut dyn Read) -> Result<SpooledInput, Er
     Ok(spooled)
 }
 
+/// The folder, made for `owner` if it is not there; never a link to another one.
+fn own_folder(folder: &Path, owner: &Metadata) -> io::Result<File> {
+    let made = !folder.is_dir();
+    create_folders(folder).map_err(io::Error::other)?;
+    let flags = (OFlags::NOFOLLOW | OFlags::DIRECTORY).bits().cast_signed();
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(folder)?;
+    if made {
+        give_to(&opened, owner)?;
+    }
+    Ok(opened)
+}
+
+fn give_to(file: &File, owner: &Metadata) -> io::Result<()> {
+    let own = file.metadata()?;
+    if (own.uid(), own.gid()) != (owner.uid(), owner.gid()) {
+        fchown(file.as_fd(), Some(Uid::from_raw(owner.uid())), Some(Gid::from_raw(owner.gid())))?;
+    }
+    Ok(())
+}
+
 /// Removes what commands that were ended left behind. Nobody else may have the Distributor open.
 pub(in crate::distributor) fn clean_spool(data: &Path) {
     let Ok(listing) = std::fs::read_dir(spool_folder(data)) else { return };
@@ -228,5 +252,38 @@ pub(in crate::distributor) fn clean_spool(data: &Path) {
         if name.starts_with(INPUT) || name.starts_with("unpacked-") {
             let _ = std::fs::remove_file(item.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_fed_is_written_to_no_place_that_a_link_in_the_data_directory_names() {
+        let temp = tempfile::tempdir().expect("temporary folder");
+        let (data, elsewhere) = (temp.path().join("data"), temp.path().join("elsewhere"));
+        std::fs::create_dir_all(&elsewhere).expect("made");
+        std::fs::create_dir_all(spool_folder(&data)).expect("made");
+        let mine = elsewhere.join("mine");
+        std::fs::write(&mine, "mine").expect("written");
+        // The next names are no secret.
+        let next: u64 = unique("").rsplit('-').next().and_then(|number| number.parse().ok()).expect("a number");
+        for number in next..next + 1000 {
+            let planted = spool_folder(&data).join(format!("{INPUT}{}-{number}", std::process::id()));
+            std::os::unix::fs::symlink(&mine, planted).expect("linked");
+        }
+        let error = spool_input(&data, &mut &b"tar"[..]).expect_err("nothing is followed");
+        assert_eq!(error.code(), "TED-1735", "{error}");
+        assert_eq!(std::fs::read(&mine).expect("there"), b"mine");
+
+        std::fs::remove_dir_all(spool_folder(&data)).expect("removed");
+        std::os::unix::fs::symlink(&elsewhere, spool_folder(&data)).expect("linked");
+        assert_eq!(spool_input(&data, &mut &b"tar"[..]).expect_err("no folder").code(), "TED-1735");
+        assert_eq!(std::fs::read_dir(&elsewhere).expect("listed").count(), 1);
+
+        std::fs::remove_file(spool_folder(&data)).expect("removed");
+        let spooled = spool_input(&data, &mut &b"tar"[..]).expect("spooled");
+        assert_eq!(std::fs::read(spooled.path()).expect("there"), b"tar");
     }
 }

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::{PoisonError, RwLock};
 
-use crate::package::{Entry, EntryKind, EntryPath, PathError, SkipReason, Skipped, Source, SourceError, SourceFile};
+use crate::package::{
+    Asked, Entry, EntryKind, EntryPath, PathError, SkipReason, Skipped, Source, SourceError, SourceFile,
+};
 
 use super::Watched;
 use crate::distributor::seen::Mark;
@@ -59,10 +61,14 @@ impl SourceTree {
         owners.get(path).map(|&part| &self.parts[part])
     }
 
-    fn list(&self, number: usize, skip: &mut dyn FnMut(Skipped)) -> Result<Vec<Found>, SourceError> {
+    /// The entries of one source. What it asks of whoever extracts goes to `asked`.
+    fn list(&self, number: usize, asked: &mut Asked, skip: &mut dyn FnMut(Skipped)) -> Result<Vec<Found>, SourceError> {
         let Part { prefix, source, .. } = &self.parts[number];
         let mut told = |skipped: Skipped| skip(Skipped { path: below(prefix, &skipped.path), ..skipped });
-        let entries = source.entries(&mut told).map_err(|error| renamed(error, prefix))?;
+        let mut entries = source.entries(&mut told).map_err(|error| renamed(error, prefix))?;
+        if let Some(root) = entries.first_mut() {
+            asked.join(Asked::take(root));
+        }
         let mut found = Vec::with_capacity(entries.len() + 1);
         let root = entries.first().cloned();
         let mut refused = Vec::new();
@@ -80,7 +86,7 @@ impl SourceTree {
         }
         let ways = std::iter::successors(prefix.parent(), EntryPath::parent);
         if let Some(root) = root {
-            let made_up = |path| Entry { path, mode: FOLDER_MODE, ..root.clone() };
+            let made_up = |path| Entry { path, mode: FOLDER_MODE, extensions: vec![], ..root.clone() };
             found.extend(ways.map(|path| Found { entry: made_up(path), made_up: true, part: number }));
         }
         Ok(found)
@@ -100,9 +106,9 @@ impl Source for SourceTree {
         if let Some(only) = self.only() {
             return only.source.entries(skip);
         }
-        let mut all = Vec::new();
+        let (mut all, mut asked) = (Vec::new(), Asked::default());
         for number in 0..self.parts.len() {
-            all.append(&mut self.list(number, skip)?);
+            all.append(&mut self.list(number, &mut asked, skip)?);
         }
         all.sort_by(|left, right| {
             let key = |found: &Found| (found.made_up, found.part);
@@ -123,6 +129,10 @@ impl Source for SourceTree {
         }
         *self.owners.write().unwrap_or_else(PoisonError::into_inner) =
             kept.iter().map(|found| (found.entry.path.clone(), found.part)).collect();
+        // Only the root of the whole says it.
+        if let Some(root) = kept.first_mut() {
+            asked.put_what_fits(&mut root.entry);
+        }
         Ok(kept.into_iter().map(|found| found.entry).collect())
     }
 

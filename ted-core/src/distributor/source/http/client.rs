@@ -64,7 +64,11 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(url: &str, ca: Option<&Path>, limits: &Limits) -> Result<Self, DownloadError> {
         let is_https = url.starts_with("https://");
-        let roots = if is_https { roots(url, ca)? } else { vec![] };
+        let roots = match roots(url, ca) {
+            // It is needed only if the server leads on to https, which is then not trusted.
+            Err(_) if !is_https && ca.is_none() => vec![],
+            roots => roots?,
+        };
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))

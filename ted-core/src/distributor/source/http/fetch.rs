@@ -168,14 +168,20 @@ impl UrlOptions {
         loop {
             match answer.body.read(&mut buffer) {
                 Ok(0) => break,
-                Ok(count) => file.write(&buffer[..count]).map_err(spool)?,
+                Ok(count) => file.write(&buffer[..count]).map_err(|source| {
+                    if matches!(source, SpoolError::TooLarge { .. }) {
+                        self.forget_part();
+                    }
+                    spool(source)
+                })?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(source) => {
                     return Err(DownloadError::BrokeOff { url: self.url.clone(), bytes: file.bytes(), source });
                 }
             }
             (self.progress)(&self.url, file.bytes(), shown);
-            self.judge_size(file.bytes(), false)?;
+            // What is too long is not completed either.
+            self.judge_size(file.bytes(), false).inspect_err(|_| self.forget_part())?;
         }
         if total.is_some_and(|total| total != file.bytes()) {
             let source = io::ErrorKind::UnexpectedEof.into();
@@ -213,10 +219,7 @@ impl UrlOptions {
         }
         self.write_note(KEPT_NOTE, &fetched)?;
         self.forget_part();
-        if let (None, Some(old)) = (same, kept) {
-            // What stays behind is in nobody's way.
-            let _ = std::fs::remove_file(old.path(&self.folder));
-        }
+        self.forget_all_but(&fetched);
         Ok(fetched)
     }
 
@@ -275,6 +278,19 @@ impl UrlOptions {
         // The note goes first: without it, nobody takes the part for one.
         let _ = std::fs::remove_file(self.folder.join(PART_NOTE));
         let _ = std::fs::remove_file(self.folder.join(PART));
+    }
+
+    /// Removes what was kept before, and what a crash left between giving it its name and noting that.
+    fn forget_all_but(&self, kept: &Kept) {
+        let Ok(listing) = std::fs::read_dir(&self.folder) else { return };
+        for item in listing.flatten() {
+            let name = item.file_name();
+            let is_content = name.len() == kept.sha256.len() && name != kept.sha256.as_str();
+            if is_content {
+                // What stays behind is in nobody's way.
+                let _ = std::fs::remove_file(item.path());
+            }
+        }
     }
 
     fn read_note<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Option<T> {

@@ -326,8 +326,10 @@ fn more_than_expected_is_not_taken_to_its_end() {
         [head.as_bytes(), b"100000\r\n", &vec![7; 1 << 20], b"\r\n0\r\n\r\n"].concat()
     });
     let url = format!("http://{}/tool", server.address);
-    assert_eq!(Place::new().refused(&url, |options| options.size = Some(1000)).code(), "TED-1745");
-    assert_eq!(Place::new().refused(&url, |options| options.limits.spool_bytes_max = 1000).code(), "TED-1737");
+    let place = Place::new();
+    assert_eq!(place.refused(&url, |options| options.size = Some(1000)).code(), "TED-1745");
+    assert_eq!(place.refused(&url, |options| options.limits.spool_bytes_max = 1000).code(), "TED-1737");
+    assert_eq!(place.files().len(), 0, "{:?}", place.files());
     assert_eq!(Place::new().get(&url, |_| {}).expect("within all bounds").len(), 1 << 20);
 }
 
@@ -407,6 +409,33 @@ fn whoever_asked_for_https_is_not_led_to_http() {
     let error = Place::new().refused(&format!("https://{}/tool", server.address), |options| options.ca = Some(ca));
     assert_eq!(error.code(), "TED-1743", "{error}");
     assert_eq!(plain.seen().len(), 0);
+}
+
+#[test]
+fn whoever_asked_for_http_is_led_to_https_and_judges_it() {
+    let (pem, config) = tls();
+    let secure = Server::start(Some(config), Arc::new(|_, _: &Request| answer("200 OK", ETAG, b"content")));
+    let to = format!("Location: https://{}/tool\r\n", secure.address);
+    let plain = Server::http(move |_, _| answer("301 Moved", &to, b""));
+    let url = format!("http://{}/tool", plain.address);
+    let files = tempfile::tempdir().expect("temporary folder");
+    let ca = files.path().join("ca.pem");
+    std::fs::write(&ca, pem).expect("written");
+    assert_eq!(Place::new().get(&url, |options| options.ca = Some(ca)).expect("trusted"), b"content");
+    assert_eq!(Place::new().refused(&url, |_| {}).code(), "TED-1744");
+}
+
+#[test]
+fn content_that_a_crash_left_unnoted_is_removed_with_the_next_that_comes() {
+    let server = Server::http(|_, _| answer("200 OK", ETAG, b"content"));
+    let place = Place::new();
+    let url = format!("http://{}/tool", server.address);
+    place.get(&url, |_| {}).expect("fetched");
+    let whole = place.files();
+    let left = hash_of(b"left").to_string();
+    std::fs::write(place.folder.path().join(left), "left").expect("written");
+    place.get(&url, |_| {}).expect("fetched again");
+    assert_eq!(place.files(), whole);
 }
 
 #[test]
