@@ -9,7 +9,7 @@ mod preview;
 pub(crate) use configuration::{ConfigurationShow, ConfigurationView};
 pub(crate) use distribution::{
     DistributionExtract, DistributionResume, DistributionRollback, DistributionVerify, DistributionView, Extracted,
-    ExtractedView, PlaceView, TargetList, TargetSet, TargetUnset, Targets, Verified, VerifiedView,
+    ExtractedView, FailedView, PlaceView, TargetList, TargetSet, TargetUnset, Targets, Verified, VerifiedView,
 };
 pub(crate) use distributor::{
     DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust, DistributorView,

@@ -395,7 +395,8 @@ impl Subscriber {
         self.extract_with(distribution, HookRule::Run).await
     }
 
-    /// As [`Subscriber::extract`], and with `hooks` saying whether hooks are run.
+    /// As [`Subscriber::extract`], and with `hooks` saying whether hooks are run. All are tried; the error is the first
+    /// one.
     ///
     /// # Errors
     /// As [`Subscriber::extract`].
@@ -404,8 +405,20 @@ impl Subscriber {
         distribution: Option<&DistributionRef>,
         hooks: HookRule,
     ) -> Result<Vec<ExtractionRow>, Error> {
+        self.extract_each(distribution, hooks).await?.into_iter().map(|(_, done)| done).collect()
+    }
+
+    /// As [`Subscriber::extract_with`], and says of each Distribution what became of it.
+    ///
+    /// # Errors
+    /// When there is none, or the catalog cannot be read.
+    pub async fn extract_each(
+        &self,
+        distribution: Option<&DistributionRef>,
+        hooks: HookRule,
+    ) -> Result<Vec<(DistributionRef, Result<ExtractionRow, Error>)>, Error> {
         let distribution = distribution.cloned();
-        self.blocking(move |state| state.extract_named(distribution.as_ref(), hooks)).await
+        self.blocking(move |state| state.extract_each(distribution.as_ref(), hooks)).await
     }
 
     /// Says what [`Subscriber::extract`] would do, and writes nothing.

@@ -159,14 +159,19 @@ impl State {
         }
     }
 
-    pub(super) fn extract_named(
+    /// Extracts what is meant, one after the other. What cannot be extracted keeps nothing else from it.
+    pub(super) fn extract_each(
         self: &Arc<Self>,
         name: Option<&DistributionRef>,
         hooks: HookRule,
-    ) -> Result<Vec<ExtractionRow>, Error> {
+    ) -> Result<Vec<(DistributionRef, Result<ExtractionRow, Error>)>, Error> {
         self.set_lost_aside()?;
         let rows = self.meant(name)?.into_iter();
-        rows.map(|((fleet, distribution), _)| self.extract_held_with(fleet, distribution, hooks)).collect()
+        let each = rows.map(|(key, held)| {
+            let named = DistributionRef::new(Some(self.distributor_name(&key.0)), held.name);
+            (named, self.extract_by_hand(key, hooks))
+        });
+        Ok(each.collect())
     }
 
     /// The targets that the operator set, by Distribution.

@@ -7,6 +7,7 @@ use crate::extract::{Create, Difference, ExtractOptions, Target, compare};
 use crate::package::{CatalogRow, verify_body, verify_frames};
 use crate::subscriber::extraction::FALLS_BACK;
 use crate::subscriber::held::{Extracted, Held, OpenPackage};
+use crate::subscriber::hooks::HookRule;
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::report::VerifyRow;
 use crate::subscriber::scrub::{Checked, checked_key};
@@ -21,11 +22,14 @@ impl State {
         mend: Mend,
     ) -> Result<Vec<VerifyRow>, Error> {
         self.set_lost_aside()?;
-        self.meant(name)?.into_iter().map(|(key, held)| self.verify_held(key, &held, mend)).collect()
+        // What cannot be mended keeps nothing else from it.
+        let each: Vec<_> =
+            self.meant(name)?.into_iter().map(|(key, held)| self.verify_held(key, &held, mend)).collect();
+        each.into_iter().collect()
     }
 
     fn verify_held(self: &Arc<Self>, key: Key, held: &Held, mend: Mend) -> Result<VerifyRow, Error> {
-        let (fleet, distribution) = key;
+        let (fleet, _) = key;
         let mut row = VerifyRow {
             distributor: self.distributor_name(&fleet),
             distribution: held.name.clone(),
@@ -61,7 +65,7 @@ impl State {
         }
         row.different = self.differences(key, held)?;
         if mend == Mend::Targets && row.fault.is_none() && !row.different.is_empty() {
-            match self.extract_held(fleet, distribution) {
+            match self.extract_by_hand(key, HookRule::Run) {
                 Ok(_) => row.mended = true,
                 // Its baseline is on the way; until then the target stays as it is.
                 Err(error) if error.code() == FALLS_BACK => row.fault = Some(format!("{}: {error}", error.code())),
