@@ -176,6 +176,45 @@ fn what_cannot_be_extracted_keeps_nothing_else_from_it() {
 }
 
 #[test]
+fn how_a_node_extracts_and_what_it_keeps_is_seen_where_operators_look() {
+    let site = Site::with("true", "true", "", &["--mode", "sync"]);
+    let node = &site.node;
+    let daemon = node.daemon();
+    assert_eq!(site.origin.send().code(), 0);
+    let status = node.json(&["status"]);
+    assert_eq!((&status["keep_package"], &status["on_local_change"]), (&"chain".into(), &"overwrite".into()));
+    assert_eq!(status["distributions"][0]["mode"], "sync");
+    let rows = node.ok(&["configuration", "show"]);
+    assert!(rows.lines().any(|row| row.contains("mode of dist.example.com/site") && row.contains("the Distribution")));
+    assert_eq!(daemon.stop(), 0);
+    site.work.write(
+        "s/subscriber.toml",
+        "keep_package = \"none\"\non_local_change = \"keep\"\n[modes]\nsite = \"merge\"\nsiet = \"release\"\n",
+    );
+    let status = node.json(&["status"]);
+    assert_eq!((&status["keep_package"], &status["on_local_change"]), (&"none".into(), &"keep".into()));
+    assert!(node.ok(&["status"]).contains("on_local_change  keep"));
+    let set = node.json(&["configuration", "show"]);
+    let set = set["extraction"].as_array().expect("an array");
+    for (setting, distribution, value, source) in [
+        ("keep_package", None, "none", "own"),
+        ("on_local_change", None, "keep", "own"),
+        ("links", None, "any", "default"),
+        ("mode", Some("dist.example.com/site"), "merge", "own"),
+        ("mode", Some("siet"), "release", "own"),
+    ] {
+        let row = serde_json::json!({
+            "setting": setting, "distribution": distribution, "value": value, "source": source
+        });
+        assert!(set.contains(&row), "{row} is not in {set:?}");
+    }
+    let found = node.run(&["doctor"]).printed();
+    for said in [", in mode merge", "keep_package: none", "on_local_change: keep", "modes: `siet` is named"] {
+        assert!(found.contains(said), "{said}: {found}");
+    }
+}
+
+#[test]
 fn a_failing_after_is_told_on_both_sides_and_the_revision_stays() {
     let site = Site::new("true", "echo cannot start; exit 7", "");
     let daemon = site.node.daemon();

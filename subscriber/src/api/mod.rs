@@ -6,7 +6,7 @@ mod distributor;
 mod node;
 mod preview;
 
-pub(crate) use configuration::{ConfigurationShow, ConfigurationView};
+pub(crate) use configuration::{ConfigurationShow, ConfigurationView, ExtractionSetting, ExtractionSource, word};
 pub(crate) use distribution::{
     DistributionExtract, DistributionResume, DistributionRollback, DistributionVerify, DistributionView, Extracted,
     ExtractedView, FailedView, PlaceView, TargetList, TargetSet, TargetUnset, Targets, Verified, VerifiedView,
