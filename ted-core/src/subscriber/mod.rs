@@ -59,8 +59,8 @@ pub use hooks::{AfterFailure, HookCommand, HookError, HookKind, HookReport, Hook
 pub use modes::LocalChanges;
 pub use reference::DistributionRef;
 pub use report::{
-    CarriedRequest, DistributionRow, DistributorRow, Enrolment, ExtractionRow, PreviewRow, SubscriberStatus, TargetRow,
-    VerifyRow,
+    CarriedRequest, DistributionRow, DistributorRow, Enrolment, ExtractionEnd, ExtractionRow, PreviewRow,
+    SubscriberStatus, TargetRow, VerifyRow,
 };
 pub use scrub::ScrubInterval;
 pub use targets::{TargetRule, Targets};
@@ -416,7 +416,7 @@ impl Subscriber {
         &self,
         distribution: Option<&DistributionRef>,
         hooks: HookRule,
-    ) -> Result<Vec<(DistributionRef, Result<ExtractionRow, Error>)>, Error> {
+    ) -> Result<Vec<ExtractionEnd>, Error> {
         let distribution = distribution.cloned();
         self.blocking(move |state| state.extract_each(distribution.as_ref(), hooks)).await
     }

@@ -17,7 +17,7 @@ use crate::subscriber::error::SubscriberError;
 use crate::subscriber::held::{Extracted, Held, HeldPackage, extracted_key, fall_back_key, held_key};
 use crate::subscriber::hooks::{HookRule, due_key};
 use crate::subscriber::reference::DistributionRef;
-use crate::subscriber::report::{DistributionRow, DistributorRow, ExtractionRow, SubscriberStatus, TargetRow};
+use crate::subscriber::report::{DistributionRow, DistributorRow, ExtractionEnd, SubscriberStatus, TargetRow};
 use crate::subscriber::rollback::{PINNED, before_key};
 use crate::subscriber::state::{Key, KnownDistributor, State, known_key, lock};
 use crate::subscriber::targets::{TargetRule, check_target};
@@ -164,7 +164,7 @@ impl State {
         self: &Arc<Self>,
         name: Option<&DistributionRef>,
         hooks: HookRule,
-    ) -> Result<Vec<(DistributionRef, Result<ExtractionRow, Error>)>, Error> {
+    ) -> Result<Vec<ExtractionEnd>, Error> {
         self.set_lost_aside()?;
         let rows = self.meant(name)?.into_iter();
         let each = rows.map(|(key, held)| {
