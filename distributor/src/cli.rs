@@ -178,7 +178,7 @@ pub(crate) enum DistributionCommand {
         /// Its name.
         name: Label,
         /// The revision to compare with, by its number, the last digits of it, or `previous`.
-        #[arg(value_name = "REVISION")]
+        #[arg(value_name = "REVISION", default_value = "previous")]
         from: RevisionChoice,
         /// The revision that is compared.
         #[arg(value_name = "REVISION", default_value = "newest")]
@@ -587,6 +587,8 @@ mod tests {
             "ted-distributor certificate rekey --name new.example.com",
             "ted-distributor certificate correct-clock",
             "ted-distributor distribution rollback site --to 1795338340143",
+            "ted-distributor distribution diff site",
+            "ted-distributor distribution diff site 340143 newest",
             "ted-distributor send nightly --wait --until received --timeout 10m --no-build",
             "ted-distributor send nightly --dry-run",
             "ted-distributor cancel 00112233445566778899aabbccddeeff",

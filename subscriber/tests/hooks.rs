@@ -177,7 +177,7 @@ fn what_cannot_be_extracted_keeps_nothing_else_from_it() {
 
 #[test]
 fn how_a_node_extracts_and_what_it_keeps_is_seen_where_operators_look() {
-    let site = Site::with("true", "true", "", &["--mode", "sync"]);
+    let site = Site::with("echo \"$TED_MODE\" >> \"$W/modes\"", "true", "", &["--mode", "sync"]);
     let node = &site.node;
     let daemon = node.daemon();
     assert_eq!(site.origin.send().code(), 0);
@@ -208,8 +208,21 @@ fn how_a_node_extracts_and_what_it_keeps_is_seen_where_operators_look() {
         });
         assert!(set.contains(&row), "{row} is not in {set:?}");
     }
+    let (own, scope) = (site.said("s/subscriber.toml"), "[hooks.site]\n");
+    let hook = text(&site.work.path("hooks/before")).to_owned();
+    site.work.write("s/subscriber.toml", &format!("{own}{scope}before = [\"/bin/sh\", {hook:?}]\n"));
+    let daemon = node.daemon();
+    site.change("once more");
+    assert_eq!(site.origin.send().code(), 0);
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!(site.said("modes"), "sync\nmerge\n", "hooks are told the mode in effect");
+    // Of what is not there to mend it from, another process knows too that it is awaited.
+    site.work.write("www/sub/page.html", "scribbled");
+    assert!(node.run(&["extract", "site"]).errors().contains("TED-1895"));
+    let trouble = node.json(&["status"])["distributions"][0]["trouble"].to_string();
+    assert!(trouble.contains("the baseline is taken"), "{trouble}");
     let found = node.run(&["doctor"]).printed();
-    for said in [", in mode merge", "keep_package: none", "on_local_change: keep", "modes: `siet` is named"] {
+    for said in ["the baseline is taken", "keep_package: none", "on_local_change: keep", "modes: `siet` is named"] {
         assert!(found.contains(said), "{said}: {found}");
     }
 }
@@ -225,6 +238,9 @@ fn a_failing_after_is_told_on_both_sides_and_the_revision_stays() {
     let row = &site.node.json(&["status"])["distributions"][0];
     assert_eq!(row["stage"], "extracted");
     assert!(row["trouble"].to_string().contains("exit status: 7; it said: cannot start"), "{row}");
+    site.node.ok(&["extract", "site"]);
+    let row = &site.node.json(&["status"])["distributions"][0];
+    assert!(row["trouble"].is_null(), "who mended it by hand ends the message so: {row}");
     assert_eq!(daemon.stop(), 0);
 }
 

@@ -209,6 +209,11 @@ impl Render for Extracted {
             out.line(format_args!("{}: not extracted: {}: {}", failed.distribution, failed.code, failed.reason));
         }
         for done in &self.extracted {
+            // Whose the paths are that follow.
+            let lists = [&done.local_changes, &done.kept, &done.left];
+            if self.extracted.len() > 1 && (done.not_kept > 0 || lists.iter().any(|list| list.count > 0)) {
+                out.line(format_args!("{}/{}:", done.distributor, done.distribution));
+            }
             if let Some(why) = &done.fell_back {
                 out.line(format_args!("deltas were of no use, and a baseline was fetched: {why}"));
             }

@@ -90,6 +90,8 @@ impl State {
                 (_, Some(_)) => Some(Stage::Verified),
                 _ => None,
             };
+            let wished = self.fall_back_of(&key)?.filter(|wish| !wish.done);
+            let falls_back = wished.map(|wish| format!("{}: {}; the baseline is taken", wish.code, wish.reason));
             let pinned = self.pinned_at(&key);
             let rolled_back = pinned.map(|to| format!("{PINNED}: rolled back here to {to}, until `resume`"));
             rows.push(DistributionRow {
@@ -107,7 +109,12 @@ impl State {
                 hooks: self.hook_scope(&self.distributor_name(&fleet), &self.known_label(&fleet, &distribution)),
                 mode,
                 rolled_back_to: pinned,
-                trouble: standing.trouble.or_else(|| aside.as_ref().map(SetAside::trouble)).or(rolled_back).or(refused),
+                trouble: standing
+                    .trouble
+                    .or_else(|| aside.as_ref().map(SetAside::trouble))
+                    .or(falls_back)
+                    .or(rolled_back)
+                    .or(refused),
                 checked: held.map(|held| self.checked(&key, held)).transpose()?.flatten(),
                 at: standing.at.or_else(|| extracted.map(|extracted| extracted.at)),
             });
