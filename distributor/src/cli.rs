@@ -165,7 +165,7 @@ pub(crate) enum DistributionCommand {
         /// Its name.
         name: Label,
         /// The revision to go back to, by its number or the last digits of it [default: the one before the newest].
-        #[arg(long, value_name = "REVISION")]
+        #[arg(long, value_name = "REVISION", value_parser = older)]
         to: Option<RevisionChoice>,
     },
     /// List its revisions, newest first: when and how each was made, its sizes, what changed, and what is kept of it.
@@ -514,6 +514,15 @@ impl From<Until> for ted_core::Until {
             Until::Received => Self::Received,
             Until::Extracted => Self::Extracted,
         }
+    }
+}
+
+/// A revision that can be gone back to.
+fn older(text: &str) -> Result<RevisionChoice, String> {
+    match text.parse() {
+        Ok(RevisionChoice::Newest) => Err("the newest one is in force already".to_owned()),
+        Ok(older) => Ok(older),
+        Err(error) => Err(format!("{error}")),
     }
 }
 
