@@ -220,9 +220,9 @@ fn how_a_node_extracts_and_what_it_keeps_is_seen_where_operators_look() {
     site.work.write("www/sub/page.html", "scribbled");
     assert!(node.run(&["extract", "site"]).errors().contains("TED-1895"));
     let trouble = node.json(&["status"])["distributions"][0]["trouble"].to_string();
-    assert!(trouble.contains("the baseline is taken"), "{trouble}");
+    assert!(trouble.contains("TED-1895") && trouble.contains("its baseline is fetched"), "{trouble}");
     let found = node.run(&["doctor"]).printed();
-    for said in ["the baseline is taken", "keep_package: none", "on_local_change: keep", "modes: `siet` is named"] {
+    for said in ["its baseline is fetched", "keep_package: none", "on_local_change: keep", "modes: `siet` is named"] {
         assert!(found.contains(said), "{said}: {found}");
     }
 }

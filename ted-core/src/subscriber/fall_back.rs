@@ -62,7 +62,8 @@ impl State {
         if let Err(error) = self.note_fall_back(&key, revision, error) {
             tracing::error!(code = error.code(), %error, "it cannot be noted that the baseline is to be taken");
         }
-        self.note(key, |standing| standing.trouble = Some(format!("{code}: {reason}; the baseline is taken")));
+        // The status says it for as long as it is so, and in its own words.
+        self.note(key, |standing| standing.trouble = None);
         let code = code.to_owned();
         self.events.emit(SubscriberEvent::FellBack { distribution, revision, code, reason });
     }

@@ -91,7 +91,12 @@ impl State {
                 _ => None,
             };
             let wished = self.fall_back_of(&key)?.filter(|wish| !wish.done);
-            let falls_back = wished.map(|wish| format!("{}: {}; the baseline is taken", wish.code, wish.reason));
+            // Its own code first: what it says to do is what helps, and not what the cause says.
+            let falls_back = wished.map(|wish| {
+                let distribution = self.known_label(&fleet, &distribution).to_string();
+                let reason = format!("{}: {}", wish.code, wish.reason);
+                said(&SubscriberError::FallsBack { distribution, revision: wish.revision, reason }.into())
+            });
             let pinned = self.pinned_at(&key);
             let rolled_back = pinned.map(|to| format!("{PINNED}: rolled back here to {to}, until `resume`"));
             rows.push(DistributionRow {
