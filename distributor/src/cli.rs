@@ -519,10 +519,9 @@ impl From<Until> for ted_core::Until {
 
 /// A revision that can be gone back to.
 fn older(text: &str) -> Result<RevisionChoice, String> {
-    match text.parse() {
-        Ok(RevisionChoice::Newest) => Err("the newest one is in force already".to_owned()),
-        Ok(older) => Ok(older),
-        Err(error) => Err(format!("{error}")),
+    match text.parse()? {
+        RevisionChoice::Newest => Err("the newest one is in force already".to_owned()),
+        older => Ok(older),
     }
 }
 
