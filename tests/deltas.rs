@@ -308,11 +308,13 @@ async fn a_target_that_is_gone_comes_back_from_the_own_packages_or_with_the_base
         fs::remove_dir_all(world.target_of("one.example")).expect("removed");
         change(&world, 2);
         world.deliver().await;
-        let (received, _) = update(&mut events).await;
+        let (received, fell_back) = update(&mut events).await;
         if keep == KeepPackage::None {
-            assert_baseline(&received)
+            assert_baseline(&received);
+            assert_eq!(fell_back, ["TED-1896"], "and it says why");
         } else {
-            assert_deltas(&received, 1)
+            assert_deltas(&received, 1);
+            assert_eq!(fell_back, Vec::<String>::new());
         }
         world.assert_equal("one.example");
         stop(subscriber).await;

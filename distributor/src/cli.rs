@@ -165,7 +165,7 @@ pub(crate) enum DistributionCommand {
         /// Its name.
         name: Label,
         /// The revision to go back to, by its number or the last digits of it [default: the one before the newest].
-        #[arg(long, value_name = "REVISION")]
+        #[arg(long, value_name = "REVISION", value_parser = older)]
         to: Option<RevisionChoice>,
     },
     /// List its revisions, newest first: when and how each was made, its sizes, what changed, and what is kept of it.
@@ -178,7 +178,7 @@ pub(crate) enum DistributionCommand {
         /// Its name.
         name: Label,
         /// The revision to compare with, by its number, the last digits of it, or `previous`.
-        #[arg(value_name = "REVISION")]
+        #[arg(value_name = "REVISION", default_value = "previous")]
         from: RevisionChoice,
         /// The revision that is compared.
         #[arg(value_name = "REVISION", default_value = "newest")]
@@ -524,6 +524,14 @@ impl From<Until> for ted_core::Until {
     }
 }
 
+/// A revision that can be gone back to.
+fn older(text: &str) -> Result<RevisionChoice, String> {
+    match text.parse()? {
+        RevisionChoice::Newest => Err("the newest one is in force already".to_owned()),
+        older => Ok(older),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -594,6 +602,8 @@ mod tests {
             "ted-distributor certificate rekey --name new.example.com",
             "ted-distributor certificate correct-clock",
             "ted-distributor distribution rollback site --to 1795338340143",
+            "ted-distributor distribution diff site",
+            "ted-distributor distribution diff site 340143 newest",
             "ted-distributor send nightly --wait --until received --timeout 10m --no-build",
             "ted-distributor send nightly --dry-run",
             "ted-distributor cancel 00112233445566778899aabbccddeeff",

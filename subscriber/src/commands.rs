@@ -238,8 +238,15 @@ async fn target(context: &Context, command: TargetCommand) -> Result<(), ApiErro
 }
 
 async fn extract(context: &Context, distribution: Option<DistributionRef>, no_hooks: bool) -> Result<(), ApiError> {
-    let extracted = context.long(&DistributionExtract { distribution, no_hooks }).await?;
-    output::print(context.format, &extracted)
+    let done = context.long(&DistributionExtract { distribution, no_hooks }).await?;
+    output::print(context.format, &done)?;
+    match done.failed.first() {
+        Some(first) => {
+            let all = done.extracted.len() + done.failed.len();
+            Err(ApiError::new(&first.code, format!("{} of {all} Distributions were not extracted", done.failed.len())))
+        }
+        None => Ok(()),
+    }
 }
 
 async fn preview(context: &Context, distribution: Option<DistributionRef>) -> Result<(), ApiError> {

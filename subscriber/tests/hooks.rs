@@ -125,6 +125,109 @@ fn before_runs_when_all_is_staged_and_if_it_fails_nothing_changes_until_the_next
 }
 
 #[test]
+fn what_is_mended_by_hand_is_well_in_the_status_and_at_the_distributor() {
+    let site = Site::new("echo not today; [ -e \"$W/may\" ]", "true", "");
+    let daemon = site.node.daemon();
+    assert_ne!(site.origin.send().code(), 0);
+    let ends = |node: &Node| -> Vec<String> {
+        let shown = node.json(&["subscriber", "show", "s1.example.com"]);
+        let deliveries = shown["deliveries"].as_array().expect("an array").iter();
+        deliveries.map(|row| format!("{} {}", row["stage"], row["code"])).collect()
+    };
+    assert_eq!(ends(&site.origin.node), ["\"failed\" \"TED-1900\""]);
+    site.work.write("may", "");
+    site.node.ok(&["extract", "site"]);
+    let status = site.node.json(&["status"]);
+    let row = &status["distributions"][0];
+    assert_eq!((&row["stage"], &row["trouble"]), (&"extracted".into(), &serde_json::Value::Null), "{row}");
+    assert!(!site.node.ok(&["doctor"]).contains("TED-1900"));
+    until("the Distributor knows", || ends(&site.origin.node) == ["\"extracted\" null"]);
+    assert_eq!(daemon.stop(), 0);
+}
+
+#[test]
+fn what_cannot_be_extracted_keeps_nothing_else_from_it() {
+    let site = Site::new("true", "true", "");
+    let (node, origin) = (&site.node, &site.origin.node);
+    for name in ["a-one", "z-one"] {
+        origin.ok(&["distribution", "create", name, "--source", text(&site.origin.source)]);
+        node.ok(&["target", "set", &format!("{name}={}", text(&site.work.path(name)))]);
+    }
+    let list = ["--distribution", "a-one", "--distribution", "site", "--distribution", "z-one"];
+    origin.ok(&[&["channel", "update", "nightly"][..], &list].concat());
+    let daemon = node.daemon();
+    assert_eq!(site.origin.send().code(), 0);
+    assert_eq!(daemon.stop(), 0);
+    site.configure("site", "false", "true", "");
+    for name in ["a-one", "www", "z-one"] {
+        site.work.write(&format!("{name}/index.html"), "scribbled");
+    }
+    let ran = node.run(&["--json", "extract"]);
+    assert_eq!(ran.code(), 1);
+    assert!(ran.errors().contains("TED-1900") && ran.errors().contains("1 of 3"), "{}", ran.errors());
+    let told: serde_json::Value = serde_json::from_str(&ran.printed()).expect("JSON");
+    assert_eq!(told["failed"][0]["distribution"], "dist.example.com/site", "{told}");
+    assert_eq!(told["failed"][0]["code"], "TED-1900");
+    assert_eq!(told["extracted"].as_array().map(Vec::len), Some(2), "{told}");
+    for (name, content) in [("a-one", "<h1>Hello</h1>"), ("www", "scribbled"), ("z-one", "<h1>Hello</h1>")] {
+        assert_eq!(site.said(&format!("{name}/index.html")), content, "{name}");
+    }
+    assert!(node.run(&["extract"]).printed().contains("dist.example.com/site: not extracted: TED-1900"));
+}
+
+#[test]
+fn how_a_node_extracts_and_what_it_keeps_is_seen_where_operators_look() {
+    let site = Site::with("echo \"$TED_MODE\" >> \"$W/modes\"", "true", "", &["--mode", "sync"]);
+    let node = &site.node;
+    let daemon = node.daemon();
+    assert_eq!(site.origin.send().code(), 0);
+    let status = node.json(&["status"]);
+    assert_eq!((&status["keep_package"], &status["on_local_change"]), (&"chain".into(), &"overwrite".into()));
+    assert_eq!(status["distributions"][0]["mode"], "sync");
+    let rows = node.ok(&["configuration", "show"]);
+    assert!(rows.lines().any(|row| row.contains("mode of dist.example.com/site") && row.contains("the Distribution")));
+    assert_eq!(daemon.stop(), 0);
+    site.work.write(
+        "s/subscriber.toml",
+        "keep_package = \"none\"\non_local_change = \"keep\"\n[modes]\nsite = \"merge\"\nsiet = \"release\"\n",
+    );
+    let status = node.json(&["status"]);
+    assert_eq!((&status["keep_package"], &status["on_local_change"]), (&"none".into(), &"keep".into()));
+    assert!(node.ok(&["status"]).contains("on_local_change  keep"));
+    let set = node.json(&["configuration", "show"]);
+    let set = set["extraction"].as_array().expect("an array");
+    for (setting, distribution, value, source) in [
+        ("keep_package", None, "none", "own"),
+        ("on_local_change", None, "keep", "own"),
+        ("links", None, "any", "default"),
+        ("mode", Some("dist.example.com/site"), "merge", "own"),
+        ("mode", Some("siet"), "release", "own"),
+    ] {
+        let row = serde_json::json!({
+            "setting": setting, "distribution": distribution, "value": value, "source": source
+        });
+        assert!(set.contains(&row), "{row} is not in {set:?}");
+    }
+    let (own, scope) = (site.said("s/subscriber.toml"), "[hooks.site]\n");
+    let hook = text(&site.work.path("hooks/before")).to_owned();
+    site.work.write("s/subscriber.toml", &format!("{own}{scope}before = [\"/bin/sh\", {hook:?}]\n"));
+    let daemon = node.daemon();
+    site.change("once more");
+    assert_eq!(site.origin.send().code(), 0);
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!(site.said("modes"), "sync\nmerge\n", "hooks are told the mode in effect");
+    // Of what is not there to mend it from, another process knows too that it is awaited.
+    site.work.write("www/sub/page.html", "scribbled");
+    assert!(node.run(&["extract", "site"]).errors().contains("TED-1895"));
+    let trouble = node.json(&["status"])["distributions"][0]["trouble"].to_string();
+    assert!(trouble.contains("TED-1895") && trouble.contains("its baseline is fetched"), "{trouble}");
+    let found = node.run(&["doctor"]).printed();
+    for said in ["its baseline is fetched", "keep_package: none", "on_local_change: keep", "modes: `siet` is named"] {
+        assert!(found.contains(said), "{said}: {found}");
+    }
+}
+
+#[test]
 fn a_failing_after_is_told_on_both_sides_and_the_revision_stays() {
     let site = Site::new("true", "echo cannot start; exit 7", "");
     let daemon = site.node.daemon();
@@ -135,6 +238,9 @@ fn a_failing_after_is_told_on_both_sides_and_the_revision_stays() {
     let row = &site.node.json(&["status"])["distributions"][0];
     assert_eq!(row["stage"], "extracted");
     assert!(row["trouble"].to_string().contains("exit status: 7; it said: cannot start"), "{row}");
+    site.node.ok(&["extract", "site"]);
+    let row = &site.node.json(&["status"])["distributions"][0];
+    assert!(row["trouble"].is_null(), "who mended it by hand ends the message so: {row}");
     assert_eq!(daemon.stop(), 0);
 }
 

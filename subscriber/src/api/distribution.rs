@@ -148,9 +148,20 @@ fn stage(stage: Stage) -> &'static str {
     }
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Extracted {
     pub(crate) extracted: Vec<ExtractedView>,
+    /// What could not be extracted, where several were asked for.
+    #[serde(default)]
+    pub(crate) failed: Vec<FailedView>,
+}
+
+/// A Distribution that could not be extracted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FailedView {
+    pub(crate) distribution: DistributionRef,
+    pub(crate) code: String,
+    pub(crate) reason: String,
 }
 
 /// What an extraction did.
@@ -191,10 +202,18 @@ pub(crate) struct ExtractedView {
 
 impl Render for Extracted {
     fn render(&self, out: &mut Text) {
-        if self.extracted.is_empty() {
+        if self.extracted.is_empty() && self.failed.is_empty() {
             out.line("there is nothing to extract yet");
         }
+        for failed in &self.failed {
+            out.line(format_args!("{}: not extracted: {}: {}", failed.distribution, failed.code, failed.reason));
+        }
         for done in &self.extracted {
+            // Whose the paths are that follow.
+            let lists = [&done.local_changes, &done.kept, &done.left];
+            if self.extracted.len() > 1 && (done.not_kept > 0 || lists.iter().any(|list| list.count > 0)) {
+                out.line(format_args!("{}/{}:", done.distributor, done.distribution));
+            }
             if let Some(why) = &done.fell_back {
                 out.line(format_args!("deltas were of no use, and a baseline was fetched: {why}"));
             }

@@ -6,10 +6,10 @@ mod distributor;
 mod node;
 mod preview;
 
-pub(crate) use configuration::{ConfigurationShow, ConfigurationView};
+pub(crate) use configuration::{ConfigurationShow, ConfigurationView, ExtractionSetting, ExtractionSource, word};
 pub(crate) use distribution::{
     DistributionExtract, DistributionResume, DistributionRollback, DistributionVerify, DistributionView, Extracted,
-    ExtractedView, PlaceView, TargetList, TargetSet, TargetUnset, Targets, Verified, VerifiedView,
+    ExtractedView, FailedView, PlaceView, TargetList, TargetSet, TargetUnset, Targets, Verified, VerifiedView,
 };
 pub(crate) use distributor::{
     DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust, DistributorView,

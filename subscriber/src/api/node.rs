@@ -10,8 +10,9 @@ use ted_cli::output::{Render, Text, clean};
 use ted_cli::units::Time;
 use ted_core::name::NodeName;
 use ted_core::node::Alarm;
+use ted_core::subscriber::{KeepPackage, LocalChanges};
 
-use super::{DistributionView, DistributorView, EnrolmentView, distribution, distributor};
+use super::{DistributionView, DistributorView, EnrolmentView, distribution, distributor, word};
 use ted_core::DistributionRef;
 
 /// Does what an invite says: makes the node where there is none yet, trusts the Distributor, enrols with the token.
@@ -92,6 +93,12 @@ pub(crate) struct StatusView {
     pub(crate) node: NodeView,
     /// `None` where no daemon runs and the command looked at the state by itself.
     pub(crate) daemon: Option<DaemonView>,
+    /// Which packages are kept once they are extracted.
+    #[serde(default)]
+    pub(crate) keep_package: KeepPackage,
+    /// What becomes of files that somebody changed in a target.
+    #[serde(default)]
+    pub(crate) on_local_change: LocalChanges,
     pub(crate) distributors: Vec<DistributorView>,
     pub(crate) distributions: Vec<DistributionView>,
     /// What its operator has to know.
@@ -113,7 +120,12 @@ impl Render for StatusView {
             Some(daemon) => format!("process {}, version {}, since {}", daemon.process, daemon.version, daemon.started),
             None => "not running".to_owned(),
         };
-        out.fields(self.node.fields().into_iter().chain([("daemon", Some(daemon))]));
+        let more = [
+            ("daemon", Some(daemon)),
+            ("keep_package", Some(word(self.keep_package))),
+            ("on_local_change", Some(word(self.on_local_change))),
+        ];
+        out.fields(self.node.fields().into_iter().chain(more));
         alarms(&self.alarms, out);
         out.gap();
         distributor::table(&self.distributors, out);

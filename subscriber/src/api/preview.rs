@@ -102,12 +102,21 @@ impl Render for Previews {
             out.line("there is nothing to extract yet");
         }
         for view in &self.previews {
+            // Whose the paths are that follow.
+            if self.previews.len() > 1 && view.has_paths() {
+                out.line(format_args!("{}/{}:", view.distributor, view.distribution));
+            }
             view.render(out);
         }
     }
 }
 
 impl PreviewView {
+    fn has_paths(&self) -> bool {
+        let lists = [&self.added, &self.updated, &self.deleted, &self.local_changes, &self.kept, &self.left];
+        !self.refused.is_empty() || lists.iter().any(|list| list.count > 0)
+    }
+
     fn render(&self, out: &mut Text) {
         let name = format!("{}/{}", self.distributor, self.distribution);
         for refused in &self.refused {

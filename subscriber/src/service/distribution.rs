@@ -9,15 +9,30 @@ use ted_core::subscriber::{DistributionRow, ExtractionRow, HookRule, PreviewRow,
 use super::Service;
 use crate::api::{
     DistributionExtract, DistributionPreview, DistributionResume, DistributionRollback, DistributionVerify,
-    DistributionView, Extracted, ExtractedView, PlaceView, PreviewView, Previews, RefusedView, TargetSet, TargetUnset,
-    Targets, Verified, VerifiedView,
+    DistributionView, Extracted, ExtractedView, FailedView, PlaceView, PreviewView, Previews, RefusedView, TargetSet,
+    TargetUnset, Targets, Verified, VerifiedView,
 };
 
 impl Service {
     pub(super) async fn extract(&self, request: DistributionExtract) -> Result<Extracted, ApiError> {
         let hooks = if request.no_hooks { HookRule::Skip } else { HookRule::Run };
-        let rows = self.subscriber().extract_with(request.distribution.as_ref(), hooks).await?;
-        Ok(Extracted { extracted: rows.into_iter().map(Into::into).collect() })
+        let mut rows = self.subscriber().extract_each(request.distribution.as_ref(), hooks).await?;
+        if rows.len() == 1
+            && let Some((_, done)) = rows.pop()
+        {
+            return Ok(Extracted { extracted: vec![done?.into()], failed: vec![] });
+        }
+        let mut answer = Extracted::default();
+        for (distribution, done) in rows {
+            match done {
+                Ok(row) => answer.extracted.push(row.into()),
+                Err(error) => {
+                    let error = ApiError::from(error);
+                    answer.failed.push(FailedView { distribution, code: error.code, reason: error.message });
+                }
+            }
+        }
+        Ok(answer)
     }
 
     pub(super) async fn preview(&self, request: DistributionPreview) -> Result<Previews, ApiError> {
@@ -27,7 +42,7 @@ impl Service {
 
     pub(super) async fn rollback(&self, request: DistributionRollback) -> Result<Extracted, ApiError> {
         let row = self.subscriber().rollback(&request.distribution).await?;
-        Ok(Extracted { extracted: vec![row.into()] })
+        Ok(Extracted { extracted: vec![row.into()], failed: vec![] })
     }
 
     pub(super) async fn resume(&self, request: DistributionResume) -> Result<Done, ApiError> {

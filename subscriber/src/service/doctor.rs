@@ -6,12 +6,14 @@ use std::path::Path;
 use ted_cli::doctor::{Check, Diagnosis, Health};
 use ted_cli::error::ApiError;
 use ted_cli::units::{self, Time};
+use ted_core::DistributionRef;
 use ted_core::name::NodeName;
 use ted_core::node::{Clock as _, SystemClock};
 use ted_core::store::{NodeRole, SecurityDir, free_bytes};
-use ted_core::subscriber::{DistributorRow, HookKind};
+use ted_core::subscriber::{DistributorRow, HookKind, HookScope};
 
 use super::Service;
+use crate::api::word;
 
 /// Below this much free space somebody should look.
 const FREE_BYTES_LOW: u64 = 256 * 1024 * 1024;
@@ -36,6 +38,22 @@ impl Service {
             checks.push(self.enrolment_check(distributor));
             checks.push(self.connection_check(distributor));
         }
+        let config = &self.settings().config;
+        let is_here = |told: &DistributionRef| {
+            status.distributions.iter().any(|row| told.means(&row.distributor, &row.distribution))
+        };
+        let hooked = config.hooks.keys().filter_map(|scope| match scope {
+            HookScope::Of(told) => Some(("hooks", told)),
+            HookScope::Every => None,
+        });
+        for (key, told) in config.modes.keys().map(|told| ("modes", told)).chain(hooked) {
+            if !is_here(told) {
+                let found = format!("`{told}` is named, and nothing of such a Distribution is here");
+                checks.push(check(key, Health::Warning, found).mended_by("look at the name, or wait until it is sent"));
+            }
+        }
+        checks.push(check("keep_package", Health::Good, word(config.keep_package)));
+        checks.push(check("on_local_change", Health::Good, word(config.on_local_change)));
         for distribution in status.distributions {
             let name = format!("Distribution {}", distribution.distribution);
             let health = match distribution.rolled_back_to {
@@ -45,7 +63,10 @@ impl Service {
             };
             checks.push(match (distribution.trouble, distribution.extracted) {
                 (Some(trouble), _) => Check { health, ..coded(&name, &trouble) },
-                (None, Some(revision)) => check(&name, Health::Good, format!("its target holds revision {revision}")),
+                (None, Some(revision)) => {
+                    let mode = distribution.mode.map_or_else(String::new, |mode| format!(", in mode {mode}"));
+                    check(&name, Health::Good, format!("its target holds revision {revision}{mode}"))
+                }
                 (None, None) => check(&name, Health::Warning, "nothing of it was extracted yet"),
             });
         }

@@ -20,18 +20,19 @@ use ted_cli::keystore::{KeystoreImport, KeystoreList, KeystoreRemove, KeystoreSh
 use ted_core::extract::{Links, Ownership};
 use ted_core::id::UnixMillis;
 use ted_core::limits::Limits;
+use ted_core::model::ExtractMode;
 use ted_core::name::NodeName;
 use ted_core::node::{Clock as _, SystemClock};
 use ted_core::protocol::Silence;
-use ted_core::subscriber::SubscriberBuilder;
-use ted_core::{Error, Subscriber};
+use ted_core::subscriber::{DistributionRow, SubscriberBuilder};
+use ted_core::{DistributionRef, Error, Subscriber};
 use tokio::sync::broadcast;
 
 use crate::api::{
     ConfigurationShow, ConfigurationView, DistributionExtract, DistributionPreview, DistributionResume,
     DistributionRollback, DistributionVerify, DistributorEnrol, DistributorIssued, DistributorLeave,
-    DistributorRequest, DistributorTrust, NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet,
-    TargetUnset,
+    DistributorRequest, DistributorTrust, ExtractionSetting, ExtractionSource, NodeDoctor, NodeJoin, NodeRename,
+    NodeStatus, TargetList, TargetSet, TargetUnset, word,
 };
 use crate::config::{Config, LinkRule, OwnershipRule};
 
@@ -101,7 +102,9 @@ impl Service {
     }
 
     async fn show_configuration(&self) -> Result<ConfigurationView, ApiError> {
-        Ok(ConfigurationView(self.subscriber().configuration().await?))
+        let told = self.subscriber().configuration().await?;
+        let status = self.subscriber().status().await?;
+        Ok(ConfigurationView { told, extraction: extraction_settings(&self.settings().config, &status.distributions) })
     }
 
     fn data_dir(&self) -> &Path {
@@ -158,6 +161,40 @@ fn existing(settings: &Settings) -> Result<SubscriberBuilder, Error> {
         Some(name) if settings.data_dir.join("security").exists() => Ok(builder.name(name.clone())),
         _ => Ok(builder),
     }
+}
+
+/// How this node extracts, and what it keeps: every choice in force, and who makes it.
+fn extraction_settings(config: &Config, distributions: &[DistributionRow]) -> Vec<ExtractionSetting> {
+    let default = Config::default();
+    let of_all = |setting: &str, value: String, default: String| {
+        let source = if value == default { ExtractionSource::Default } else { ExtractionSource::Own };
+        ExtractionSetting { setting: setting.to_owned(), distribution: None, value, source }
+    };
+    let mut rows = vec![
+        of_all("keep_package", word(config.keep_package), word(default.keep_package)),
+        of_all("on_local_change", word(config.on_local_change), word(default.on_local_change)),
+        of_all("links", word(config.links), word(default.links)),
+        of_all("ownership", word(config.ownership), word(default.ownership)),
+    ];
+    let mode = |distribution, mode: ExtractMode, source| ExtractionSetting {
+        setting: "mode".to_owned(),
+        distribution: Some(distribution),
+        value: mode.to_string(),
+        source,
+    };
+    for row in distributions {
+        let Some(in_force) = row.mode else { continue };
+        let own = config.modes.keys().any(|told| told.means(&row.distributor, &row.distribution));
+        let source = if own { ExtractionSource::Own } else { ExtractionSource::Distribution };
+        let named = DistributionRef::new(Some(row.distributor.clone()), row.distribution.clone());
+        rows.push(mode(named, in_force, source));
+    }
+    for (told, of_it) in &config.modes {
+        if !distributions.iter().any(|row| told.means(&row.distributor, &row.distribution)) {
+            rows.push(mode(told.clone(), *of_it, ExtractionSource::Own));
+        }
+    }
+    rows
 }
 
 fn builder(settings: &Settings) -> Result<SubscriberBuilder, Error> {

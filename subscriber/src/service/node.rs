@@ -70,6 +70,8 @@ impl Service {
         Ok(StatusView {
             node: self.node(status.listening.as_deref().and_then(|address| address.parse().ok())),
             daemon,
+            keep_package: self.settings().config.keep_package,
+            on_local_change: self.settings().config.on_local_change,
             distributors: status.distributors.into_iter().map(|row| self.distributor_view(row)).collect(),
             distributions: status.distributions.into_iter().map(Into::into).collect(),
             alarms: status.alarms,

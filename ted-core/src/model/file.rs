@@ -9,8 +9,7 @@ use crate::model::{
 };
 use crate::name::{Label, NodeName};
 
-const HEADER: &str =
-    "# TED writes this file after every change. To change the fleet by file, edit a copy and apply it.\n";
+const HEADER: &str = "# TED writes this file after every change and does not read it: commands change the fleet.\n";
 
 impl Fleet {
     /// The fleet as the text of `fleet.toml`: the same fleet gives the same text.

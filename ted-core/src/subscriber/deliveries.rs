@@ -77,6 +77,13 @@ impl State {
             detail,
             at: self.clock.now(),
         };
+        if matches!(package.carried, Carried::Baseline { .. }) {
+            let (state, stated) = (self.clone(), statement.clone());
+            let saying = move || state.say_target_gone(key, &stated);
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(saying).await {
+                tracing::error!(code = error.code(), %error, "it cannot be looked at what stood in the target");
+            }
+        }
         let end = match self.receive_package(fleet, statement, package).await {
             Ok(name) => {
                 let bytes = package.bytes;

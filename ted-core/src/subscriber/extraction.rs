@@ -58,10 +58,7 @@ impl State {
         let result = tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(SubscriberError::Worker.into()));
         match result {
             Ok(done) => {
-                self.note((fleet, distribution), |standing| {
-                    standing.stage = Some(Stage::Extracted);
-                    standing.trouble = done.hook_trouble();
-                });
+                self.extracted_well((fleet, distribution), &done);
                 let code = done.failed_hook().and_then(|failed| failed.code.clone());
                 let receipt = self.extracted_receipt(distribution, firing, revision, &done.to_string());
                 self.say(fleet, Receipt { code, ..receipt }).await;
@@ -86,6 +83,37 @@ impl State {
                 });
             }
         }
+    }
+
+    /// As [`State::extract_held_with`], where an operator asks for it: what came of it stands in the status, and its
+    /// Distributor learns of it when a failure is mended so.
+    pub(super) fn extract_by_hand(
+        self: &Arc<Self>,
+        key: Key,
+        hooks: HookRule,
+        mend: Mend,
+    ) -> Result<ExtractionRow, Error> {
+        let (fleet, distribution) = key;
+        let done = self.extract_held_with(fleet, distribution, hooks, mend);
+        match &done {
+            Ok(row) => {
+                self.extracted_well(key, row);
+                let code = row.failed_hook().and_then(|failed| failed.code.clone());
+                let receipt = self.extracted_receipt(distribution, None, row.revision, &row.to_string());
+                self.say_now(&fleet, Receipt { code, ..receipt });
+            }
+            Err(_) if self.run().is_over() => {}
+            Err(error) if [DAMAGED, SET_ASIDE, FALLS_BACK].contains(&error.code()) => {}
+            Err(error) => self.failed(key, error),
+        }
+        done
+    }
+
+    fn extracted_well(&self, key: Key, done: &ExtractionRow) {
+        self.note(key, |standing| {
+            standing.stage = Some(Stage::Extracted);
+            standing.trouble = done.hook_trouble();
+        });
     }
 
     pub(super) fn failed(&self, key: Key, error: &Error) {
@@ -130,7 +158,7 @@ impl State {
                     let (distribution, reason) = (held.name.to_string(), format!("{}: {}", wish.code, wish.reason));
                     SubscriberError::FallsBack { distribution, revision: held.revision, reason }.into()
                 }
-                _ => SubscriberError::NothingToExtract(distribution.to_string()).into(),
+                _ => SubscriberError::NothingToExtract(self.known_label(&fleet, &distribution).to_string()).into(),
             });
         };
         let error = match self.extract_revision(key, &held, hooks, mend) {

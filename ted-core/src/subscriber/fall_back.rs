@@ -8,6 +8,7 @@ use crate::id::Revision;
 use crate::limits::Limits;
 use crate::package::delta::{DeltaError, DeltaIndex};
 use crate::package::{EntryPath, PackageError};
+use crate::security::{Carried, PackageRef, ReleaseStatement};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::held::Held;
@@ -61,9 +62,27 @@ impl State {
         if let Err(error) = self.note_fall_back(&key, revision, error) {
             tracing::error!(code = error.code(), %error, "it cannot be noted that the baseline is to be taken");
         }
-        self.note(key, |standing| standing.trouble = Some(format!("{code}: {reason}; the baseline is taken")));
+        // The status says it for as long as it is so, and in its own words.
+        self.note(key, |standing| standing.trouble = None);
         let code = code.to_owned();
         self.events.emit(SubscriberEvent::FellBack { distribution, revision, code, reason });
+    }
+
+    /// Says that the baseline is taken because the target is gone, where a delta goes from what stood in it: no delta was
+    /// begun that could have said so.
+    pub(super) fn say_target_gone(&self, key: Key, statement: &ReleaseStatement) -> Result<(), Error> {
+        let Some(stood) = self.extracted(&key.0, &key.1)?.filter(|stood| !stood.files().is_dir()) else {
+            return Ok(());
+        };
+        let goes_on = |package: &PackageRef| match package.carried {
+            Carried::Delta { base, .. } => base == stood.revision,
+            Carried::Baseline { .. } => false,
+        };
+        let offered = statement.packages.iter().any(goes_on);
+        if offered && self.fall_back_of(&key)?.is_none() && self.starts(&key)?.is_empty() {
+            self.say_fall_back(key, statement.revision, &SubscriberError::NoBase(stood.revision).into());
+        }
+        Ok(())
     }
 
     /// A revision that is verified leads to no files: the baseline of the statement that is in force is received at

@@ -59,8 +59,8 @@ pub use hooks::{AfterFailure, HookCommand, HookError, HookKind, HookReport, Hook
 pub use modes::LocalChanges;
 pub use reference::DistributionRef;
 pub use report::{
-    CarriedRequest, DistributionRow, DistributorRow, Enrolment, ExtractionRow, PreviewRow, SubscriberStatus, TargetRow,
-    VerifyRow,
+    CarriedRequest, DistributionRow, DistributorRow, Enrolment, ExtractionEnd, ExtractionRow, PreviewRow,
+    SubscriberStatus, TargetRow, VerifyRow,
 };
 pub use scrub::ScrubInterval;
 pub use targets::{TargetRule, Targets};
@@ -395,7 +395,8 @@ impl Subscriber {
         self.extract_with(distribution, HookRule::Run).await
     }
 
-    /// As [`Subscriber::extract`], and with `hooks` saying whether hooks are run.
+    /// As [`Subscriber::extract`], and with `hooks` saying whether hooks are run. All are tried; the error is the first
+    /// one.
     ///
     /// # Errors
     /// As [`Subscriber::extract`].
@@ -404,8 +405,20 @@ impl Subscriber {
         distribution: Option<&DistributionRef>,
         hooks: HookRule,
     ) -> Result<Vec<ExtractionRow>, Error> {
+        self.extract_each(distribution, hooks).await?.into_iter().map(|(_, done)| done).collect()
+    }
+
+    /// As [`Subscriber::extract_with`], and says of each Distribution what became of it.
+    ///
+    /// # Errors
+    /// When there is none, or the catalog cannot be read.
+    pub async fn extract_each(
+        &self,
+        distribution: Option<&DistributionRef>,
+        hooks: HookRule,
+    ) -> Result<Vec<ExtractionEnd>, Error> {
         let distribution = distribution.cloned();
-        self.blocking(move |state| state.extract_named(distribution.as_ref(), hooks)).await
+        self.blocking(move |state| state.extract_each(distribution.as_ref(), hooks)).await
     }
 
     /// Says what [`Subscriber::extract`] would do, and writes nothing.

@@ -96,7 +96,11 @@ impl State {
     fn preview(&self, key: Key) -> Result<PreviewRow, Error> {
         let (fleet, distribution) = key;
         let held = self.held(&fleet, &distribution)?;
-        let held = held.ok_or_else(|| SubscriberError::NothingToExtract(distribution.to_string()))?;
+        let held = held.ok_or_else(|| match self.aside(&key) {
+            Ok(Some(aside)) => Error::from(aside.error()),
+            Ok(None) => SubscriberError::NothingToExtract(self.known_label(&fleet, &distribution).to_string()).into(),
+            Err(error) => error,
+        })?;
         let (path, _) = self.target_of(&fleet, &held)?;
         let mode = self.mode_of(&fleet, &held);
         let told = match self.extract_options(&key, &held, &path) {

@@ -37,11 +37,15 @@ impl State {
     /// Signs a receipt, keeps it, and has it sent as soon as the Distributor is connected.
     pub(super) async fn say(self: &Arc<Self>, fleet: KeyHash, receipt: Receipt) {
         let state = self.clone();
-        let keeping = move || state.keep_receipt(&fleet, receipt);
-        match tokio::task::spawn_blocking(keeping).await {
-            Ok(Ok(())) => self.receipts.notify_one(),
-            Ok(Err(error)) => tracing::error!(code = error.code(), %error, "a receipt cannot be kept"),
-            Err(_) => {}
+        // A worker that is gone has nobody left to tell.
+        let _ = tokio::task::spawn_blocking(move || state.say_now(&fleet, receipt)).await;
+    }
+
+    /// As [`State::say`], for what blocks anyway.
+    pub(super) fn say_now(&self, fleet: &KeyHash, receipt: Receipt) {
+        match self.keep_receipt(fleet, receipt) {
+            Ok(()) => self.receipts.notify_one(),
+            Err(error) => tracing::error!(code = error.code(), %error, "a receipt cannot be kept"),
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
 use crate::extract::{Difference, ExtractSummary, Preview};
 use crate::id::{Revision, UnixMillis};
 use crate::model::{Endpoint, ExtractMode};
@@ -138,6 +139,9 @@ pub struct ExtractionRow {
     /// The hooks that were run for it.
     pub hooks: Vec<HookReport>,
 }
+
+/// A Distribution, and what became of its extraction.
+pub type ExtractionEnd = (DistributionRef, Result<ExtractionRow, Error>);
 
 impl ExtractionRow {
     /// The hook that failed although the revision was extracted.

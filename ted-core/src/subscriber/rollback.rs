@@ -11,9 +11,11 @@ use crate::store::{PackageInfo, Pin, prune};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::held::{Held, KeepPackage, fall_back_key, held_key};
+use crate::subscriber::hooks::HookRule;
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::report::ExtractionRow;
 use crate::subscriber::state::{Key, State, lock};
+use crate::subscriber::verify::Mend;
 
 /// The code of an offer of what was gone back from.
 pub(super) const PINNED: &str = "TED-1883";
@@ -54,7 +56,7 @@ impl State {
         });
         tracing::warn!(distribution = %held.name, %from, %to, "rolled back by this node's operator; the floor is lowered");
         self.events.emit(SubscriberEvent::RolledBack { distribution: held.name, from, to });
-        self.extract_held(fleet, distribution)
+        self.extract_by_hand(key, HookRule::Run, Mend::Nothing)
     }
 
     /// Takes what is offered again.

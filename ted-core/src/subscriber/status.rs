@@ -17,7 +17,7 @@ use crate::subscriber::error::SubscriberError;
 use crate::subscriber::held::{Extracted, Held, HeldPackage, extracted_key, fall_back_key, held_key};
 use crate::subscriber::hooks::{HookRule, due_key};
 use crate::subscriber::reference::DistributionRef;
-use crate::subscriber::report::{DistributionRow, DistributorRow, ExtractionRow, SubscriberStatus, TargetRow};
+use crate::subscriber::report::{DistributionRow, DistributorRow, ExtractionEnd, SubscriberStatus, TargetRow};
 use crate::subscriber::rollback::{PINNED, before_key};
 use crate::subscriber::state::{Key, KnownDistributor, State, known_key, lock};
 use crate::subscriber::targets::{TargetRule, check_target};
@@ -91,6 +91,13 @@ impl State {
                 (_, Some(_)) => Some(Stage::Verified),
                 _ => None,
             };
+            let wished = self.fall_back_of(&key)?.filter(|wish| !wish.done);
+            // Its own code first: what it says to do is what helps, and not what the cause says.
+            let falls_back = wished.map(|wish| {
+                let distribution = self.known_label(&fleet, &distribution).to_string();
+                let reason = format!("{}: {}", wish.code, wish.reason);
+                said(&SubscriberError::FallsBack { distribution, revision: wish.revision, reason }.into())
+            });
             let pinned = self.pinned_at(&key);
             let rolled_back = pinned.map(|to| format!("{PINNED}: rolled back here to {to}, until `resume`"));
             rows.push(DistributionRow {
@@ -108,7 +115,12 @@ impl State {
                 hooks: self.hook_scope(&self.distributor_name(&fleet), &self.known_label(&fleet, &distribution)),
                 mode,
                 rolled_back_to: pinned,
-                trouble: standing.trouble.or_else(|| aside.as_ref().map(SetAside::trouble)).or(rolled_back).or(refused),
+                trouble: standing
+                    .trouble
+                    .or_else(|| aside.as_ref().map(SetAside::trouble))
+                    .or(falls_back)
+                    .or(rolled_back)
+                    .or(refused),
                 checked: held.map(|held| self.checked(&key, held)).transpose()?.flatten(),
                 at: standing.at.or_else(|| extracted.map(|extracted| extracted.at)),
             });
@@ -160,15 +172,19 @@ impl State {
         }
     }
 
-    pub(super) fn extract_named(
+    /// Extracts what is meant, one after the other. What cannot be extracted keeps nothing else from it.
+    pub(super) fn extract_each(
         self: &Arc<Self>,
         name: Option<&DistributionRef>,
         hooks: HookRule,
-    ) -> Result<Vec<ExtractionRow>, Error> {
+    ) -> Result<Vec<ExtractionEnd>, Error> {
         self.set_lost_aside()?;
         let rows = self.meant(name)?.into_iter();
-        rows.map(|((fleet, distribution), _)| self.extract_held_with(fleet, distribution, hooks, Mend::Nothing))
-            .collect()
+        let each = rows.map(|(key, held)| {
+            let named = DistributionRef::new(Some(self.distributor_name(&key.0)), held.name);
+            (named, self.extract_by_hand(key, hooks, Mend::Nothing))
+        });
+        Ok(each.collect())
     }
 
     /// The targets that the operator set, by Distribution.

@@ -22,11 +22,14 @@ impl State {
         mend: Mend,
     ) -> Result<Vec<VerifyRow>, Error> {
         self.set_lost_aside()?;
-        self.meant(name)?.into_iter().map(|(key, held)| self.verify_held(key, &held, mend)).collect()
+        // What cannot be mended keeps nothing else from it.
+        let each: Vec<_> =
+            self.meant(name)?.into_iter().map(|(key, held)| self.verify_held(key, &held, mend)).collect();
+        each.into_iter().collect()
     }
 
     fn verify_held(self: &Arc<Self>, key: Key, held: &Held, mend: Mend) -> Result<VerifyRow, Error> {
-        let (fleet, distribution) = key;
+        let (fleet, _) = key;
         let mut row = VerifyRow {
             distributor: self.distributor_name(&fleet),
             distribution: held.name.clone(),
@@ -62,7 +65,7 @@ impl State {
         }
         row.different = self.differences(key, held)?;
         if mend == Mend::Targets && row.fault.is_none() && !row.different.is_empty() {
-            match self.extract_held_with(fleet, distribution, HookRule::Run, mend) {
+            match self.extract_by_hand(key, HookRule::Run, mend) {
                 Ok(_) => row.mended = self.differences(key, held)?.is_empty(),
                 // Its baseline is on the way; until then the target stays as it is.
                 Err(error) if error.code() == FALLS_BACK => row.fault = Some(format!("{}: {error}", error.code())),
