@@ -51,10 +51,7 @@ pub enum Problem {
     #[error("there is no such time zone: take a name of the IANA database, such as Europe/Berlin or UTC")]
     Zone,
     /// No time meets all that it says.
-    #[error(
-        "this never comes within what the rest of the schedule says: take out `between` or `on`, or choose a time within \
-         them"
-    )]
+    #[error("this never comes, or never when `between` and `on` let it: choose another time, or take those out")]
     Impossible,
     /// It is of a kind that the purpose does not have.
     #[error("{purpose} schedules have no such kind: only build schedules say `with send`")]

@@ -16,11 +16,12 @@ impl FromStr for Schedule {
 
     fn from_str(text: &str) -> Result<Self, ScheduleError> {
         let most = Limits::DEFAULT.schedule_bytes_max;
-        if text.len() > most {
-            return Err(ScheduleError { at: 1, found: String::new(), problem: Problem::Text { most } });
-        }
-        if let Some(place) = text.chars().position(char::is_control) {
-            return Err(ScheduleError { at: place + 1, found: String::new(), problem: Problem::Text { most } });
+        let mut characters = text.char_indices().zip(1..);
+        if let Some(((_, character), at)) =
+            characters.find(|((place, character), _)| place + character.len_utf8() > most || character.is_control())
+        {
+            let found = character.escape_debug().to_string();
+            return Err(ScheduleError { at, found, problem: Problem::Text { most } });
         }
         let mut words = Words::of(text);
         let begin = words.next();

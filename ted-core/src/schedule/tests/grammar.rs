@@ -90,7 +90,7 @@ fn what_is_no_schedule_is_refused_with_its_place_and_a_remedy() {
         ("cron \"0 2 * * *\" between 03:00 and 05:00", "TED-1616", 1, "`between`"),
         ("cron \"0 2 * * mon\" on tue", "TED-1616", 1, "`on`"),
         ("at 2027-01-31T02:00 between 03:00 and 05:00", "TED-1616", 1, ""),
-        ("now\njitter 1m", "TED-1618", 4, "control characters"),
+        ("now\njitter 1m", "TED-1618", 4, "`\\n`"),
         ("é on x", "TED-1610", 1, ""),
         ("now in é on x", "TED-1615", 8, ""),
         ("now on mon é", "TED-1614", 12, "`é`"),
@@ -99,7 +99,8 @@ fn what_is_no_schedule_is_refused_with_its_place_and_a_remedy() {
         assert_eq!((error.code(), error.at), (code, at), "{text}: {error}");
         assert!(error.to_string().contains(says), "{text}: {error}");
     }
-    assert_eq!(format!("now in {}", "x".repeat(250)).parse::<Schedule>().expect_err("long").code(), "TED-1618");
+    let long = format!("now in {}", "x".repeat(250)).parse::<Schedule>().expect_err("long");
+    assert_eq!((long.code(), long.at), ("TED-1618", 257), "{long}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! A year of several schedules in three zones, minute by minute, against a computation that shares nothing with the code
 //! under test: the changes of the clocks are written down here, and so is what each schedule means.
 
+use std::sync::LazyLock;
+
 use super::{moment, schedule};
 use crate::id::UnixMillis;
 use crate::schedule::Schedule;
@@ -153,12 +155,14 @@ fn at(minute: u64) -> UnixMillis {
     moment("2027-01-01T00:00Z").plus(std::time::Duration::from_secs(minute * 60))
 }
 
+/// All cases at all places, each walked once for all tests.
 fn each(check: impl Fn(&str, &Schedule, &Walk)) {
-    for place in &PLACES {
-        for case in &CASES {
-            let text = format!("{} in {}", case.text, place.zone);
-            check(&text, &schedule(&text), &walk(place, case));
-        }
+    static WALKS: LazyLock<Vec<(String, Walk)>> = LazyLock::new(|| {
+        let all = PLACES.iter().flat_map(|place| CASES.iter().map(move |case| (place, case)));
+        all.map(|(place, case)| (format!("{} in {}", case.text, place.zone), walk(place, case))).collect()
+    });
+    for (text, walk) in WALKS.iter() {
+        check(text, &schedule(text), walk);
     }
 }
 
