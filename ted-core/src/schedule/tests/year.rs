@@ -209,15 +209,17 @@ fn a_year_of_windows_opens_and_closes_as_the_walk_does() {
         }
         let changes = |to: bool| {
             let minutes = walk.open.windows(2).zip(1_u64..);
-            minutes.filter(move |(pair, _)| pair[1] == to && pair[0] != to).map(|(_, minute)| at(minute))
+            let changes = minutes.filter(move |(pair, _)| pair[1] == to && pair[0] != to);
+            changes.map(|(_, minute)| at(minute)).collect::<Vec<_>>()
         };
+        let (openings, closings) = (changes(true), changes(false));
         let mut now = at(0);
-        for opens in changes(true) {
+        for opens in openings {
             let open = schedule.next_open_time(now).unwrap();
             assert_eq!(open.opens, opens, "{text}");
             assert_eq!(schedule.open_time(opens), Some(open), "{text}");
             assert!(!schedule.is_open(UnixMillis::from_millis(opens.millis() - 1)), "{text}");
-            let closes = changes(false).find(|closes| *closes > opens);
+            let closes = closings.iter().copied().find(|closes| *closes > opens);
             assert_eq!(closes.unwrap_or(open.closes), open.closes, "{text}");
             assert!(!schedule.is_open(open.closes), "{text}");
             now = opens;
