@@ -23,6 +23,7 @@ pub mod output;
 pub mod package;
 pub mod progress;
 pub mod remedy;
+pub mod schedule;
 pub mod session;
 pub mod shutdown;
 pub mod text;

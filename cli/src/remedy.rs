@@ -35,6 +35,7 @@ pub fn exit_of(code: &str) -> Exit {
         "TED-1003" | "TED-1004" | "TED-1005" | "TED-1201" | "TED-1372" | "TED-1373" | "TED-1607" | "TED-1609"
         | "TED-1705" => Exit::Usage,
         code::BAD_REQUEST => Exit::Usage,
+        _ if code.starts_with("TED-161") => Exit::Usage,
         code::PARTLY_DELIVERED | code::PARTLY_RESOLVED => Exit::PartlyDelivered,
         code::TIMEOUT => Exit::Timeout,
         code::SOCKET | code::NO_DAEMON | code::BAD_ANSWER => Exit::Unreachable,

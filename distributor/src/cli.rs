@@ -15,6 +15,7 @@ use ted_cli::exit::Exit;
 use ted_cli::generate::GenerateCommand;
 use ted_cli::keystore::KeystoreCommand;
 use ted_cli::package::PackageCommand;
+use ted_cli::schedule::ScheduleCommand;
 use ted_cli::units::parse_duration;
 use ted_core::distributor::RevisionChoice;
 use ted_core::id::FiringId;
@@ -85,6 +86,9 @@ pub(crate) enum Command {
     /// Look into a package file; no daemon is needed.
     #[command(subcommand)]
     Package(PackageCommand),
+    /// Try schedules; nothing fires by them yet.
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
     #[command(flatten)]
     Generate(GenerateCommand),
 }
@@ -611,6 +615,8 @@ mod tests {
             "ted-distributor package verify distfile.ted --certificate d.cer",
             "ted-distributor backup /safe/keys.age --passphrase-file p",
             "ted-distributor restore /safe/keys.age --force",
+            "ted-distributor schedule next never",
+            "ted-distributor schedule next never -n 3 --after 2027-01-31T02:00:00Z --json",
             "ted-distributor completions bash",
             "ted-distributor man /tmp/man",
         ] {
@@ -654,6 +660,9 @@ mod tests {
             "ted-distributor subscriber configure",
             "ted-distributor subscriber configure s1 --all",
             "ted-distributor subscriber configure s1 --set scrub=7d",
+            "ted-distributor schedule next",
+            "ted-distributor schedule next never -n 0",
+            "ted-distributor schedule next never --after tomorrow",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), i32::from(Exit::Usage.number()), "{line}");

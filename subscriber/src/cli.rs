@@ -10,6 +10,7 @@ use ted_cli::exit::Exit;
 use ted_cli::generate::GenerateCommand;
 use ted_cli::keystore::KeystoreCommand;
 use ted_cli::package::PackageCommand;
+use ted_cli::schedule::ScheduleCommand;
 use ted_core::model::Endpoint;
 use ted_core::name::NodeName;
 
@@ -118,6 +119,9 @@ pub(crate) enum Command {
     /// Look into a package file; no daemon is needed.
     #[command(subcommand)]
     Package(PackageCommand),
+    /// Try schedules; nothing fires by them yet.
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
     #[command(flatten)]
     Generate(GenerateCommand),
 }
@@ -248,6 +252,8 @@ mod tests {
             "ted-subscriber package extract distfile.ted --to /tmp/x --certificate d.cer",
             "ted-subscriber backup /safe/keys.age --passphrase-file p",
             "ted-subscriber restore /safe/keys.age --force",
+            "ted-subscriber schedule next never",
+            "ted-subscriber schedule next never -n 3 --after 2027-01-31T02:00:00Z --json",
             "ted-subscriber completions zsh",
         ] {
             if let Err(error) = parse(line) {
@@ -268,6 +274,9 @@ mod tests {
             "ted-subscriber enrol host --issued",
             "ted-subscriber leave",
             "ted-subscriber package extract distfile.ted --to /tmp/x",
+            "ted-subscriber schedule next",
+            "ted-subscriber schedule next never -n 0",
+            "ted-subscriber schedule next never --after tomorrow",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), i32::from(Exit::Usage.number()), "{line}");

@@ -14,7 +14,7 @@ use ted_cli::keystore::{KeystoreCommand, KeystoreImport, KeystoreList, KeystoreR
 use ted_cli::output::{self, Format, Render};
 use ted_cli::progress::Progress;
 use ted_cli::session::{Session, open_for_daemon};
-use ted_cli::{files, generate, package, shutdown, watch};
+use ted_cli::{files, generate, package, schedule, shutdown, watch};
 use ted_core::id::PackageId;
 use ted_core::name::NodeName;
 use ted_core::package::Root;
@@ -50,6 +50,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
             };
             return package::run(&command, format, &keys);
         }
+        Command::Schedule(command) => return schedule::run(&command, format),
         Command::Generate(command) => return generate::run(&command, Cli::command()),
         command => command,
     };
@@ -103,7 +104,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         }
         Command::Doctor => doctor(&context).await,
         Command::Events { follow } => watch::events(&context.daemon().await?, follow, format).await,
-        Command::Package(_) | Command::Generate(_) => Ok(()),
+        Command::Package(_) | Command::Schedule(_) | Command::Generate(_) => Ok(()),
     }
 }
 

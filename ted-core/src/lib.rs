@@ -61,6 +61,7 @@ pub mod name;
 pub mod node;
 pub mod package;
 pub mod protocol;
+pub mod schedule;
 pub mod security;
 pub mod store;
 pub mod subscriber;

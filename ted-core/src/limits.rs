@@ -175,6 +175,18 @@ pub struct Limits {
     pub redirects_max: u32,
     /// Times that a source is fetched when it breaks off or the server is busy, before the build fails.
     pub download_attempts_max: u32,
+    /// Bytes of a schedule's text: every clause with the longest name of a time zone fits twice.
+    pub schedule_bytes_max: usize,
+    /// The shortest time that a schedule may repeat after, in seconds: a shorter one would only be work.
+    pub schedule_interval_seconds_min: u64,
+    /// The longest time that a schedule may repeat after, in seconds: ten years.
+    pub schedule_interval_seconds_max: u64,
+    /// The longest jitter, in seconds: a day, which spreads any fleet.
+    pub schedule_jitter_seconds_max: u64,
+    /// Days within which a cron pattern has to come again: 29 February on a given weekday takes 40 years across 2100.
+    pub schedule_days_max: u32,
+    /// Seconds after which the schedule `now` fires again while a Subscriber lacks the revision.
+    pub schedule_retry_seconds: u64,
 }
 
 impl Limits {
@@ -260,6 +272,12 @@ impl Limits {
         archive_names_bytes_max: 1024 * MIB,
         redirects_max: 8,
         download_attempts_max: 5,
+        schedule_bytes_max: 256,
+        schedule_interval_seconds_min: 60,
+        schedule_interval_seconds_max: 3650 * 24 * 3600,
+        schedule_jitter_seconds_max: 24 * 3600,
+        schedule_days_max: 15_000,
+        schedule_retry_seconds: 15 * 60,
     };
 }
 

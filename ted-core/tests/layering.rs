@@ -9,6 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["error"],
     &["name", "id", "limits", "codec"],
     &["model"],
+    &["schedule"],
     &["security"],
     &["package"],
     &["protocol"],
@@ -23,7 +24,8 @@ const LAYERS: &[&[&str]] = &[
 /// Modules that may use each other within their row.
 const NEIGHBOURS: &[&str] = &["name", "id", "limits", "codec"];
 
-const PURE: &[&str] = &["error", "name", "id", "limits", "codec", "model", "security", "package", "protocol"];
+const PURE: &[&str] =
+    &["error", "name", "id", "limits", "codec", "model", "schedule", "security", "package", "protocol"];
 
 /// Paths that a pure module never names, its tests included.
 const IMPURE: &[&str] = &[
@@ -50,6 +52,15 @@ const IMPURE: &[&str] = &[
     "OffsetDateTime::now_utc",
     "time::OffsetDateTime::now_utc",
     "Instant",
+    "Timestamp::now",
+    "Zoned::now",
+    "TimeZone::get",
+    "TimeZone::system",
+    "jiff::Timestamp::now",
+    "jiff::Zoned::now",
+    "jiff::tz::db",
+    "jiff::tz::TimeZone::get",
+    "jiff::tz::TimeZone::system",
     "getrandom",
     "rand",
     "rand_core",
@@ -92,6 +103,9 @@ fn planted_violations_are_found() {
         ("protocol/mod.rs", "use std::net::{IpAddr, UdpSocket};"),
         ("model/mod.rs", "#[tokio::test]\nasync fn f() {}"),
         ("name.rs", "use sled::Db;"),
+        ("model/mod.rs", "use crate::schedule::Schedule;"),
+        ("schedule/zone.rs", "fn f() { jiff::Timestamp::now() }"),
+        ("schedule/zone.rs", "use jiff::tz::TimeZone; fn f() { TimeZone::system() }"),
         ("codec.rs", "use r#std::fs;"),
         ("security/judge.rs", "use aws_lc_rs::rand::SystemRandom;"),
     ] {

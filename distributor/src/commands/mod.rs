@@ -18,7 +18,7 @@ use ted_cli::error::ApiError;
 use ted_cli::output::{self, Format, Render};
 use ted_cli::progress::Progress;
 use ted_cli::session::Session;
-use ted_cli::{generate, package};
+use ted_cli::{generate, package, schedule};
 use ted_core::distributor::own_key;
 use ted_core::id::PackageId;
 use ted_core::package::Root;
@@ -40,6 +40,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
             let keys = |_: &PackageId, root: &Root| Ok(data.as_ref().and_then(|data| own_key(data, root)));
             return package::run(&command, format, &keys);
         }
+        Command::Schedule(command) => return schedule::run(&command, format),
         Command::Generate(command) => return generate::run(&command, Cli::command()),
         command => command,
     };
@@ -63,7 +64,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Restore(args) => sign::restore(&context, args).await,
         Command::Send(args) => send::send(&context, args).await,
         Command::Cancel { firing } => send::cancel(&context, firing).await,
-        Command::Package(_) | Command::Generate(_) => Ok(()),
+        Command::Package(_) | Command::Schedule(_) | Command::Generate(_) => Ok(()),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::id::KeyHash;
 use crate::model::{Fleet, Setting, Settings};
 use crate::name::NodeName;
+use crate::schedule::{Purpose, Schedule};
 use crate::security::{Configuration, Configured, Envelope, EnvelopeBody, EnvelopeKind, ParentHint};
 use crate::store::{StandingEnvelope, StandingSlot};
 
@@ -45,7 +46,14 @@ impl SettingChanges {
             settings.unset(setting);
         }
         for (setting, value) in &self.set {
-            settings.set(setting.clone(), value)?;
+            // The model carries schedules as text; here, where they are accepted, they have to be some.
+            match setting {
+                Setting::ExtractSchedule => {
+                    let schedule = Schedule::parse_for(Purpose::Extract, value)?;
+                    settings.set(setting.clone(), &schedule.to_string())?;
+                }
+                _ => settings.set(setting.clone(), value)?,
+            }
         }
         Ok(())
     }
@@ -56,7 +64,8 @@ impl Distributor {
     /// configuration file says wins there, then what is set at it alone. No changes only ask.
     ///
     /// # Errors
-    /// When there is no such Subscriber, or a value does not fit its setting.
+    /// When there is no such Subscriber, or a value does not fit its setting; [`ScheduleError`](crate::schedule::ScheduleError)
+    /// for an extract schedule.
     pub async fn configure(
         &self,
         subscriber: Option<&NodeName>,
@@ -159,5 +168,24 @@ impl State {
         };
         let envelope = Envelope::seal(&*self.crypto, &own.signing, body)?;
         Ok((slot(recipient.map_or(Address::All, Address::To), &envelope, 0), envelope))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extract_schedules_are_taken_only_when_they_are_some_and_are_kept_in_their_one_form() {
+        let apply = |value: &str| {
+            let mut settings = Settings::default();
+            let changes = SettingChanges { set: vec![(Setting::ExtractSchedule, value.to_owned())], unset: vec![] };
+            changes.apply(&mut settings).map_err(|error| error.code())?;
+            Ok(settings.get(&Setting::ExtractSchedule).map(str::to_owned))
+        };
+        assert_eq!(apply(" every 60m in utc "), Ok(Some("every 1h in UTC".to_owned())));
+        for (value, code) in [("hourly", "TED-1610"), ("every 1h in Mars", "TED-1615"), ("with send", "TED-1617")] {
+            assert_eq!(apply(value), Err(code), "{value}");
+        }
     }
 }

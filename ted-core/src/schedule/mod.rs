@@ -1,0 +1,111 @@
+//! Schedules: how they are written, and which moments they mean.
+//!
+//! A [`Schedule`] says when something begins (`never`, `now`, `with send`, `at`, `every`, `cron`), within which window
+//! (` between A and B`, ` on mon,tue`), in which time zone and with which jitter. `docs/schedules.md` explains them to
+//! operators. Nothing here has a clock: the time comes in as a value, and the same question has the same answer on every
+//! machine, since the zone data is built in.
+//!
+//! Two moments belong to an occurrence: the one that is *planned*, which is also what it is known by, and the one when it
+//! is *due*, which jitter puts later. Whoever fires by a schedule keeps the planned moment of the last firing.
+
+mod calendar;
+mod cron;
+mod error;
+mod grammar;
+mod window;
+mod zone;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::time::Duration;
+
+pub use calendar::Occurrence;
+pub use cron::Cron;
+pub use error::{Problem, ScheduleError};
+pub use window::{OpenTime, TimeOfDay, Weekdays};
+pub use zone::Zone;
+
+use window::Window;
+use zone::LocalTime;
+
+/// When something is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    start: Start,
+    window: Window,
+    zone: Option<Zone>,
+    jitter: Option<Duration>,
+}
+
+/// What a schedule begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// Not by itself.
+    Never,
+    /// On every new revision, and after a while again where a Subscriber lacks it.
+    Now,
+    /// Whenever a Channel that has the Distribution fires.
+    WithSend,
+    /// Once, when local clocks show this.
+    At(LocalMinute),
+    /// Again and again after this time, counted from 1970-01-01T00:00:00Z.
+    Every(Duration),
+    /// Whenever local clocks show what the pattern says.
+    Cron(Box<Cron>),
+}
+
+/// A date and a time of day, as local clocks show them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalMinute(LocalTime);
+
+/// What a schedule is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Reading a declared fleet again.
+    Refresh,
+    /// Building a Distribution.
+    Build,
+    /// Sending a Channel.
+    Send,
+    /// Extracting at a Subscriber.
+    Extract,
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Refresh => "refresh",
+            Self::Build => "build",
+            Self::Send => "send",
+            Self::Extract => "extract",
+        })
+    }
+}
+
+impl Schedule {
+    /// What it begins with.
+    #[must_use]
+    pub fn start(&self) -> &Start {
+        &self.start
+    }
+
+    /// The zone that its times are in: universal time where it names none.
+    #[must_use]
+    pub fn zone(&self) -> Zone {
+        self.zone.clone().unwrap_or_else(Zone::utc)
+    }
+
+    /// The most by which an occurrence is put off.
+    #[must_use]
+    pub fn jitter(&self) -> Option<Duration> {
+        self.jitter
+    }
+
+    /// Whether it has no window, so that it may act at any time.
+    #[must_use]
+    pub fn is_always_open(&self) -> bool {
+        self.window.is_always()
+    }
+}
