@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ pub struct ScratchFile {
 }
 
 impl ScratchFile {
-    /// Makes one on the file system of `path`, which is a name for as long as it takes to take it away again. A file
-    /// that a crash left there is overwritten.
+    /// Makes one on the file system of `path`, which is a name for as long as it takes to take it away again, and nobody
+    /// else's to read. A file that a crash left there is overwritten.
     ///
     /// # Errors
     /// [`FileError`].
     pub fn create(path: &Path) -> Result<Self, FileError> {
-        let file = File::options().create(true).truncate(true).read(true).write(true).open(path);
+        let file = File::options().create(true).truncate(true).read(true).write(true).mode(0o600).open(path);
         let file = Arc::new(file.map_err(FileError::at("create", path))?);
         std::fs::remove_file(path).map_err(FileError::at("remove", path))?;
         Ok(Self { file, path: path.to_owned() })
@@ -68,6 +68,8 @@ impl Write for ScratchWriter {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use super::*;
 
     #[test]
@@ -83,5 +85,6 @@ mod tests {
         assert_eq!(&read, b"stse");
         assert_eq!(file.read_exact_at(&mut read, 8).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(ScratchFile::create(&path).unwrap().file.metadata().unwrap().mode() & 0o777, 0o600);
     }
 }

@@ -3,17 +3,16 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use crate::extract::{ContentMaker, MakeContent, MakeError, TargetFiles};
 use crate::id::Hash;
 use crate::limits::Limits;
 use crate::package::delta::{Applier, DeltaError, DeltaIndex, Files, NewContent, PackageFiles, Resolved};
 use crate::package::{Entry, EntryKind, PackageIndex};
-use crate::store::create_folders;
+use crate::store::{FileError, ScratchFile, create_folders};
 use crate::subscriber::state::lock;
 
 /// Makers at the same time: each holds a frame, a prefix and what zstd needs, under 40 MiB.
@@ -111,8 +110,8 @@ pub(super) struct ChainContents<'a> {
 impl<'a> ChainContents<'a> {
     /// `scratch` is a folder for what has to be made on the way.
     pub(super) fn new(chain: &'a Chain, scratch: &Path) -> Self {
-        let scratch = Scratch { folder: scratch.to_owned(), file: OnceLock::new(), places: RwLock::default() };
-        Self { chain, target: None, done: None, baseline: None, scratch, ready: Mutex::default() }
+        let (scratch, ready) = (Scratch::new(scratch), Mutex::default());
+        Self { chain, target: None, done: None, baseline: None, scratch, ready }
     }
 
     /// Takes contents from a target, too.
@@ -209,12 +208,7 @@ impl<'a> ChainContents<'a> {
         for &number in contents {
             let new = &step.resolved.contents[number];
             let entry = &step.resolved.entries[new.entry];
-            let failed = |source| DeltaError::Write { path: entry.path.clone(), source };
-            let mut out = self.scratch.end().map_err(failed)?;
-            let from = out.stream_position().map_err(failed)?;
-            applier.write(new, &mut out)?;
-            out.flush().map_err(failed)?;
-            self.scratch.places().insert(entry.content, from);
+            self.scratch.add(entry, |out| applier.write(new, out))?;
         }
         Ok(())
     }
@@ -322,45 +316,63 @@ fn copy(entry: &Entry, out: &mut dyn Write, read: impl Fn(u64, &mut [u8]) -> io:
     Ok(())
 }
 
-/// What is made on the way: one file that has no name any more once it is open, so that no crash leaves anything.
+/// What is made on the way.
 struct Scratch {
     folder: PathBuf,
-    file: OnceLock<File>,
+    file: OnceLock<ScratchFile>,
+    made: RwLock<Made>,
+}
+
+/// What lies in the scratch file.
+#[derive(Default)]
+struct Made {
     /// From which byte on each content lies.
-    places: RwLock<HashMap<Hash, u64>>,
+    places: HashMap<Hash, u64>,
+    /// Where the next one begins.
+    end: u64,
 }
 
 impl Scratch {
+    fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), file: OnceLock::new(), made: RwLock::default() }
+    }
+
     fn place(&self, content: &Hash) -> Option<u64> {
-        self.places.read().unwrap_or_else(PoisonError::into_inner).get(content).copied()
+        self.made.read().unwrap_or_else(PoisonError::into_inner).places.get(content).copied()
     }
 
-    fn places(&self) -> RwLockWriteGuard<'_, HashMap<Hash, u64>> {
-        self.places.write().unwrap_or_else(PoisonError::into_inner)
+    /// Adds the content of `entry`, which `write` makes, perhaps from what lies here already. One adds at a time.
+    fn add(
+        &self,
+        entry: &Entry,
+        write: impl FnOnce(&mut dyn Write) -> Result<(), DeltaError>,
+    ) -> Result<(), DeltaError> {
+        let failed = |source| DeltaError::Write { path: entry.path.clone(), source };
+        let from = self.made.read().unwrap_or_else(PoisonError::into_inner).end;
+        let mut out = BufWriter::with_capacity(COPY_BYTES as usize, self.open().map_err(failed)?.writer(from));
+        write(&mut out)?;
+        out.flush().map_err(failed)?;
+        let mut made = self.made.write().unwrap_or_else(PoisonError::into_inner);
+        made.places.insert(entry.content, from);
+        made.end = from + entry.size;
+        Ok(())
     }
 
-    /// The end of the file, for writing.
-    fn end(&self) -> io::Result<BufWriter<&File>> {
-        let file = match self.file.get() {
-            Some(file) => file,
-            None => {
-                let made = unnamed_file(&self.folder)?;
-                self.file.get_or_init(|| made)
-            }
-        };
-        let mut end = file;
-        end.seek(SeekFrom::End(0))?;
-        Ok(BufWriter::with_capacity(COPY_BYTES as usize, file))
+    fn open(&self) -> io::Result<&ScratchFile> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        create_folders(&self.folder).map_err(what_the_system_says)?;
+        let file = ScratchFile::create(&self.folder.join(SCRATCH_FILE)).map_err(what_the_system_says)?;
+        Ok(self.file.get_or_init(|| file))
     }
 }
 
-/// A file in `folder` that is gone when it is closed.
-fn unnamed_file(folder: &Path) -> io::Result<File> {
-    create_folders(folder).map_err(io::Error::other)?;
-    let path = folder.join(SCRATCH_FILE);
-    let file = File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-    std::fs::remove_file(&path)?;
-    Ok(file)
+fn what_the_system_says(error: FileError) -> io::Error {
+    match error {
+        FileError::DiskFull { source, .. } | FileError::Io { source, .. } => source,
+        busy @ FileError::Busy { .. } => io::Error::other(busy),
+    }
 }
 
 #[cfg(test)]
