@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use crate::limits::Limits;
 
@@ -100,21 +100,30 @@ impl Program<'_> {
         // Not waited for yet, so that the number cannot have become another process's.
         signal_group(child, Signal::TERM);
         let asked = Instant::now();
-        while child.try_wait()?.is_none() {
-            if asked.elapsed() >= grace {
-                signal_group(child, Signal::KILL);
-                child.wait()?;
-                break;
-            }
+        while !has_ended(child)? && asked.elapsed() < grace {
             read();
             std::thread::sleep(LOOK_EVERY);
         }
+        // What the program started has had as long as the program itself. The ended program still holds its number.
+        signal_group(child, Signal::KILL);
+        child.wait()?;
         Ok(why)
     }
 }
 
+/// Whether a program has ended; unlike asking the child, this leaves its number taken.
+fn has_ended(child: &Child) -> io::Result<bool> {
+    let Some(process) = process_of(child) else { return Ok(true) };
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    Ok(waitid(WaitId::Pid(process), look)?.is_some())
+}
+
+fn process_of(child: &Child) -> Option<Pid> {
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+}
+
 fn signal_group(child: &Child, signal: Signal) {
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+    if let Some(group) = process_of(child) {
         // It may have ended meanwhile.
         let _ = kill_process_group(group, signal);
     }

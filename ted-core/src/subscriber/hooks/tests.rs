@@ -47,7 +47,11 @@ fn how_it_ended_and_the_end_of_what_it_said_are_told() {
 fn one_that_takes_too_long_is_ended_with_all_that_it_started() {
     let ran = run("sleep 1000 & echo $!; wait", Duration::from_millis(300), false);
     assert!(matches!(ran.end, End::TimedOut));
-    assert!(is_gone(&ran.output), "the program that it had started");
+    wait_until_gone(&ran.output);
+    let ran =
+        run("sh -c 'trap : TERM; while :; do sleep 1000; done' & echo $!; wait", Duration::from_millis(300), false);
+    assert!(matches!(ran.end, End::TimedOut));
+    wait_until_gone(&ran.output);
     let ran = run("trap 'echo asked' TERM; sleep 1000 & echo $!; wait; sleep 1000", Duration::from_millis(300), false);
     assert!(matches!(ran.end, End::TimedOut), "it does not end when it is asked to");
     assert!(ran.output.ends_with("asked"), "{}", ran.output);
@@ -64,10 +68,18 @@ fn it_is_ended_when_the_node_stops_and_what_it_leaves_running_is_not_waited_for(
     rustix::process::kill_process(left, rustix::process::Signal::KILL).expect("it is still there");
 }
 
-/// Whether a process has ended; a dead one that nobody has waited for yet has.
-fn is_gone(process: &str) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.trim())).unwrap_or_default();
-    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
+/// Waits for the end of a process that was signalled; a dead one that nobody has waited for yet has ended.
+fn wait_until_gone(process: &str) {
+    let process = process.trim();
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        if stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X'])) {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "{process} is still running");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
