@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["error"],
     &["name", "id", "limits", "codec"],
-    &["model"],
     &["schedule"],
+    &["model"],
     &["security"],
     &["package"],
     &["protocol"],

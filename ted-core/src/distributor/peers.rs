@@ -5,28 +5,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
-use crate::distributor::release::StoredEnvelope;
-use crate::distributor::send::{Due, due_of};
-use crate::distributor::state::{Sent, State, lock};
+use crate::distributor::offering::{Due, due_of};
+use crate::distributor::serving::{Enrolling, Serving};
+use crate::distributor::state::{State, lock};
 use crate::error::Error;
-use crate::id::{DistributionId, KeyHash};
+use crate::id::KeyHash;
 use crate::limits::Limits;
-use crate::model::Subscriber;
-use crate::name::NodeName;
-use crate::node::{
-    Answering, Backoff, Content, ExchangeError, Reply, ask, dial, endpoint_secret, is_spare, serve, wait,
-};
-use crate::protocol::{Answer, FetchTarget, Hello, PROTOCOL_VERSION, Request, code};
-use crate::security::{Alpn, Envelope, EnvelopeKind, PeerRole, Receipt, Side, Stage};
-use crate::store::Depot;
+use crate::node::{ExchangeError, ask, endpoint_secret, is_spare, serve};
+use crate::protocol::{Answer, Hello, PROTOCOL_VERSION, Request};
+use crate::security::{PeerRole, Side};
 use crate::transport::{CLOSE_DONE, Connection, Endpoint, EndpointOptions, FleetIdentity, QuicConnection};
 
 /// How long the other side may take to greet.
@@ -40,12 +33,6 @@ const ROUND: Duration = Duration::from_secs(1);
 
 /// How often connections under a former certificate are judged again: a revocation closes them within a second.
 const UNFIT_ROUND: Duration = Duration::from_millis(500);
-
-/// The code of a node that was dialled in a fleet that it takes no part in.
-const ELSEWHERE: &str = "TED-1314";
-
-/// How often a fetch says how far it is.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -137,7 +124,7 @@ impl State {
     }
 
     /// Lives with one judged connection until it ends. Who dialled greets.
-    async fn meet(self: Arc<Self>, connection: QuicConnection, side: Side) {
+    pub(super) async fn meet(self: Arc<Self>, connection: QuicConnection, side: Side) {
         let peer = connection.peer().clone();
         let (PeerRole::Subscriber, Some(key)) = (peer.role, peer.key) else {
             let enrolling = Arc::new(Enrolling { state: self });
@@ -211,12 +198,12 @@ impl State {
     }
 
     /// Notes what a greeting says, off the async threads; nobody waits for it.
-    fn note_greeting_aside(self: &Arc<Self>, key: KeyHash, greeting: Hello) {
+    pub(super) fn note_greeting_aside(self: &Arc<Self>, key: KeyHash, greeting: Hello) {
         let state = self.clone();
         tokio::task::spawn_blocking(move || state.note_greeting(&key, &greeting));
     }
 
-    fn hello(&self) -> Hello {
+    pub(super) fn hello(&self) -> Hello {
         Hello {
             version: PROTOCOL_VERSION,
             node: self.name().clone(),
@@ -256,265 +243,5 @@ impl State {
     fn waited_long_enough(&self, key: &KeyHash) -> bool {
         let now = self.now();
         lock(&self.firings).values().any(|firing| !due_of(firing, key, Due::Waited, now).is_empty())
-    }
-
-    fn dial_due(
-        self: &Arc<Self>,
-        endpoint: &Arc<Endpoint>,
-        dialling: &mut HashMap<NodeName, Dialling>,
-        tasks: &TaskTracker,
-    ) {
-        let to_dial: Vec<Subscriber> = {
-            let fleet = lock(&self.fleet);
-            fleet.subscribers().filter(|subscriber| !subscriber.endpoints.is_empty()).cloned().collect()
-        };
-        dialling.retain(|name, _| to_dial.iter().any(|subscriber| subscriber.name == *name));
-        for subscriber in to_dial {
-            let dialled = dialling.entry(subscriber.name.clone()).or_default();
-            if self.is_connected(&subscriber.name) {
-                // Whoever dialled: when it is gone, it is dialled as if for the first time.
-                dialled.due = None;
-                dialled.backoff.reset();
-                continue;
-            }
-            if !dialled.is_due(Instant::now()) {
-                continue;
-            }
-            dialled.due = Some(Instant::now() + dialled.backoff.next());
-            let (state, endpoint) = (self.clone(), endpoint.clone());
-            let attempt = tasks.spawn(async move {
-                let own = state.own();
-                let former = own.former.iter().map(|former| former.authority.root().key_hash());
-                for fleet in std::iter::once(own.authority.root().key_hash()).chain(former) {
-                    match dial(&endpoint, &subscriber.endpoints, &fleet, Alpn::Ted1).await {
-                        Ok(connection) => return state.meet(connection, Side::Dialler).await,
-                        Err(error) => {
-                            tracing::debug!(subscriber = %subscriber.name, reason = error.reason, "not reached");
-                            // It may not have heard yet that this certificate took over.
-                            if error.code != ELSEWHERE {
-                                return;
-                            }
-                        }
-                    }
-                }
-            });
-            dialled.attempt = Some(attempt);
-        }
-    }
-
-    pub(super) fn entitled(&self, key: &KeyHash, distribution: &DistributionId) -> bool {
-        let registration = self.registrations.get(key).filter(|_| !self.is_key_revoked(key));
-        registration.is_some_and(|known| lock(&self.fleet).entitled(&known.name).contains(distribution))
-    }
-}
-
-/// How it stands with dialling one Subscriber.
-#[derive(Default)]
-struct Dialling {
-    backoff: Backoff,
-    /// Not before this.
-    due: Option<Instant>,
-    /// The last attempt, and what came of it.
-    attempt: Option<JoinHandle<()>>,
-}
-
-impl Dialling {
-    fn is_due(&self, now: Instant) -> bool {
-        self.due.is_none_or(|due| due <= now) && self.attempt.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-}
-
-/// Answers a node that wants to be enrolled, and nothing else.
-struct Enrolling {
-    state: Arc<State>,
-}
-
-impl Answering for Enrolling {
-    async fn answer(&self, request: Request) -> Reply {
-        let Request::Enrol(bytes) = request else {
-            return Reply::refuse(code::NOT_ENTITLED, "only an enrolment is answered on this connection");
-        };
-        let state = self.state.clone();
-        answer_enrolment(move || state.enrol(&bytes)).await
-    }
-}
-
-/// The answer to an enrolment request, which is judged on a thread where blocking is allowed.
-async fn answer_enrolment(enrolling: impl FnOnce() -> Result<Vec<u8>, Error> + Send + 'static) -> Reply {
-    match tokio::task::spawn_blocking(enrolling).await {
-        Ok(Ok(answer)) => Reply::Answer(Answer::Enrol(answer)),
-        Ok(Err(error)) => {
-            tracing::warn!(code = error.code(), %error, "an enrolment was refused");
-            Reply::refuse(error.code(), error.to_string())
-        }
-        Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
-    }
-}
-
-/// Answers an enrolled Subscriber.
-struct Serving {
-    state: Arc<State>,
-    key: KeyHash,
-}
-
-impl Answering for Serving {
-    async fn answer(&self, request: Request) -> Reply {
-        match request {
-            Request::Hello(greeting) => {
-                self.state.note_greeting_aside(self.key, greeting);
-                Reply::Answer(Answer::Hello(self.state.hello()))
-            }
-            Request::Fetch(fetch) => {
-                let (state, key) = (self.state.clone(), self.key);
-                let finding = move || match fetch.target {
-                    FetchTarget::Package(id) => state.package_content(&key, &id),
-                    FetchTarget::Envelope(id) => state.envelope_content(&key, &id),
-                    FetchTarget::Grant { grants, recipient } => state.grant_content(&key, &grants, &recipient),
-                };
-                let found = tokio::task::spawn_blocking(finding).await;
-                found.unwrap_or_else(|_| Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"))
-            }
-            Request::Enrol(bytes) => {
-                let (state, key) = (self.state.clone(), self.key);
-                answer_enrolment(move || state.renew_subscriber(&key, &bytes)).await
-            }
-            Request::Receipt(bytes) => {
-                let (state, key) = (self.state.clone(), self.key);
-                let taking = move || match state.judge_receipt(&key, &bytes) {
-                    Ok(receipt) => state.take_receipt(&key, receipt),
-                    Err(error) => {
-                        tracing::warn!(code = error.code(), %error, "a receipt was refused");
-                        Ok(Reply::refuse(error.code(), error.to_string()))
-                    }
-                };
-                match tokio::task::spawn_blocking(taking).await {
-                    Ok(Ok(reply)) => reply,
-                    Ok(Err(error)) => {
-                        tracing::error!(code = error.code(), %error, "a receipt cannot be stored");
-                        Reply::refuse(code::INTERNAL, "the Distributor cannot store the receipt now")
-                    }
-                    Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
-                }
-            }
-            _ => Reply::refuse(code::BAD_REQUEST, "a Distributor does not answer this"),
-        }
-    }
-}
-
-impl State {
-    fn package_content(self: &Arc<Self>, key: &KeyHash, id: &crate::id::PackageId) -> Reply {
-        let Ok(Some(info)) = wait(self.depot.info(*id)) else {
-            return Reply::refuse(code::NOT_FOUND, "this package is not here");
-        };
-        if !self.entitled(key, &info.root.distribution) {
-            return Reply::refuse(code::NOT_ENTITLED, "no Channel of yours has this Distribution");
-        }
-        match self.depot.open_file(*id) {
-            Ok(file) => {
-                let revision = info.root.revision;
-                let about = Sent { package: *id, revision, bytes: 0, bytes_total: info.bytes };
-                let sent = self.sending_progress(key, &info.root.distribution, about);
-                Reply::Content(Content::File { file, bytes: info.bytes, sent })
-            }
-            Err(error) => {
-                tracing::error!(package = %id, %error, "a package cannot be opened");
-                Reply::refuse(code::INTERNAL, "the package cannot be read here")
-            }
-        }
-    }
-
-    /// Counts what is sent, so that a Subscriber that takes bytes does not count as silent, and people see it.
-    fn sending_progress(
-        self: &Arc<Self>,
-        key: &KeyHash,
-        distribution: &DistributionId,
-        about: Sent,
-    ) -> Box<dyn FnMut(u64) + Send> {
-        let (state, key, distribution) = (self.clone(), *key, *distribution);
-        let (subscriber, label) = (self.name_of_key(&key), self.name_of_distribution(&distribution));
-        let mut said = None::<Instant>;
-        Box::new(move |bytes| {
-            let served = {
-                let mut sent = lock(&state.sent);
-                let entry = sent.entry((key, distribution)).or_insert(about);
-                if entry.package != about.package {
-                    *entry = about;
-                }
-                entry.bytes = entry.bytes.saturating_add(bytes);
-                *entry
-            };
-            let now = state.now();
-            for firing in lock(&state.firings).values_mut() {
-                firing.heard(&key, &distribution, now);
-            }
-            // Every block would be thousands of events a second.
-            let done = served.bytes >= served.bytes_total;
-            if !done && said.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL) {
-                return;
-            }
-            said = Some(Instant::now());
-            state.events.emit(DistributorEvent::Sending {
-                subscriber: subscriber.clone(),
-                distribution: label.clone(),
-                bytes: served.bytes,
-                bytes_total: served.bytes_total,
-            });
-        })
-    }
-
-    fn envelope_content(&self, key: &KeyHash, id: &crate::id::EnvelopeId) -> Reply {
-        if let Some(reply) = self.standing_content(key, id) {
-            return reply;
-        }
-        let stored: Option<StoredEnvelope> = self.records.get(&format!("envelope/{id}")).ok().flatten();
-        let Some(stored) = stored else { return Reply::refuse(code::NOT_FOUND, "this envelope is not here") };
-        let about = stored.distribution.parse();
-        if !about.is_ok_and(|distribution| self.entitled(key, &distribution)) {
-            return Reply::refuse(code::NOT_ENTITLED, "no Channel of yours has this Distribution");
-        }
-        match hex::decode(&stored.bytes) {
-            Ok(bytes) => Reply::Content(Content::Bytes(Bytes::from(bytes))),
-            Err(_) => Reply::refuse(code::INTERNAL, "the envelope cannot be read here"),
-        }
-    }
-
-    /// Verifies that a receipt is one, and of the node that sent it.
-    fn judge_receipt(&self, key: &KeyHash, bytes: &[u8]) -> Result<Receipt, Error> {
-        let envelope = Envelope::from_bytes(bytes)?;
-        envelope.expect_kind(EnvelopeKind::RECEIPT)?;
-        // A Subscriber's clock may be ahead of ours; a receipt is about the past and is judged when it was issued.
-        let at = self.now().max(envelope.body().issued);
-        envelope.verify(self.own().authority.root(), at)?;
-        if envelope.body().issuer != *key {
-            return Err(DistributorError::ForeignReceipt.into());
-        }
-        Ok(Receipt::from_payload(&envelope.body().payload)?)
-    }
-
-    /// Enters a receipt into the firings it is about, and only then has it acknowledged.
-    fn take_receipt(&self, key: &KeyHash, receipt: Receipt) -> Result<Reply, Error> {
-        self.change_firings_now(|firing, now| firing.receipt(key, &receipt, now))?;
-        let (subscriber, distribution) = (self.name_of_key(key), self.name_of_distribution(&receipt.distribution));
-        self.doubt_after(&subscriber, &receipt)?;
-        let (revision, stage) = (receipt.revision, receipt.stage);
-        if stage == Stage::Verified {
-            self.note_verified(key);
-        }
-        match &receipt.code {
-            None => tracing::info!(%subscriber, %distribution, %revision, ?stage, "receipt"),
-            Some(code) => {
-                tracing::warn!(%subscriber, %distribution, %revision, ?stage, code, detail = receipt.detail, "receipt");
-            }
-        }
-        self.events.emit(DistributorEvent::Receipt {
-            firing: receipt.firing,
-            subscriber,
-            distribution,
-            revision: receipt.revision,
-            stage: receipt.stage,
-            code: receipt.code,
-            detail: receipt.detail,
-        });
-        Ok(Reply::Answer(Answer::Receipt))
     }
 }

@@ -16,7 +16,7 @@ use crate::security::{
 use crate::store::{StandingEnvelope, StandingSlot};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
-use crate::subscriber::peers::Policy;
+use crate::subscriber::serving::Policy;
 use crate::subscriber::state::State;
 use crate::transport::{Connection, QuicConnection};
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -12,32 +12,24 @@ use tokio_util::task::TaskTracker;
 use crate::error::Error;
 use crate::id::KeyHash;
 use crate::limits::Limits;
-use crate::node::{Answering, Backoff, ExchangeError, Reply, ask, dial, endpoint_secret, is_spare, serve};
-use crate::protocol::{Answer, Hello, PROTOCOL_VERSION, Request, code};
-use crate::security::{
-    Alpn, FleetRole, FleetTrust, HeldCertificate, HeldIn, Side, TrustPolicy, Usage, clock_text, judge_standing,
-};
+use crate::node::{endpoint_secret, serve};
+use crate::protocol::{Hello, PROTOCOL_VERSION};
+use crate::security::{HeldCertificate, HeldIn, Side, Usage, judge_standing};
 use crate::store::TrustedIn;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
-use crate::subscriber::report::Enrolment;
-use crate::subscriber::state::{KnownDistributor, Run, State, known_key, lock};
+use crate::subscriber::serving::{Policy, Serving};
+use crate::subscriber::state::{Run, State, lock};
 use crate::transport::{Connection, Endpoint, EndpointOptions, FleetIdentity, QuicConnection};
 
 /// How long the other side may take to greet.
-const GREETING_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long connections may take to say goodbye, and the disk to take what was given to it.
 const GOODBYE: Duration = Duration::from_secs(10);
 
 /// How long a node that waits for approval pauses before it asks, and looks for carried certificates, again.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(5);
-
-/// The code of a node that was dialled in a fleet that it takes no part in.
-const ELSEWHERE: &str = "TED-1314";
-
-/// The codes of certificates whose time has not come or is over.
-const OVER_TIME: [&str; 2] = ["TED-1106", "TED-1107"];
 
 /// How long receipts wait that a connected Distributor did not take.
 const RECEIPTS_AGAIN: Duration = Duration::from_secs(10);
@@ -227,124 +219,8 @@ impl State {
         }
     }
 
-    /// Dials a Distributor again and again, and lives with the connection while there is one. A node without
-    /// certificates asks for them instead.
-    async fn keep_connected(
-        self: Arc<Self>,
-        endpoint: Arc<Endpoint>,
-        fleet: KeyHash,
-        stop: CancellationToken,
-        hasten: Arc<Notify>,
-    ) {
-        let mut backoff = Backoff::default();
-        loop {
-            // One connection is enough, whoever dialled it.
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.links.gone(&fleet) => {}
-            }
-            let attempt = tokio::select! {
-                () = stop.cancelled() => return,
-                attempt = self.attempt(&endpoint, fleet) => attempt,
-            };
-            let pause = match attempt {
-                Attempt::Met(connection) => {
-                    // It ends with the connection, which whoever stops this closes.
-                    self.meet(connection, Side::Dialler).await;
-                    backoff.reset();
-                    backoff.next()
-                }
-                Attempt::Spare => {
-                    backoff.reset();
-                    backoff.next()
-                }
-                Attempt::Pending => ASK_AGAIN,
-                Attempt::Enrolled => Duration::ZERO,
-                Attempt::Failed => backoff.next(),
-            };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = hasten.notified() => backoff.reset(),
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-    }
-
-    /// Dials a Distributor once, and greets it.
-    async fn attempt(self: &Arc<Self>, endpoint: &Arc<Endpoint>, fleet: KeyHash) -> Attempt {
-        let state = self.clone();
-        let finding = move || -> Result<_, Error> {
-            let known: Option<KnownDistributor> = state.records.get(&known_key(&fleet))?;
-            state.show_identities()?;
-            if !state.is_enrolled(&fleet) {
-                state.take_issued_quietly(&fleet);
-            }
-            Ok((known, state.is_enrolled(&fleet)))
-        };
-        let found = tokio::task::spawn_blocking(finding).await.unwrap_or_else(|_| Err(SubscriberError::Worker.into()));
-        let (known, enrolled) = match found {
-            Ok((Some(known), enrolled)) => (known, enrolled),
-            Ok((None, _)) => return Attempt::Failed,
-            Err(error) => return self.trouble(&fleet, error.code(), &error.to_string()),
-        };
-        if !enrolled {
-            return match self.enrol_once(&fleet, &known.endpoints, None).await {
-                Ok(Enrolment::Enrolled) => Attempt::Enrolled,
-                Ok(Enrolment::Pending { fingerprint }) => {
-                    let waits = format!("waits for approval; fingerprint {fingerprint}");
-                    if lock(&self.troubles).insert(fleet, waits.clone()).as_ref() != Some(&waits) {
-                        tracing::info!(distributor = %known.name, fingerprint, "waiting for the Distributor's approval");
-                    }
-                    Attempt::Pending
-                }
-                Err(error) => self.trouble(&fleet, error.code(), &error.to_string()),
-            };
-        }
-        let connection = match dial(endpoint, &known.endpoints, &fleet, Alpn::Ted1).await {
-            Ok(connection) => connection,
-            Err(error) => {
-                if error.code == ELSEWHERE && self.try_successor(&fleet).await.is_some() {
-                    return Attempt::Enrolled;
-                }
-                return self.trouble(&fleet, error.code, &error.reason);
-            }
-        };
-        match ask(&connection, &Request::Hello(self.hello(&fleet)), &Limits::DEFAULT, GREETING_PATIENCE).await {
-            Ok(_) => Attempt::Met(connection),
-            Err(ExchangeError::Connection(error)) if is_spare(&error) => {
-                tracing::debug!(distributor = %known.name, %error, "dialled in vain");
-                Attempt::Spare
-            }
-            Err(error) => {
-                let error = Error::from(error);
-                // The other side judges after this one; its word is the reason for which the connection ended.
-                let reason = error.to_string();
-                let code = reason.split([':', ' ']).find(|word| word.starts_with("TED-")).unwrap_or(error.code());
-                self.trouble(&fleet, code, &reason)
-            }
-        }
-    }
-
-    /// Tells what is wrong between this node and a Distributor, once for as long as it is the same.
-    fn trouble(&self, fleet: &KeyHash, code: &str, reason: &str) -> Attempt {
-        let mut text = if reason.contains(code) { reason.to_owned() } else { format!("{code}: {reason}") };
-        let over_time = OVER_TIME.contains(&code);
-        if over_time {
-            // The reason names the clock of the node that refuses; with this one's it can be told which is wrong.
-            text = format!("{text}; the clock of this node says {}", clock_text(self.clock.now()));
-        }
-        let reason = text.clone();
-        let before = lock(&self.troubles).insert(*fleet, text.clone());
-        if before.is_none_or(|before| before != text && !(over_time && before.contains(code))) {
-            let distributor = self.distributor_name(fleet);
-            tracing::warn!(%distributor, code, reason, "no connection");
-            self.events.emit(SubscriberEvent::Refused { peer: distributor.to_string(), code: code.to_owned(), reason });
-        }
-        Attempt::Failed
-    }
-
     /// Lives with one judged connection until it ends.
-    async fn meet(self: &Arc<Self>, connection: QuicConnection, side: Side) {
+    pub(super) async fn meet(self: &Arc<Self>, connection: QuicConnection, side: Side) {
         let fleet = connection.peer().fleet;
         let state = self.clone();
         let finding = move || (state.distributor_name(&fleet), state.identity(&fleet));
@@ -378,7 +254,7 @@ impl State {
     }
 
     /// The greeting for a Distributor: it also says how this node holds that Distributor's certificate.
-    fn hello(&self, fleet: &KeyHash) -> Hello {
+    pub(super) fn hello(&self, fleet: &KeyHash) -> Hello {
         let hello = Hello {
             version: PROTOCOL_VERSION,
             node: self.name(),
@@ -422,63 +298,5 @@ impl State {
                 }
             }
         }
-    }
-}
-
-/// How one attempt to meet a Distributor ended.
-enum Attempt {
-    /// There is a connection.
-    Met(QuicConnection),
-    /// Another connection stays.
-    Spare,
-    /// Its operator has to approve first.
-    Pending,
-    /// The certificates have come.
-    Enrolled,
-    /// It failed; why is told.
-    Failed,
-}
-
-/// Answers what a Distributor asks.
-struct Serving {
-    state: Arc<State>,
-    connection: QuicConnection,
-}
-
-impl Answering for Serving {
-    async fn answer(&self, request: Request) -> Reply {
-        match request {
-            Request::Hello(_) => Reply::Answer(Answer::Hello(self.state.hello(&self.connection.peer().fleet))),
-            Request::Offer(offer) => Reply::Answer(Answer::Offer(self.state.take_offer(&self.connection, offer).await)),
-            Request::Announce(announce) => {
-                Reply::Answer(Answer::Announce(self.state.take_announcement(&self.connection, announce).await))
-            }
-            _ => Reply::refuse(code::NOT_ENTITLED, "this node serves nothing to this peer"),
-        }
-    }
-}
-
-/// Judges peers for as long as the state is there. Holding it weakly, an endpoint does not keep alive (and locked) the
-/// data directory of a Subscriber that everybody else has let go.
-pub(super) struct Policy(pub(super) Weak<State>);
-
-impl TrustPolicy for Policy {
-    fn fleets(&self) -> Vec<FleetTrust> {
-        let Some(state) = self.0.upgrade() else { return vec![] };
-        let roots = state.trusted_roots().unwrap_or_else(|error| {
-            tracing::error!(code = error.code(), %error, "the trusted certificates cannot be read");
-            vec![]
-        });
-        // One that is announced to take over is accepted, too: see `State::try_successor`.
-        let successors: Vec<_> = roots.iter().filter_map(|root| state.announced_successor(&root.key_hash())).collect();
-        roots.into_iter().chain(successors).map(|root| FleetTrust { root, role: FleetRole::Subscriber }).collect()
-    }
-
-    fn is_registered(&self, _fleet: &KeyHash, _key: &KeyHash) -> bool {
-        false
-    }
-
-    fn is_revoked(&self, fleet: &KeyHash, key: &KeyHash) -> bool {
-        self.0.upgrade().is_some_and(|state| state.revocations.is_revoked(fleet, key))
     }
 }

@@ -1,0 +1,221 @@
+//! Answering what Subscribers ask: greetings, fetches, receipts, enrolments.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::distributor::error::DistributorError;
+use crate::distributor::events::DistributorEvent;
+use crate::distributor::release::StoredEnvelope;
+use crate::distributor::state::{Sent, State, lock};
+use crate::error::Error;
+use crate::id::{DistributionId, KeyHash};
+use crate::node::{Answering, Content, Reply, wait};
+use crate::protocol::{Answer, FetchTarget, Request, code};
+use crate::security::{Envelope, EnvelopeKind, Receipt, Stage};
+use crate::store::Depot;
+
+/// How often a fetch says how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Answers a node that wants to be enrolled, and nothing else.
+pub(super) struct Enrolling {
+    pub(super) state: Arc<State>,
+}
+
+impl Answering for Enrolling {
+    async fn answer(&self, request: Request) -> Reply {
+        let Request::Enrol(bytes) = request else {
+            return Reply::refuse(code::NOT_ENTITLED, "only an enrolment is answered on this connection");
+        };
+        let state = self.state.clone();
+        answer_enrolment(move || state.enrol(&bytes)).await
+    }
+}
+
+/// The answer to an enrolment request, which is judged on a thread where blocking is allowed.
+async fn answer_enrolment(enrolling: impl FnOnce() -> Result<Vec<u8>, Error> + Send + 'static) -> Reply {
+    match tokio::task::spawn_blocking(enrolling).await {
+        Ok(Ok(answer)) => Reply::Answer(Answer::Enrol(answer)),
+        Ok(Err(error)) => {
+            tracing::warn!(code = error.code(), %error, "an enrolment was refused");
+            Reply::refuse(error.code(), error.to_string())
+        }
+        Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
+    }
+}
+
+/// Answers an enrolled Subscriber.
+pub(super) struct Serving {
+    pub(super) state: Arc<State>,
+    pub(super) key: KeyHash,
+}
+
+impl Answering for Serving {
+    async fn answer(&self, request: Request) -> Reply {
+        match request {
+            Request::Hello(greeting) => {
+                self.state.note_greeting_aside(self.key, greeting);
+                Reply::Answer(Answer::Hello(self.state.hello()))
+            }
+            Request::Fetch(fetch) => {
+                let (state, key) = (self.state.clone(), self.key);
+                let finding = move || match fetch.target {
+                    FetchTarget::Package(id) => state.package_content(&key, &id),
+                    FetchTarget::Envelope(id) => state.envelope_content(&key, &id),
+                    FetchTarget::Grant { grants, recipient } => state.grant_content(&key, &grants, &recipient),
+                };
+                let found = tokio::task::spawn_blocking(finding).await;
+                found.unwrap_or_else(|_| Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"))
+            }
+            Request::Enrol(bytes) => {
+                let (state, key) = (self.state.clone(), self.key);
+                answer_enrolment(move || state.renew_subscriber(&key, &bytes)).await
+            }
+            Request::Receipt(bytes) => {
+                let (state, key) = (self.state.clone(), self.key);
+                let taking = move || match state.judge_receipt(&key, &bytes) {
+                    Ok(receipt) => state.take_receipt(&key, receipt),
+                    Err(error) => {
+                        tracing::warn!(code = error.code(), %error, "a receipt was refused");
+                        Ok(Reply::refuse(error.code(), error.to_string()))
+                    }
+                };
+                match tokio::task::spawn_blocking(taking).await {
+                    Ok(Ok(reply)) => reply,
+                    Ok(Err(error)) => {
+                        tracing::error!(code = error.code(), %error, "a receipt cannot be stored");
+                        Reply::refuse(code::INTERNAL, "the Distributor cannot store the receipt now")
+                    }
+                    Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
+                }
+            }
+            _ => Reply::refuse(code::BAD_REQUEST, "a Distributor does not answer this"),
+        }
+    }
+}
+
+impl State {
+    fn package_content(self: &Arc<Self>, key: &KeyHash, id: &crate::id::PackageId) -> Reply {
+        let Ok(Some(info)) = wait(self.depot.info(*id)) else {
+            return Reply::refuse(code::NOT_FOUND, "this package is not here");
+        };
+        if !self.entitled(key, &info.root.distribution) {
+            return Reply::refuse(code::NOT_ENTITLED, "no Channel of yours has this Distribution");
+        }
+        match self.depot.open_file(*id) {
+            Ok(file) => {
+                let revision = info.root.revision;
+                let about = Sent { package: *id, revision, bytes: 0, bytes_total: info.bytes };
+                let sent = self.sending_progress(key, &info.root.distribution, about);
+                Reply::Content(Content::File { file, bytes: info.bytes, sent })
+            }
+            Err(error) => {
+                tracing::error!(package = %id, %error, "a package cannot be opened");
+                Reply::refuse(code::INTERNAL, "the package cannot be read here")
+            }
+        }
+    }
+
+    /// Counts what is sent, so that a Subscriber that takes bytes does not count as silent, and people see it.
+    fn sending_progress(
+        self: &Arc<Self>,
+        key: &KeyHash,
+        distribution: &DistributionId,
+        about: Sent,
+    ) -> Box<dyn FnMut(u64) + Send> {
+        let (state, key, distribution) = (self.clone(), *key, *distribution);
+        let (subscriber, label) = (self.name_of_key(&key), self.name_of_distribution(&distribution));
+        let mut said = None::<Instant>;
+        Box::new(move |bytes| {
+            let served = {
+                let mut sent = lock(&state.sent);
+                let entry = sent.entry((key, distribution)).or_insert(about);
+                if entry.package != about.package {
+                    *entry = about;
+                }
+                entry.bytes = entry.bytes.saturating_add(bytes);
+                *entry
+            };
+            let now = state.now();
+            for firing in lock(&state.firings).values_mut() {
+                firing.heard(&key, &distribution, now);
+            }
+            // Every block would be thousands of events a second.
+            let done = served.bytes >= served.bytes_total;
+            if !done && said.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL) {
+                return;
+            }
+            said = Some(Instant::now());
+            state.events.emit(DistributorEvent::Sending {
+                subscriber: subscriber.clone(),
+                distribution: label.clone(),
+                bytes: served.bytes,
+                bytes_total: served.bytes_total,
+            });
+        })
+    }
+
+    fn envelope_content(&self, key: &KeyHash, id: &crate::id::EnvelopeId) -> Reply {
+        if let Some(reply) = self.standing_content(key, id) {
+            return reply;
+        }
+        let stored: Option<StoredEnvelope> = self.records.get(&format!("envelope/{id}")).ok().flatten();
+        let Some(stored) = stored else { return Reply::refuse(code::NOT_FOUND, "this envelope is not here") };
+        let about = stored.distribution.parse();
+        if !about.is_ok_and(|distribution| self.entitled(key, &distribution)) {
+            return Reply::refuse(code::NOT_ENTITLED, "no Channel of yours has this Distribution");
+        }
+        match hex::decode(&stored.bytes) {
+            Ok(bytes) => Reply::Content(Content::Bytes(Bytes::from(bytes))),
+            Err(_) => Reply::refuse(code::INTERNAL, "the envelope cannot be read here"),
+        }
+    }
+
+    /// Verifies that a receipt is one, and of the node that sent it.
+    fn judge_receipt(&self, key: &KeyHash, bytes: &[u8]) -> Result<Receipt, Error> {
+        let envelope = Envelope::from_bytes(bytes)?;
+        envelope.expect_kind(EnvelopeKind::RECEIPT)?;
+        // A Subscriber's clock may be ahead of ours; a receipt is about the past and is judged when it was issued.
+        let at = self.now().max(envelope.body().issued);
+        envelope.verify(self.own().authority.root(), at)?;
+        if envelope.body().issuer != *key {
+            return Err(DistributorError::ForeignReceipt.into());
+        }
+        Ok(Receipt::from_payload(&envelope.body().payload)?)
+    }
+
+    /// Enters a receipt into the firings it is about, and only then has it acknowledged.
+    fn take_receipt(&self, key: &KeyHash, receipt: Receipt) -> Result<Reply, Error> {
+        self.change_firings_now(|firing, now| firing.receipt(key, &receipt, now))?;
+        let (subscriber, distribution) = (self.name_of_key(key), self.name_of_distribution(&receipt.distribution));
+        self.doubt_after(&subscriber, &receipt)?;
+        let (revision, stage) = (receipt.revision, receipt.stage);
+        if stage == Stage::Verified {
+            self.note_verified(key);
+        }
+        match &receipt.code {
+            None => tracing::info!(%subscriber, %distribution, %revision, ?stage, "receipt"),
+            Some(code) => {
+                tracing::warn!(%subscriber, %distribution, %revision, ?stage, code, detail = receipt.detail, "receipt");
+            }
+        }
+        self.events.emit(DistributorEvent::Receipt {
+            firing: receipt.firing,
+            subscriber,
+            distribution,
+            revision: receipt.revision,
+            stage: receipt.stage,
+            code: receipt.code,
+            detail: receipt.detail,
+        });
+        Ok(Reply::Answer(Answer::Receipt))
+    }
+
+    pub(super) fn entitled(&self, key: &KeyHash, distribution: &DistributionId) -> bool {
+        let registration = self.registrations.get(key).filter(|_| !self.is_key_revoked(key));
+        registration.is_some_and(|known| lock(&self.fleet).entitled(&known.name).contains(distribution))
+    }
+}
