@@ -103,7 +103,7 @@ fn planted_violations_are_found() {
         ("protocol/mod.rs", "use std::net::{IpAddr, UdpSocket};"),
         ("model/mod.rs", "#[tokio::test]\nasync fn f() {}"),
         ("name.rs", "use sled::Db;"),
-        ("model/mod.rs", "use crate::schedule::Schedule;"),
+        ("schedule/mod.rs", "use crate::model::Fleet;"),
         ("schedule/zone.rs", "fn f() { jiff::Timestamp::now() }"),
         ("schedule/zone.rs", "use jiff::tz::TimeZone; fn f() { TimeZone::system() }"),
         ("codec.rs", "use r#std::fs;"),
