@@ -114,7 +114,7 @@ pub struct Limits {
     /// The longest such interval, in seconds: ten years.
     pub setting_interval_seconds_max: u64,
     /// Parents that a node may be given: the nearest ones, and where to turn when they fail.
-    pub setting_parents_max: usize,
+    pub parents_max: usize,
     /// Bytes of a variable's name.
     pub variable_name_bytes_max: usize,
     /// Iterations of a key derivation that an imported file may ask for: what programs write is under a million, and
@@ -243,7 +243,7 @@ impl Limits {
         setting_bytes_max: 256,
         setting_interval_seconds_min: 60,
         setting_interval_seconds_max: 3650 * 24 * 3600,
-        setting_parents_max: 8,
+        parents_max: 8,
         variable_name_bytes_max: 64,
         password_iterations_max: 10_000_000,
         backup_bytes_max: 256 * MIB,
