@@ -187,6 +187,12 @@ pub struct Limits {
     pub schedule_days_max: u32,
     /// Seconds after which the schedule `now` fires again while a Subscriber lacks the revision.
     pub schedule_retry_seconds: u64,
+    /// Identity keys in one offer, one message about presence, or one page of entitlements: half of a message.
+    pub named_keys_max: usize,
+    /// Receipts in one message: about as many as fit, and few enough that every one can be refused with a reason.
+    pub receipts_max: usize,
+    /// Deliveries in one message about progress: each needs about 100 bytes.
+    pub progress_entries_max: usize,
 }
 
 impl Limits {
@@ -278,6 +284,9 @@ impl Limits {
         schedule_jitter_seconds_max: 24 * 3600,
         schedule_days_max: 15_000,
         schedule_retry_seconds: 15 * 60,
+        named_keys_max: 1000,
+        receipts_max: 48,
+        progress_entries_max: 500,
     };
 }
 
