@@ -12,7 +12,7 @@ use crate::distributor::release::StoredEnvelope;
 use crate::distributor::state::{Sent, State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
-use crate::node::{Answering, Content, Reply, wait};
+use crate::node::{Answering, Content, Reply, Unpaced, wait};
 use crate::protocol::{Answer, FetchTarget, ReceiptsAnswer, Refused, Request, code};
 use crate::security::{Envelope, EnvelopeKind, Receipt, Stage};
 use crate::store::Depot;
@@ -99,7 +99,7 @@ impl State {
                 let revision = info.root.revision;
                 let about = Sent { package: *id, revision, bytes: 0, bytes_total: info.bytes };
                 let sent = self.sending_progress(key, &info.root.distribution, about);
-                Reply::Content(Content::File { file, bytes: info.bytes, sent })
+                Reply::Content(Content::File { file, bytes: info.bytes, pace: Box::new(Unpaced), sent })
             }
             Err(error) => {
                 tracing::error!(package = %id, %error, "a package cannot be opened");
