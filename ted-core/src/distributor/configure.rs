@@ -122,6 +122,9 @@ impl State {
             // One that is registered and not of the fleet is being removed.
             let Ok(settings) = fleet.settings_of(name) else { continue };
             let standing = self.standing.get(&self.configuration_slot(recipient));
+            if name.is_some_and(|name| fleet.subscriber(name).is_ok_and(|subscriber| subscriber.external)) {
+                continue;
+            }
             let parents = name.map_or_else(Vec::new, |name| self.parents_of(&fleet, name));
             if settings.is_empty() && parents.is_empty() && standing.is_none() {
                 continue;
@@ -136,15 +139,19 @@ impl State {
     }
 
     /// Whether what stands says the same, with a signature that counts for a while yet.
-    fn still_says(&self, standing: &StandingEnvelope, payload: &[u8]) -> bool {
+    pub(super) fn still_says(&self, standing: &StandingEnvelope, payload: &[u8]) -> bool {
         let Ok(envelope) = Envelope::from_bytes(&standing.bytes) else { return false };
         let body = envelope.body();
         body.payload == payload && !standing.is_due(self.now()) && !self.is_key_revoked(&body.issuer)
     }
 
     /// The parents of a Subscriber's route. One that has not enrolled yet is in it once it has.
-    fn parents_of(&self, fleet: &Fleet, subscriber: &NodeName) -> Vec<ParentHint> {
+    pub(super) fn parents_of(&self, fleet: &Fleet, subscriber: &NodeName) -> Vec<ParentHint> {
         let hint = |name: NodeName| {
+            if name == self.name() {
+                let key = self.own().authority.root().key_hash();
+                return Some(ParentHint { name, key, endpoints: self.reached_at().unwrap_or_default() });
+            }
             let key = self.key_of_name(&name)?;
             let endpoints = fleet.subscriber(&name).ok()?.endpoints.clone();
             Some(ParentHint { name, key, endpoints })

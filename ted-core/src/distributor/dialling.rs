@@ -42,7 +42,12 @@ impl State {
     ) {
         let to_dial: Vec<Subscriber> = {
             let fleet = lock(&self.fleet);
-            fleet.subscribers().filter(|subscriber| !subscriber.endpoints.is_empty()).cloned().collect()
+            // One that is reached through a parent is dialled by that parent.
+            let own = |subscriber: &&Subscriber| {
+                let first = subscriber.parents.first();
+                !subscriber.endpoints.is_empty() && first.is_none_or(|first| fleet.subscriber(first).is_err())
+            };
+            fleet.subscribers().filter(own).cloned().collect()
         };
         dialling.retain(|name, _| to_dial.iter().any(|subscriber| subscriber.name == *name));
         for subscriber in to_dial {

@@ -133,6 +133,7 @@ impl State {
         self.forget_certificates(name, key.as_ref())?;
         if let Some(key) = key {
             self.registrations.remove(&key)?;
+            self.tiers_changed();
             self.withdraw(|slot| slot.recipient == Some(key))?;
             self.links.close(&key, "the Subscriber was removed from the fleet");
             self.change_firings_now(|firing, _| firing.remove(&key))?;

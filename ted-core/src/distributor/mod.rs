@@ -39,6 +39,7 @@ mod sources;
 mod standing;
 mod state;
 mod succession;
+mod tiers;
 mod time;
 mod trust;
 

@@ -59,6 +59,7 @@ impl State {
         tasks.spawn(self.clone().accept_all(endpoint.clone(), stop.clone(), tasks.clone()));
         tasks.spawn(self.clone().rounds(endpoint.clone(), stop.clone(), tasks.clone()));
         tasks.spawn(self.clone().announce_changes(stop.clone()));
+        tasks.spawn(self.clone().entitle_parents(stop.clone()));
         *lock(&self.network) = Some(Network { endpoint, address, stop, tasks });
         Ok(address)
     }
@@ -172,6 +173,7 @@ impl State {
         };
         // Whoever takes a standing away closes the connections that are there, of which this is one only now.
         self.judge_again(&connection);
+        self.peer_is(&key, true);
         tracing::info!(%subscriber, address = %connection.remote_address(), "connected");
         self.events.emit(DistributorEvent::Connected { subscriber: subscriber.clone() });
         self.announce_to(key, connection.clone());
@@ -179,6 +181,7 @@ impl State {
         let serving = Arc::new(Serving { state: self.clone(), key });
         let reason = serve(connection.clone(), serving, Limits::DEFAULT).await;
         if self.links.remove(&key, generation) {
+            self.peer_is(&key, false);
             tracing::info!(%subscriber, reason, "disconnected");
             self.events.emit(DistributorEvent::Disconnected { subscriber, reason });
             self.change_firings(move |firing, now| firing.disconnected(&key, now)).await;

@@ -74,6 +74,14 @@ impl Answering for Serving {
                 let (state, key) = (self.state.clone(), self.key);
                 answer_enrolment(move || state.renew_subscriber(&key, &bytes)).await
             }
+            Request::Presence(presence) => {
+                let (state, key) = (self.state.clone(), self.key);
+                match tokio::task::spawn_blocking(move || state.take_presence(key, &presence)).await {
+                    Ok(()) => Reply::Answer(Answer::Presence),
+                    Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
+                }
+            }
+            Request::Progress(_) => Reply::Answer(Answer::Progress),
             Request::Receipts(envelopes) => {
                 let (state, key) = (self.state.clone(), self.key);
                 match tokio::task::spawn_blocking(move || state.take_receipts(&key, &envelopes)).await {
@@ -168,7 +176,7 @@ impl State {
         let mut answer = ReceiptsAnswer::default();
         for (place, bytes) in (0..).zip(envelopes) {
             let refused = match self.judge_receipt(key, bytes) {
-                Ok(receipt) => match self.take_receipt(key, receipt) {
+                Ok((of, receipt)) => match self.take_receipt(&of, receipt) {
                     Ok(()) => continue,
                     Err(error) => {
                         tracing::error!(code = error.code(), %error, "a receipt cannot be stored");
@@ -185,17 +193,18 @@ impl State {
         answer
     }
 
-    /// Verifies that a receipt is one, and of the node that sent it.
-    fn judge_receipt(&self, key: &KeyHash, bytes: &[u8]) -> Result<Receipt, Error> {
+    /// Verifies that a receipt is one, and of the node that sent it or of one behind that. Answers of which.
+    fn judge_receipt(&self, key: &KeyHash, bytes: &[u8]) -> Result<(KeyHash, Receipt), Error> {
         let envelope = Envelope::from_bytes(bytes)?;
         envelope.expect_kind(EnvelopeKind::RECEIPT)?;
         // A Subscriber's clock may be ahead of ours; a receipt is about the past and is judged when it was issued.
         let at = self.now().max(envelope.body().issued);
         envelope.verify(self.own().authority.root(), at)?;
-        if envelope.body().issuer != *key {
+        let issuer = envelope.body().issuer;
+        if !self.is_at(key, &issuer) {
             return Err(DistributorError::ForeignReceipt.into());
         }
-        Ok(Receipt::from_payload(&envelope.body().payload)?)
+        Ok((issuer, Receipt::from_payload(&envelope.body().payload)?))
     }
 
     /// Enters a receipt into the firings it is about, and only then has it acknowledged.
@@ -225,8 +234,12 @@ impl State {
         Ok(())
     }
 
+    /// Whether a node may fetch a Distribution, for itself or for one behind it.
     pub(super) fn entitled(&self, key: &KeyHash, distribution: &DistributionId) -> bool {
         let registration = self.registrations.get(key).filter(|_| !self.is_key_revoked(key));
-        registration.is_some_and(|known| lock(&self.fleet).entitled(&known.name).contains(distribution))
+        registration.is_some_and(|known| {
+            let own = lock(&self.fleet).entitled(&known.name).contains(distribution);
+            own || self.tiers().may_fetch(key, distribution)
+        })
     }
 }

@@ -13,6 +13,7 @@ use crate::distributor::peers::Network;
 use crate::distributor::repair::load_mended;
 use crate::distributor::rotation::open_own;
 use crate::distributor::source::{Fetching, KnownArchives, clean_spool};
+use crate::distributor::tiers::KnownTiers;
 use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
@@ -20,7 +21,7 @@ use crate::limits::Limits;
 use crate::model::{Fleet, FleetParts};
 use crate::name::NodeName;
 use crate::node::{Alarm, Clock, EventBus, Links, RecordBatch, Records, wait};
-use crate::protocol::Firing;
+use crate::protocol::{Firing, Reach};
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
     DataDir, DurableFile, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences,
@@ -64,6 +65,12 @@ pub(super) struct State {
     /// What is being fetched.
     pub(super) fetching: Arc<Fetching>,
     pub(super) links: Links,
+    /// Who is reached through whom.
+    pub(super) reach: Mutex<Reach>,
+    /// Who is behind whom.
+    pub(super) tiers: Mutex<KnownTiers>,
+    /// Who is behind whom has changed.
+    pub(super) entitling: Notify,
     pub(super) events: EventBus<DistributorEvent>,
     pub(super) enrolling: Mutex<()>,
     pub(super) stating: Mutex<()>,
@@ -171,6 +178,9 @@ impl State {
             archives: Arc::default(),
             fetching: Arc::default(),
             links: Links::new(),
+            reach: Mutex::default(),
+            tiers: Mutex::default(),
+            entitling: Notify::new(),
             events: EventBus::new(),
             enrolling: Mutex::default(),
             stating: Mutex::default(),
@@ -246,6 +256,7 @@ impl State {
         }
         self.records.apply(put_fleet(batch, &changed)?)?;
         *fleet = changed;
+        self.tiers_changed();
         self.export_fleet(&fleet)?;
         Ok(result)
     }

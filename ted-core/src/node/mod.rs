@@ -21,7 +21,7 @@ pub(crate) use dial::{Backoff, DialError, dial, endpoint_secret};
 pub(crate) use events::EventBus;
 pub use events::Events;
 pub(crate) use exchange::{ExchangeError, Fetched, ask, fetch};
-pub(crate) use links::{Links, is_spare};
+pub(crate) use links::{Generation, Links, MOVED, is_spare};
 pub(crate) use names::{label_of_id, name_of_key};
 pub(crate) use packages::{Opened, is_damaged, judge_signature, keep_packages, open_delta, open_package, wait};
 pub(crate) use records::{RecordBatch, Records};

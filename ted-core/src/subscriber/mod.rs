@@ -4,10 +4,13 @@ mod announced;
 mod backup;
 mod carried;
 mod chain;
+mod child_serving;
+mod children;
 mod configuration;
 mod damage;
 mod deliveries;
 mod dialling;
+mod entitled;
 mod error;
 mod events;
 mod extraction;
@@ -20,6 +23,7 @@ mod modes;
 mod offers;
 mod opening;
 mod outbox;
+mod passing;
 mod peers;
 mod permits;
 mod receive;
@@ -35,6 +39,7 @@ mod succession;
 mod targets;
 mod trust;
 mod verify;
+mod ways;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -48,7 +53,7 @@ use crate::limits::Limits;
 use crate::model::{Endpoint, ExtractMode};
 use crate::name::NodeName;
 use crate::node::{Clock, Events, SystemClock};
-use crate::protocol::Silence;
+use crate::protocol::{Fallback, Silence};
 use crate::security::{AwsLc, Crypto, Invite, Token};
 
 pub use announced::AnnouncedError;
@@ -61,8 +66,8 @@ pub use hooks::{AfterFailure, HookCommand, HookError, HookKind, HookReport, Hook
 pub use modes::LocalChanges;
 pub use reference::DistributionRef;
 pub use report::{
-    CarriedRequest, DistributionRow, DistributorRow, Enrolment, ExtractionEnd, ExtractionRow, PreviewRow,
-    SubscriberStatus, TargetRow, VerifyRow,
+    CarriedRequest, ChildRow, DistributionRow, DistributorRow, Enrolment, ExtractionEnd, ExtractionRow, ParentRow,
+    PreviewRow, SubscriberStatus, TargetRow, VerifyRow,
 };
 pub use scrub::ScrubInterval;
 pub use targets::{TargetRule, Targets};
@@ -89,6 +94,7 @@ pub(crate) struct Settings {
     pub(crate) scrub: ScrubSettings,
     pub(crate) hooks: HookTable,
     pub(crate) keep_package: KeepPackage,
+    pub(crate) fallback: Fallback,
     /// Asked before each step of a change, so that tests can stop it there.
     #[cfg(test)]
     pub(crate) steps: Option<Arc<dyn crate::store::Steps>>,
@@ -189,6 +195,14 @@ impl SubscriberBuilder {
         self
     }
 
+    /// How long a parent is missed before the next one of the route is turned to, and how often a better one is tried
+    /// meanwhile; 30 s and 60 s by default.
+    #[must_use]
+    pub fn fallback(mut self, fallback: Fallback) -> Self {
+        self.settings.fallback = fallback;
+        self
+    }
+
     /// What this node sets itself. It wins over what its Distributors set.
     #[must_use]
     pub fn settings(mut self, settings: crate::model::Settings) -> Self {
@@ -284,6 +298,7 @@ impl Subscriber {
             scrub: ScrubSettings::default(),
             hooks: HookTable::default(),
             keep_package: KeepPackage::default(),
+            fallback: Fallback::default(),
             #[cfg(test)]
             steps: None,
         };
@@ -336,7 +351,7 @@ impl Subscriber {
         let token: Option<Token> = token.map(str::parse).transpose()?;
         let name = distributor.cloned();
         let root = self.blocking(move |state| state.root_meant(name.as_ref())).await?;
-        let enrolment = self.state.enrol(&root.key_hash(), endpoints, token.as_ref()).await?;
+        let enrolment = self.state.enrol_at(&root, endpoints, token.as_ref()).await?;
         Ok((root.name().clone(), enrolment))
     }
 
