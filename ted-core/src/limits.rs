@@ -187,6 +187,8 @@ pub struct Limits {
     pub schedule_days_max: u32,
     /// Seconds after which the schedule `now` fires again while a Subscriber lacks the revision.
     pub schedule_retry_seconds: u64,
+    /// Firings of one Distribution that a relay passes on at a time: one for each Channel that has it, many times over.
+    pub relayed_firings_max: usize,
 }
 
 impl Limits {
@@ -278,6 +280,7 @@ impl Limits {
         schedule_jitter_seconds_max: 24 * 3600,
         schedule_days_max: 15_000,
         schedule_retry_seconds: 15 * 60,
+        relayed_firings_max: 256,
     };
 }
 

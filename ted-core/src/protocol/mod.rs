@@ -17,6 +17,7 @@ mod offer;
 mod patience;
 mod receiver;
 mod refused;
+mod relay;
 
 pub use announce::{Announce, AnnounceAnswer, Announced};
 pub use block::{
@@ -36,3 +37,4 @@ pub use offer::{Floor, Have, Statement, Verdict, judge_offer, judge_root};
 pub use patience::{Silence, SilenceError};
 pub use receiver::{Action, Cut, FetchFailure, FetchNumber, FrameBuffers, GiveUp, Progress, Receiver, ReceiverOptions};
 pub use refused::{Refused, code};
+pub use relay::{Asked, Passed, PassedOffer, Relay, RelayAction, RelayEnd};
