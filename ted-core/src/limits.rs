@@ -187,6 +187,13 @@ pub struct Limits {
     pub schedule_days_max: u32,
     /// Seconds after which the schedule `now` fires again while a Subscriber lacks the revision.
     pub schedule_retry_seconds: u64,
+    /// Bytes of a firing's head, or of one part of it: names, times, and 1 KiB of what went wrong.
+    pub firing_record_bytes_max: u64,
+    /// Firings of one Channel that stay on record when they are over: a day of one every quarter of an hour.
+    pub firings_kept_max: usize,
+    /// Parts of firings that are over which stay on record, the oldest firings going first: a hundred firings to 10,000
+    /// nodes. Each takes about 300 bytes on disk.
+    pub firing_parts_kept_max: u64,
 }
 
 impl Limits {
@@ -278,6 +285,9 @@ impl Limits {
         schedule_jitter_seconds_max: 24 * 3600,
         schedule_days_max: 15_000,
         schedule_retry_seconds: 15 * 60,
+        firing_record_bytes_max: 16 * KIB,
+        firings_kept_max: 100,
+        firing_parts_kept_max: 1000 * 1000,
     };
 }
 
