@@ -13,6 +13,7 @@ mod error;
 mod events;
 mod firings;
 mod fleet;
+mod fleet_records;
 mod grants;
 mod history;
 mod issued;
