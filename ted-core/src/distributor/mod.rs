@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod firings;
 mod fleet;
+mod fleet_records;
 mod grants;
 mod hints;
 mod history;
