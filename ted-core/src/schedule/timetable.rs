@@ -146,10 +146,8 @@ impl<K: Ord + Clone + Display> Timetable<K> {
     pub fn take(&mut self, now: UnixMillis) -> Taken<K> {
         self.notice_set_back(now);
         let mut taken = Taken { turns: vec![], lapsed: vec![] };
-        while let Some((due, key)) = self.queue.first().cloned()
-            && due <= now
-        {
-            self.queue.pop_first();
+        while self.queue.first().is_some_and(|(due, _)| *due <= now) {
+            let Some((_, key)) = self.queue.pop_first() else { break };
             let Some(plan) = self.plans.get_mut(&key) else { continue };
             let Some(next) = plan.next.take() else { continue };
             match plan.turn(&key, next, now) {
