@@ -114,7 +114,7 @@ pub struct Limits {
     /// The longest such interval, in seconds: ten years.
     pub setting_interval_seconds_max: u64,
     /// Parents that a node may be given: the nearest ones, and where to turn when they fail.
-    pub setting_parents_max: usize,
+    pub parents_max: usize,
     /// Bytes of a variable's name.
     pub variable_name_bytes_max: usize,
     /// Iterations of a key derivation that an imported file may ask for: what programs write is under a million, and
@@ -197,6 +197,12 @@ pub struct Limits {
     pub schedule_look_seconds: u64,
     /// The most seconds of real time between two looks at the clock, which may have been set meanwhile.
     pub schedule_idle_seconds: u64,
+    /// Identity keys in one offer, one message about presence, or one page of entitlements: half of a message.
+    pub named_keys_max: usize,
+    /// Receipts in one message: about as many as fit, and few enough that every one can be refused with a reason.
+    pub receipts_max: usize,
+    /// Deliveries in one message about progress: each needs about 100 bytes.
+    pub progress_entries_max: usize,
 }
 
 impl Limits {
@@ -253,7 +259,7 @@ impl Limits {
         setting_bytes_max: 256,
         setting_interval_seconds_min: 60,
         setting_interval_seconds_max: 3650 * 24 * 3600,
-        setting_parents_max: 8,
+        parents_max: 8,
         variable_name_bytes_max: 64,
         password_iterations_max: 10_000_000,
         backup_bytes_max: 256 * MIB,
@@ -292,6 +298,9 @@ impl Limits {
         schedule_set_back_seconds: 24 * 3600,
         schedule_look_seconds: 60,
         schedule_idle_seconds: 30,
+        named_keys_max: 1000,
+        receipts_max: 48,
+        progress_entries_max: 500,
     };
 }
 
