@@ -14,7 +14,7 @@ use ted_core::security::{Carried, PackageRef, Receipt, ReleaseStatement};
 use crate::bundle::Bundle;
 use crate::env::{Env, Event};
 use crate::message::{Ask, Content, Message, Offered, Reply};
-use crate::relay::{Present, hop};
+use crate::relay::{Present, change_presence, hop};
 use crate::sealed::{seal, unseal};
 use crate::server::{Found, Holder, Server, Wanted};
 use crate::topology::{DISTRIBUTIONS, DISTRIBUTOR, NodeId, key, node_of};
@@ -205,9 +205,8 @@ impl Distributor {
                 self.persist();
                 self.reply(connection, stream, Reply::Stored, env);
             }
-            Content::Ask(Ask::Presence(nodes)) => {
-                let behind = nodes.into_iter().filter(|node| env.topology.is_behind(child, *node)).collect();
-                self.present.insert(child, behind);
+            Content::Ask(Ask::Presence { reset, up, down }) => {
+                change_presence(&mut self.present, child, (reset, &up, &down), env);
                 self.reply(connection, stream, Reply::Stored, env);
                 self.make_offers(env);
             }
@@ -239,9 +238,7 @@ impl Distributor {
     }
 
     fn receipt(&mut self, child: NodeId, envelope: &[u8], env: &mut Env) {
-        let Some((issuer, bytes)) = unseal(envelope).and_then(<[u8]>::split_last) else { return };
-        let issuer = NodeId::from(*issuer);
-        let Ok(receipt) = codec::decode::<Receipt>("a receipt", bytes, 4096) else { return };
+        let Some((issuer, receipt)) = open_receipt(envelope) else { return };
         if issuer != child && !env.topology.is_behind(child, issuer) {
             return;
         }
@@ -294,4 +291,10 @@ pub(crate) fn open_statement(envelope: &[u8]) -> Option<Statement> {
     let (release, issued, expires): (ReleaseStatement, UnixMillis, UnixMillis) =
         codec::decode("a statement", unseal(envelope)?, 4096).ok()?;
     Some(Statement { release, issued, expires })
+}
+
+/// Whose receipt it is, and what it says.
+pub(crate) fn open_receipt(envelope: &[u8]) -> Option<(NodeId, Receipt)> {
+    let (issuer, bytes) = unseal(envelope)?.split_last()?;
+    Some((NodeId::from(*issuer), codec::decode("a receipt", bytes, 4096).ok()?))
 }

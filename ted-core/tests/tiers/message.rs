@@ -22,8 +22,12 @@ pub(crate) enum Ask {
         to: u64,
     },
     Receipts(Vec<Vec<u8>>),
-    /// Everybody that is reached through the sender now.
-    Presence(Vec<NodeId>),
+    /// Who is reached through the sender now, and who is not any more; with `reset`, who is not named is not either.
+    Presence {
+        reset: bool,
+        up: Vec<NodeId>,
+        down: Vec<NodeId>,
+    },
 }
 
 pub(crate) enum Reply {

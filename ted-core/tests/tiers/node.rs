@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ted_core::id::{DistributionId, PackageId, Revision};
+use ted_core::id::{DistributionId, EnvelopeId, FiringId, KeyHash, PackageId, Revision};
 use ted_core::limits::Limits;
-use ted_core::protocol::{Delivery, Floor, OfferAnswer, Refused, code};
+use ted_core::protocol::{Delivery, Floor, OfferAnswer, Refused, Relay, code};
+use ted_core::security::Stage;
 
 use crate::disk::Disk;
-use crate::distributor::open_statement;
+use crate::distributor::{open_receipt, open_statement};
 use crate::env::Env;
 use crate::message::{Ask, Content, Message, Offered, Reply};
 use crate::reception::Reception;
-use crate::relay::{Present, Relay, RelayAction, StandIn};
+use crate::relay::{Present, change_presence};
 use crate::server::{Server, Wanted};
-use crate::topology::{DISTRIBUTIONS, NodeId, SEALED};
+use crate::topology::{DISTRIBUTIONS, NodeId, key};
 use crate::truth;
 
 pub(crate) const LIMITS: Limits = Limits::DEFAULT;
@@ -31,7 +32,8 @@ pub(crate) enum Purpose {
     },
     Offer {
         child: NodeId,
-        offered: Offered,
+        distribution: DistributionId,
+        firing: FiringId,
     },
     Receipts {
         count: usize,
@@ -61,7 +63,8 @@ pub(crate) struct Node {
     pub(crate) life: u64,
     // On disk.
     pub(crate) disks: BTreeMap<DistributionId, Disk>,
-    saved: Vec<(Offered, ted_core::protocol::Statement)>,
+    pub(crate) passed: BTreeMap<DistributionId, Vec<u8>>,
+    pub(crate) envelopes: BTreeMap<EnvelopeId, Vec<u8>>,
     pub(crate) outbox: Vec<Vec<u8>>,
     // In memory.
     pub(crate) upstream: Option<Upstream>,
@@ -70,13 +73,14 @@ pub(crate) struct Node {
     try_preferred_at: Duration,
     pub(crate) children: BTreeMap<NodeId, u64>,
     present: Present,
-    presence_told: bool,
+    /// Whom the parent knows to be reached through this node; nobody was told yet on a new connection.
+    presence_told: Option<BTreeSet<NodeId>>,
     pub(crate) deliveries: BTreeMap<DistributionId, Delivery>,
     pub(crate) receptions: BTreeMap<PackageId, Reception>,
     pub(crate) asked: BTreeMap<u64, Asked>,
     pub(crate) server: Server,
-    pub(crate) relay: StandIn,
-    pub(crate) firings: BTreeMap<DistributionId, ted_core::id::FiringId>,
+    pub(crate) relay: Relay,
+    pub(crate) firings: BTreeMap<DistributionId, FiringId>,
     pub(crate) wake_at: Option<Duration>,
 }
 
@@ -87,7 +91,8 @@ impl Node {
             up: false,
             life: 0,
             disks: DISTRIBUTIONS.iter().map(|distribution| (*distribution, Disk::default())).collect(),
-            saved: Vec::new(),
+            passed: BTreeMap::new(),
+            envelopes: BTreeMap::new(),
             outbox: Vec::new(),
             upstream: None,
             last_parent: None,
@@ -95,12 +100,12 @@ impl Node {
             try_preferred_at: Duration::ZERO,
             children: BTreeMap::new(),
             present: BTreeMap::new(),
-            presence_told: false,
+            presence_told: None,
             deliveries: BTreeMap::new(),
             receptions: BTreeMap::new(),
             asked: BTreeMap::new(),
             server: Server::default(),
-            relay: StandIn::default(),
+            relay: Relay::new(key(id), [], LIMITS),
             firings: BTreeMap::new(),
             wake_at: None,
         }
@@ -114,7 +119,7 @@ impl Node {
         self.up = true;
         self.life += 1;
         self.alone_since = env.now;
-        self.relay = StandIn::restore(&self.saved);
+        self.start_relay(env);
         for distribution in DISTRIBUTIONS {
             if env.topology.is_recipient(self.id, &distribution) {
                 self.start_delivery(distribution, env);
@@ -194,7 +199,7 @@ impl Node {
         self.try_preferred_at = env.now + Duration::from_secs(BACK_SECONDS);
         self.upstream = Some(Upstream { connection, parent });
         self.receptions.values_mut().for_each(|reception| reception.link_up(env.now));
-        self.presence_told = false;
+        self.presence_told = None;
         self.speak(env);
         self.run(env);
     }
@@ -202,8 +207,7 @@ impl Node {
     pub(crate) fn connected_down(&mut self, connection: u64, child: NodeId, env: &mut Env) {
         self.children.insert(child, connection);
         self.present.insert(child, BTreeSet::new());
-        self.relay.connected(child);
-        env.seen.offers_while_upstream_was_away += u64::from(self.upstream.is_none() && !self.saved.is_empty());
+        self.relay.child_up(key(child), env.unix());
         self.presence_changed(env);
     }
 
@@ -219,6 +223,7 @@ impl Node {
             self.children.remove(&child);
             self.present.remove(&child);
             self.server.lost(connection);
+            self.relay.child_down(&key(child), env.unix());
             self.presence_changed(env);
         }
         self.run(env);
@@ -229,9 +234,8 @@ impl Node {
     }
 
     fn presence_changed(&mut self, env: &mut Env) {
-        self.presence_told = false;
         self.speak(env);
-        self.offer_on(env);
+        self.run_relay(env);
     }
 
     /// Sends what waits for a word upwards: who is present, and receipts. One of each at a time.
@@ -241,10 +245,15 @@ impl Node {
         }
         let open =
             |wanted: fn(&Purpose) -> bool, asked: &BTreeMap<u64, Asked>| asked.values().any(|a| wanted(&a.purpose));
-        if !self.presence_told && !open(|purpose| matches!(purpose, Purpose::Presence), &self.asked) {
-            self.presence_told = true;
-            let nodes = self.present.iter().flat_map(|(child, behind)| behind.iter().chain([child])).copied().collect();
-            self.ask_up(Ask::Presence(nodes), Purpose::Presence, env);
+        let present: BTreeSet<NodeId> =
+            self.present.iter().flat_map(|(child, behind)| behind.iter().chain([child])).copied().collect();
+        let is_news = self.presence_told.as_ref() != Some(&present);
+        if is_news && !open(|purpose| matches!(purpose, Purpose::Presence), &self.asked) {
+            let reset = self.presence_told.is_none();
+            let known = self.presence_told.replace(present.clone()).unwrap_or_default();
+            let up = present.difference(&known).copied().collect();
+            let down = known.difference(&present).copied().collect();
+            self.ask_up(Ask::Presence { reset, up, down }, Purpose::Presence, env);
         }
         if !self.outbox.is_empty() && !open(|purpose| matches!(purpose, Purpose::Receipts { .. }), &self.asked) {
             let receipts: Vec<_> = self.outbox.iter().take(20).cloned().collect();
@@ -258,23 +267,11 @@ impl Node {
         Some(self.ask(connection, ask, purpose, env))
     }
 
-    fn ask(&mut self, connection: u64, ask: Ask, purpose: Purpose, env: &mut Env) -> u64 {
+    pub(crate) fn ask(&mut self, connection: u64, ask: Ask, purpose: Purpose, env: &mut Env) -> u64 {
         let stream = env.number();
         self.asked.insert(stream, Asked { connection, purpose, inbox: Vec::new() });
         env.send(connection, self.id, Message::ask(stream, ask));
         stream
-    }
-
-    /// Passes offers on, as the machine says.
-    pub(crate) fn offer_on(&mut self, env: &mut Env) {
-        for action in self.relay.offers(self.id, &self.present, &env.topology, env.unix()) {
-            let RelayAction::Offer { child, offered } = action;
-            let may = env.topology.may_have(child, &offered.distribution);
-            env.demand(may, || format!("{} offers {child} what that is not entitled to", self.id));
-            let Some(connection) = self.children.get(&child).copied() else { continue };
-            env.note(|| format!("{} offers {child} for {:?}", self.id, offered.recipients));
-            self.ask(connection, Ask::Offer(offered.clone()), Purpose::Offer { child, offered }, env);
-        }
     }
 
     pub(crate) fn deliver(&mut self, connection: u64, message: Message, env: &mut Env) {
@@ -296,13 +293,15 @@ impl Node {
         let Some(child) = child else { return };
         match ask {
             Ask::Offer(offered) => self.was_offered(connection, stream, &offered, env),
-            Ask::Presence(nodes) => {
-                let behind = nodes.into_iter().filter(|node| env.topology.is_behind(child, *node)).collect();
-                self.present.insert(child, behind);
+            Ask::Presence { reset, up, down } => {
+                let keys = |nodes: &[NodeId]| nodes.iter().map(|node| key(*node)).collect::<Vec<KeyHash>>();
+                self.relay.presence(&key(child), reset, &keys(&up), &keys(&down), env.unix());
+                change_presence(&mut self.present, child, (reset, &up, &down), env);
                 self.reply(connection, stream, Reply::Stored, env);
                 self.presence_changed(env);
             }
             Ask::Receipts(receipts) => {
+                receipts.iter().for_each(|receipt| self.pass_receipt(receipt));
                 self.outbox.extend(receipts);
                 self.reply(connection, stream, Reply::Stored, env);
                 self.speak(env);
@@ -324,69 +323,24 @@ impl Node {
             return self.reply(connection, stream, Reply::Refused(refused), env);
         };
         let distribution = statement.release.distribution;
-        let mut others = offered.clone();
-        others.recipients.retain(|node| env.topology.is_behind(self.id, *node));
-        let mut answer = None;
-        if !others.recipients.is_empty() {
-            match self.relay.offered(&others, &statement, env.unix()) {
-                Ok(()) => self.saved = self.relay.save(),
-                Err(refused) => {
-                    env.seen.offers_below_the_floor += u64::from(refused.code() == code::BELOW_FLOOR);
-                    answer = Some(OfferAnswer::Refused(refused));
-                }
-            }
-        }
+        let mut answer = self.pass_on(offered, &statement, env).err().map(OfferAnswer::Refused);
         if offered.recipients.contains(&self.id) && self.deliveries.contains_key(&distribution) {
             answer = Some(self.judge_offer(offered.firing, &statement, env));
         }
-        let answer = answer.unwrap_or(OfferAnswer::Current);
+        let answer = answer.unwrap_or(OfferAnswer::Relays);
         env.note(|| format!("{} is offered {} and says {answer:?}", self.id, statement.release.revision));
         self.reply(connection, stream, Reply::Offer(answer), env);
-        self.offer_on(env);
-        self.prune(&distribution, &statement);
+        self.run_relay(env);
     }
 
-    /// A relay keeps what the newest statement names; older packages go when nobody reads them.
-    fn prune(&mut self, distribution: &DistributionId, statement: &ted_core::protocol::Statement) {
-        let named: BTreeSet<PackageId> = statement.release.packages.iter().map(|package| package.id).collect();
-        let Self { disks, server, receptions, .. } = self;
-        let Some(disk) = disks.get_mut(distribution) else { return };
-        if disk.packages.keys().any(|package| named.contains(package)) {
-            disk.packages.retain(|package, _| named.contains(package) || server.reads(package));
-            disk.parts.retain(|package, _| receptions.contains_key(package));
-            disk.maps.retain(|package, _| receptions.contains_key(package));
+    /// A receipt goes up as it is; who is done is not offered the same again.
+    fn pass_receipt(&mut self, envelope: &[u8]) {
+        if let Some((issuer, receipt)) = open_receipt(envelope)
+            && receipt.stage == Stage::Extracted
+            && let Some(firing) = receipt.firing
+        {
+            self.relay.done(&key(issuer), &receipt.distribution, &firing);
         }
-    }
-
-    fn serve_fetch(&mut self, wanted: &Wanted, env: &mut Env) {
-        let package = wanted.package;
-        let here = self.disks.iter().find_map(|(distribution, disk)| {
-            disk.packages.get(&package).map(|(_, bytes)| (*distribution, bytes.len() as u64))
-        });
-        let coming = self.receptions.get(&package).map(|coming| (coming.distribution, coming.package.bytes));
-        let named = self.relay.named(&package).map(|(distribution, named)| (distribution, named.bytes));
-        let refused = match here.or(coming).or(named) {
-            None => Refused::new(code::NOT_FOUND, "nothing by that id is here"),
-            Some((distribution, _)) if !env.topology.may_have(wanted.child, &distribution) => {
-                env.seen.refused_to_the_unentitled += 1;
-                Refused::new(code::NOT_ENTITLED, "not in your Channels")
-            }
-            Some(_) if here.or(coming).is_none() && !self.relay.may_fetch(&package) => {
-                Refused::new(code::INTERNAL, "it arrived damaged; the next firing is awaited")
-            }
-            Some((distribution, total_bytes)) => {
-                let blind = distribution == SEALED && !env.topology.is_recipient(self.id, &distribution);
-                env.seen.packages_passed_on_blind += u64::from(blind);
-                env.seen.children_that_shared_one_reception += u64::from(coming.is_some());
-                if here.or(coming).is_none()
-                    && let Some((_, package)) = self.relay.named(&package)
-                {
-                    self.receive(distribution, package, false, env);
-                }
-                return self.server.open(self.id, wanted, total_bytes, env);
-            }
-        };
-        self.reply(wanted.connection, wanted.stream, Reply::Refused(refused), env);
     }
 
     /// Asks the parent for something that is not this node's to have.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ted_core::codec;
 use ted_core::id::{DistributionId, FiringId, PackageId, Revision};
 use ted_core::package::check_frame;
-use ted_core::protocol::{DeliveryAction, DeliveryEnd, GiveUp, OfferAnswer, Refused, Statement, code};
+use ted_core::protocol::{DeliveryAction, DeliveryEnd, GiveUp, OfferAnswer, Refused, RelayEnd, Statement, code};
 use ted_core::security::{PackageRef, Receipt, Stage};
 
 use crate::bundle::Index;
@@ -14,7 +14,7 @@ use crate::env::{Env, Event};
 use crate::message::{Ask, Block, Content, Reply};
 use crate::node::{Asked, Node, Purpose};
 use crate::reception::{Reception, Step};
-use crate::relay::Relay;
+use crate::relay::answer_of;
 use crate::sealed::seal;
 use crate::server::{Found, Holder};
 use crate::work::Work;
@@ -43,9 +43,8 @@ impl Node {
             (Purpose::Reception { package, number }, content) => {
                 self.hear_package(stream, (*package, *number), content, env)
             }
-            (Purpose::Offer { child, offered }, Content::Reply(reply)) => {
-                let answer = if let Reply::Offer(answer) = &reply { Some(answer) } else { None };
-                self.relay.answered(*child, offered, answer, env.unix());
+            (purpose @ Purpose::Offer { .. }, Content::Reply(reply)) => {
+                self.offer_answered(purpose, answer_of(&reply), env);
                 true
             }
             (Purpose::Receipts { count }, Content::Reply(Reply::Stored)) => {
@@ -155,12 +154,17 @@ impl Node {
     pub(crate) fn receive(&mut self, distribution: DistributionId, package: PackageRef, own: bool, env: &mut Env) {
         if let Some(reception) = self.receptions.get_mut(&package.id) {
             reception.own |= own;
+            reception.for_children |= !own;
             return;
         }
         let complete = self.disk(&distribution).packages.get(&package.id).map(|(revision, _)| *revision);
         if let Some(revision) = complete {
             // It came for the children before.
-            return self.own_package_verified(distribution, package.id, revision, env);
+            self.tell_relay(&package.id, !own, RelayEnd::Whole);
+            if own {
+                self.own_package_verified(distribution, package.id, revision, env);
+            }
+            return;
         }
         let mut reception = Reception::new(self.id, distribution, package, own, env);
         if self.upstream.is_none() {
@@ -245,6 +249,7 @@ impl Node {
         for package in packages {
             while self.step(&package, env) {}
         }
+        self.run_relay(env);
         self.schedule_wake(env);
     }
 
@@ -279,6 +284,16 @@ impl Node {
         );
         self.disk(&distribution).drain(id);
         env.note(|| format!("{} ends a reception: {end:?}", self.id));
+        let relay_end = match &end {
+            Ok(_) => RelayEnd::Whole,
+            Err(GiveUp::Corrupt { .. }) => RelayEnd::Corrupt,
+            Err(_) => RelayEnd::Stopped,
+        };
+        self.tell_relay(&id, reception.for_children, relay_end);
+        if let Err(GiveUp::Refused(refused)) = &end {
+            // Children learn that it is not to be had, so that they turn to something newer.
+            self.server.fail(self.id, &id, refused, env);
+        }
         let how = match end {
             Ok(revision) if reception.own => {
                 self.own_package_verified(distribution, id, revision, env);
@@ -287,7 +302,6 @@ impl Node {
             Ok(_) => None,
             Err(GiveUp::Corrupt { .. }) => {
                 env.seen.corrupt_packages += 1;
-                self.relay.corrupt(id);
                 let disk = self.disk(&distribution);
                 disk.parts.remove(&id);
                 disk.maps.remove(&id);
@@ -307,8 +321,9 @@ impl Node {
     }
 
     fn schedule_wake(&mut self, env: &mut Env) {
-        let wakeups = self.receptions.values().filter_map(|reception| reception.next_wakeup(env.now));
-        let Some(at) = wakeups.min() else { return };
+        let receptions = self.receptions.values().filter_map(|reception| reception.next_wakeup(env.now));
+        let relay = self.relay.next_wakeup(env.unix()).map(|at| env.now + at.since(env.unix()));
+        let Some(at) = receptions.chain(relay).min() else { return };
         let at = at.max(env.now + Duration::from_millis(1));
         if self.wake_at.is_none_or(|planned| at < planned) {
             self.wake_at = Some(at);
@@ -392,6 +407,7 @@ impl Node {
         let (firing, disk) = (self.firings.get(&distribution).copied(), self.disk(&distribution));
         let Some((revision, bytes)) = disk.packages.remove(package) else { return };
         env.seen.rotten_packages_at_parents += 1;
+        self.relay.package_gone(package);
         env.note(|| format!("{} finds its package of revision {revision} damaged", self.id));
         let total = bytes.len() as u64;
         if let Some(index) = Index::read(package, total, &bytes) {

@@ -48,8 +48,10 @@ pub(crate) struct Reception {
     node: NodeId,
     pub(crate) distribution: DistributionId,
     pub(crate) package: PackageRef,
-    /// For the node itself; otherwise for its children alone.
+    /// For the node itself.
     pub(crate) own: bool,
+    /// Because a child asked for it.
+    pub(crate) for_children: bool,
     phase: Phase,
 }
 
@@ -72,7 +74,7 @@ impl Reception {
     ) -> Self {
         let attempts = IndexPhase::new(&env.options, env.now);
         let phase = Phase::Index { attempts, stage: Stage::Idle, collected: Vec::new() };
-        Self { number: env.number(), node, distribution, package, own, phase }
+        Self { number: env.number(), node, distribution, package, own, for_children: !own, phase }
     }
 
     pub(crate) fn next_wakeup(&self, now: Duration) -> Option<Duration> {

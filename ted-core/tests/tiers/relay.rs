@@ -1,18 +1,24 @@
-//! What a parent decides on behalf of its children: whom to offer what, and which packages to fetch for them.
+//! What a node does as a parent: the driver of the machine that decides whom to offer what, and what to fetch for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ted_core::id::{DistributionId, FiringId, PackageId, UnixMillis};
-use ted_core::protocol::{OfferAnswer, Refused, Statement, code};
-use ted_core::security::PackageRef;
+use ted_core::id::{EnvelopeId, KeyHash, PackageId};
+use ted_core::model::Priority;
+use ted_core::protocol::{
+    Asked as Verdict, OfferAnswer, Passed, PassedOffer, Refused, Relay, RelayAction, RelayEnd, Statement, code,
+};
 
-use crate::message::Offered;
-use crate::topology::{NodeId, Topology};
+use crate::env::Env;
+use crate::message::{Ask, Offered, Reply};
+use crate::node::{LIMITS, Node, Purpose};
+use crate::server::Wanted;
+use crate::topology::{NodeId, SEALED, Topology, key, node_of};
 
-/// Who is reached through which child: the child itself, and whom it reported.
+/// Who is reached through which child, beside the child itself.
 pub(crate) type Present = BTreeMap<NodeId, BTreeSet<NodeId>>;
 
-/// The child through which `recipient` is reached; where it is not connected, the one on its preferred way.
+/// The child of the Distributor through which `recipient` is reached; where it is not connected, the one on its
+/// preferred way.
 pub(crate) fn hop(at: NodeId, recipient: NodeId, present: &Present, topology: &Topology) -> Option<NodeId> {
     if present.contains_key(&recipient) {
         return Some(recipient);
@@ -21,152 +27,160 @@ pub(crate) fn hop(at: NodeId, recipient: NodeId, present: &Present, topology: &T
     live.or_else(|| topology.preferred_hop(at, recipient).filter(|child| present.contains_key(child)))
 }
 
-/// What a parent is to do.
-pub(crate) enum RelayAction {
-    Offer { child: NodeId, offered: Offered },
+/// A child says whom it reaches; nobody is believed to be where the routes do not place it.
+pub(crate) fn change_presence(
+    present: &mut Present,
+    child: NodeId,
+    (reset, up, down): (bool, &[NodeId], &[NodeId]),
+    env: &Env,
+) {
+    let Some(known) = present.get_mut(&child) else { return };
+    if reset {
+        known.clear();
+    }
+    known.retain(|node| !down.contains(node));
+    known.extend(up.iter().filter(|node| env.topology.is_behind(child, **node)));
 }
 
-/// What is decided by the machine under test.
-pub(crate) trait Relay {
-    /// A parent offers; the statement's envelope was verified. `Err` refuses.
-    fn offered(&mut self, offered: &Offered, statement: &Statement, now: UnixMillis) -> Result<(), Refused>;
-
-    /// Whom to offer what now, after anything changed.
-    fn offers(&mut self, at: NodeId, present: &Present, topology: &Topology, now: UnixMillis) -> Vec<RelayAction>;
-
-    fn answered(&mut self, child: NodeId, offered: &Offered, answer: Option<&OfferAnswer>, now: UnixMillis);
-
-    /// A child connected: what it was offered before it is offered again.
-    fn connected(&mut self, child: NodeId);
-
-    /// What is known of a package that a child asks for: it is fetched from the own parent where it is not here.
-    fn named(&self, package: &PackageId) -> Option<(DistributionId, PackageRef)>;
-
-    /// A package was damaged: it is not tried again before the next firing.
-    fn corrupt(&mut self, package: PackageId);
-
-    fn may_fetch(&self, package: &PackageId) -> bool;
-
-    /// What must outlive a crash.
-    fn save(&self) -> Vec<(Offered, Statement)>;
-
-    fn restore(saved: &[(Offered, Statement)]) -> Self
-    where
-        Self: Sized;
+fn envelope_id(bytes: &[u8]) -> EnvelopeId {
+    EnvelopeId::from_bytes(*blake3::hash(bytes).as_bytes())
 }
 
-#[derive(Clone)]
-struct Held {
-    firing: FiringId,
-    recipients: BTreeSet<NodeId>,
-    offered: Offered,
-    statement: Statement,
-}
-
-/// Stands in where no machine is there yet.
-#[derive(Default)]
-pub(crate) struct StandIn {
-    held: BTreeMap<DistributionId, Held>,
-    /// Whom each child was offered what for, on its present connection.
-    told: BTreeMap<NodeId, BTreeSet<(NodeId, FiringId, DistributionId)>>,
-    later: Vec<(UnixMillis, NodeId, Offered)>,
-    corrupt: BTreeMap<PackageId, FiringId>,
-}
-
-impl Relay for StandIn {
-    fn offered(&mut self, offered: &Offered, statement: &Statement, now: UnixMillis) -> Result<(), Refused> {
-        let distribution = statement.release.distribution;
-        if statement.expires <= now {
-            return Err(Refused::new(code::STATEMENT_EXPIRED, "its time is over"));
+impl Node {
+    /// What it passed on before it was started, to the children that its entitlements name.
+    pub(crate) fn start_relay(&mut self, env: &Env) {
+        let decode =
+            |bytes: &Vec<u8>| Passed::decode(bytes, &LIMITS).expect("as it was written").expect("of this form");
+        self.relay = Relay::new(key(self.id), self.passed.values().map(decode), LIMITS);
+        let children = env.topology.children(self.id);
+        let behind = |child: NodeId| env.topology.behind(child).iter().map(|node| key(*node)).collect();
+        self.relay.entitled(children.map(|child| (key(child), behind(child))).collect(), env.unix());
+        for package in self.disks.values().flat_map(|disk| disk.packages.keys()) {
+            self.relay.package_here(*package);
         }
-        let before = self.held.get(&distribution);
-        let older = |held: &&Held| {
-            (statement.issued, statement.release.revision) < (held.statement.issued, held.statement.release.revision)
+    }
+
+    /// An offer to others than this node. Says why it is refused.
+    pub(crate) fn pass_on(&mut self, offered: &Offered, statement: &Statement, env: &mut Env) -> Result<(), Refused> {
+        let release = &statement.release;
+        let others = offered.recipients.iter().filter(|node| env.topology.is_behind(self.id, **node));
+        let recipients: BTreeSet<KeyHash> = others.map(|node| key(*node)).collect();
+        if recipients.is_empty() {
+            return Ok(());
+        }
+        let offer = PassedOffer {
+            firing: offered.firing,
+            distribution: release.distribution,
+            priority: Priority::Medium,
+            closes: None,
+            recipients,
+            statement: envelope_id(&offered.statement),
+            issued: statement.issued,
+            expires: statement.expires,
+            packages: release.packages.clone(),
+            grants: Vec::new(),
         };
-        if before.filter(older).is_some() {
-            return Err(Refused::new(code::BELOW_FLOOR, "a newer one is here"));
+        self.envelopes.insert(offer.statement, offered.statement.clone());
+        let judged = self.relay.offered(&offer, env.unix());
+        if let Err(refused) = &judged {
+            env.seen.offers_below_the_floor += u64::from(refused.code() == code::BELOW_FLOOR);
         }
-        let known = before.filter(|held| held.firing == offered.firing);
-        let mut recipients = known.map(|held| held.recipients.clone()).unwrap_or_default();
-        recipients.extend(&offered.recipients);
-        let (offered, statement) = (offered.clone(), statement.clone());
-        self.held.insert(distribution, Held { firing: offered.firing, recipients, offered, statement });
-        Ok(())
+        judged
     }
 
-    fn offers(&mut self, at: NodeId, present: &Present, topology: &Topology, now: UnixMillis) -> Vec<RelayAction> {
-        let (due, rest) = std::mem::take(&mut self.later).into_iter().partition(|(at, ..)| *at <= now);
-        self.later = rest;
-        let due: Vec<(UnixMillis, NodeId, Offered)> = due;
-        for (_, child, offered) in due {
-            if let Some(told) = self.told.get_mut(&child) {
-                offered.recipients.iter().for_each(|node| {
-                    told.remove(&(*node, offered.firing, offered.distribution));
-                });
-            }
-        }
-        self.told.retain(|child, _| present.contains_key(child));
-        let mut actions = Vec::new();
-        for (distribution, held) in &self.held {
-            let mut by_child: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
-            for recipient in &held.recipients {
-                let Some(child) = hop(at, *recipient, present, topology) else { continue };
-                let told = self.told.entry(child).or_default();
-                if told.insert((*recipient, held.firing, *distribution)) {
-                    by_child.entry(child).or_default().push(*recipient);
+    /// Does what the machine asks for.
+    pub(crate) fn run_relay(&mut self, env: &mut Env) {
+        while let Some(action) = self.relay.poll(env.unix()) {
+            match action {
+                RelayAction::Keep { distribution } => {
+                    match self.relay.passed(&distribution).map(|passed| passed.encode(&LIMITS).expect("small")) {
+                        Some(bytes) => self.passed.insert(distribution, bytes),
+                        None => self.passed.remove(&distribution),
+                    };
                 }
-            }
-            for (child, recipients) in by_child {
-                actions.push(RelayAction::Offer { child, offered: Offered { recipients, ..held.offered.clone() } });
+                RelayAction::Offer { child, offer } => self.offer_on(node_of(&child), &offer, env),
+                RelayAction::Fetch { distribution, package } => self.receive(distribution, package, false, env),
+                RelayAction::Release { package } => self.release(&package),
             }
         }
-        actions
     }
 
-    fn answered(&mut self, child: NodeId, offered: &Offered, answer: Option<&OfferAnswer>, now: UnixMillis) {
+    fn offer_on(&mut self, child: NodeId, offer: &PassedOffer, env: &mut Env) {
+        let may = env.topology.may_have(child, &offer.distribution);
+        env.demand(may, || format!("{} offers {child} what that is not entitled to", self.id));
+        let (firing, distribution) = (offer.firing, offer.distribution);
+        let (Some(connection), Some(statement)) = (self.children.get(&child), self.envelopes.get(&offer.statement))
+        else {
+            return self.relay.offer_failed(&key(child), &distribution, &firing, env.unix());
+        };
+        let recipients: Vec<NodeId> = offer.recipients.iter().map(node_of).collect();
+        env.note(|| format!("{} offers {child} for {recipients:?}", self.id));
+        env.seen.offers_while_upstream_was_away += u64::from(self.upstream.is_none());
+        let offered = Offered { firing, distribution, statement: statement.clone(), recipients };
+        self.ask(*connection, Ask::Offer(offered), Purpose::Offer { child, distribution, firing }, env);
+    }
+
+    /// A child answered an offer, or the connection took the answer along.
+    pub(crate) fn offer_answered(&mut self, purpose: &Purpose, answer: Option<&OfferAnswer>, env: &Env) {
+        let Purpose::Offer { child, distribution, firing } = purpose else { return };
+        let (child, now) = (key(*child), env.unix());
         match answer {
-            Some(OfferAnswer::Later { until }) => self.later.push((*until, child, offered.clone())),
-            None => self.later.push((now.plus(std::time::Duration::from_secs(5)), child, offered.clone())),
-            Some(_) => {}
+            Some(answer) => self.relay.answered(&child, distribution, firing, answer, now),
+            None => self.relay.offer_failed(&child, distribution, firing, now),
         }
     }
 
-    fn connected(&mut self, child: NodeId) {
-        self.told.remove(&child);
+    pub(crate) fn serve_fetch(&mut self, wanted: &Wanted, env: &mut Env) {
+        let package = wanted.package;
+        let named = self.relay.named(&package);
+        let verdict = match named {
+            Some((distribution, _)) if !env.topology.may_have(wanted.child, &distribution) => {
+                env.seen.refused_to_the_unentitled += 1;
+                Verdict::Refused(Refused::new(code::NOT_ENTITLED, "not in your Channels"))
+            }
+            _ => self.relay.asked(&package),
+        };
+        self.run_relay(env);
+        let (Some((distribution, named)), Verdict::Serve | Verdict::Wait) = (named, &verdict) else {
+            let refused = match verdict {
+                Verdict::Refused(refused) => refused,
+                _ => Refused::new(code::NOT_FOUND, "nothing by that id is here"),
+            };
+            return self.reply(wanted.connection, wanted.stream, Reply::Refused(refused), env);
+        };
+        let blind = distribution == SEALED && !env.topology.is_recipient(self.id, &distribution);
+        env.seen.packages_passed_on_blind += u64::from(blind);
+        env.seen.fetches_that_waited += u64::from(verdict == Verdict::Wait);
+        self.server.open(self.id, wanted, named.bytes, env);
     }
 
-    fn named(&self, package: &PackageId) -> Option<(DistributionId, PackageRef)> {
-        self.held.iter().find_map(|(distribution, held)| {
-            let found = held.statement.release.packages.iter().find(|named| named.id == *package)?;
-            Some((*distribution, *found))
-        })
-    }
-
-    fn corrupt(&mut self, package: PackageId) {
-        if let Some((distribution, _)) = self.named(&package) {
-            self.corrupt.insert(package, self.held[&distribution].firing);
+    /// No child can ask for it any more: it goes, unless it is this node's own.
+    fn release(&mut self, package: &PackageId) {
+        if self.server.reads(package) || self.receptions.contains_key(package) {
+            return;
+        }
+        for (distribution, disk) in &mut self.disks {
+            let own = self.deliveries.get(distribution).and_then(|delivery| delivery.have().verified);
+            if disk.packages.get(package).is_some_and(|(revision, _)| Some(*revision) != own) {
+                disk.packages.remove(package);
+                self.relay.package_gone(package);
+            }
+            disk.parts.remove(package);
+            disk.maps.remove(package);
         }
     }
 
-    fn may_fetch(&self, package: &PackageId) -> bool {
-        let firing = self.named(package).map(|(distribution, _)| self.held[&distribution].firing);
-        self.corrupt.get(package).is_none_or(|corrupt| Some(*corrupt) != firing)
-    }
-
-    fn save(&self) -> Vec<(Offered, Statement)> {
-        let whole =
-            |held: &Held| Offered { recipients: held.recipients.iter().copied().collect(), ..held.offered.clone() };
-        self.held.values().map(|held| (whole(held), held.statement.clone())).collect()
-    }
-
-    fn restore(saved: &[(Offered, Statement)]) -> Self {
-        let mut relay = Self::default();
-        for (offered, statement) in saved {
-            let recipients = offered.recipients.iter().copied().collect();
-            let (firing, distribution) = (offered.firing, statement.release.distribution);
-            let (offered, statement) = (offered.clone(), statement.clone());
-            relay.held.insert(distribution, Held { firing, recipients, offered, statement });
+    /// A reception ended; what the machine asked for is told it, and that a package is here in any case.
+    pub(crate) fn tell_relay(&mut self, package: &PackageId, for_children: bool, end: RelayEnd) {
+        if for_children {
+            self.relay.package_ended(package, end);
+        } else if end == RelayEnd::Whole {
+            self.relay.package_here(*package);
         }
-        relay
     }
+}
+
+/// Only in answers to offers something is read by the machine.
+pub(crate) fn answer_of(reply: &Reply) -> Option<&OfferAnswer> {
+    if let Reply::Offer(answer) = reply { Some(answer) } else { None }
 }

@@ -34,7 +34,7 @@ seen! {
     frames_passed_on_before_the_end,
     waiting_blocks,
     packages_passed_on_blind,
-    children_that_shared_one_reception,
+    fetches_that_waited,
     offers_while_upstream_was_away,
     moves_to_a_fallback_parent,
     moves_back,

@@ -86,6 +86,15 @@ impl Server {
         }
     }
 
+    /// No more of a package comes, and why.
+    pub(crate) fn fail(&mut self, node: NodeId, package: &PackageId, refused: &Refused, env: &mut Env) {
+        let of_package = |(_, stream): &(&u64, &Stream)| stream.package == *package;
+        let numbers: Vec<u64> = self.streams.iter().filter(of_package).map(|(number, _)| *number).collect();
+        for number in numbers {
+            self.end(node, number, Block::Error(refused.clone()), env);
+        }
+    }
+
     /// Sends one block.
     pub(crate) fn serve(&mut self, node: NodeId, (number, turn): (u64, u64), holder: &mut impl Holder, env: &mut Env) {
         let Some(stream) = self.streams.get_mut(&number).filter(|stream| stream.turn == turn) else { return };

@@ -90,6 +90,14 @@ impl Topology {
         &self.routes[node]
     }
 
+    pub(crate) fn children(&self, parent: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes().filter(move |node| self.routes[*node].contains(&parent))
+    }
+
+    pub(crate) fn behind(&self, node: NodeId) -> &BTreeSet<NodeId> {
+        &self.behind[node]
+    }
+
     pub(crate) fn is_behind(&self, node: NodeId, other: NodeId) -> bool {
         self.behind[node].contains(&other)
     }
