@@ -12,8 +12,8 @@ use crate::distributor::release::StoredEnvelope;
 use crate::distributor::state::{Sent, State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
-use crate::node::{Answering, Content, Reply, wait};
-use crate::protocol::{Answer, FetchTarget, Request, code};
+use crate::node::{Answering, Content, Reply, Unpaced, wait};
+use crate::protocol::{Answer, FetchTarget, ReceiptsAnswer, Refused, Request, code};
 use crate::security::{Envelope, EnvelopeKind, Receipt, Stage};
 use crate::store::Depot;
 
@@ -74,23 +74,17 @@ impl Answering for Serving {
                 let (state, key) = (self.state.clone(), self.key);
                 answer_enrolment(move || state.renew_subscriber(&key, &bytes)).await
             }
-            Request::Receipt(bytes) => {
+            Request::Receipts(envelopes) => {
                 let (state, key) = (self.state.clone(), self.key);
-                let taking = move || match state.judge_receipt(&key, &bytes) {
-                    Ok(receipt) => state.take_receipt(&key, receipt),
-                    Err(error) => {
-                        tracing::warn!(code = error.code(), %error, "a receipt was refused");
-                        Ok(Reply::refuse(error.code(), error.to_string()))
-                    }
-                };
-                match tokio::task::spawn_blocking(taking).await {
-                    Ok(Ok(reply)) => reply,
-                    Ok(Err(error)) => {
-                        tracing::error!(code = error.code(), %error, "a receipt cannot be stored");
-                        Reply::refuse(code::INTERNAL, "the Distributor cannot store the receipt now")
-                    }
+                match tokio::task::spawn_blocking(move || state.take_receipts(&key, &envelopes)).await {
+                    Ok(answer) => Reply::Answer(Answer::Receipts(answer)),
                     Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
                 }
+            }
+            Request::Progress(entries) => {
+                let own: Vec<_> = entries.into_iter().filter(|entry| entry.subscriber == self.key).collect();
+                self.state.note_progress(&self.key, &own);
+                Reply::Answer(Answer::Progress)
             }
             _ => Reply::refuse(code::BAD_REQUEST, "a Distributor does not answer this"),
         }
@@ -110,7 +104,7 @@ impl State {
                 let revision = info.root.revision;
                 let about = Sent { package: *id, revision, bytes: 0, bytes_total: info.bytes };
                 let sent = self.sending_progress(key, &info.root.distribution, about);
-                Reply::Content(Content::File { file, bytes: info.bytes, sent })
+                Reply::Content(Content::File { file, bytes: info.bytes, pace: Box::new(Unpaced), sent })
             }
             Err(error) => {
                 tracing::error!(package = %id, %error, "a package cannot be opened");
@@ -171,6 +165,34 @@ impl State {
         }
     }
 
+    /// Stores receipts; those that were not are named in the answer.
+    fn take_receipts(&self, key: &KeyHash, envelopes: &[Vec<u8>]) -> ReceiptsAnswer {
+        let mut answer = ReceiptsAnswer::default();
+        let mut entered = vec![];
+        for (place, bytes) in (0..).zip(envelopes) {
+            match self.judge_receipt(key, bytes) {
+                Ok(receipt) => {
+                    let ticket = self.change_firings_of(&[*key], |firing, now| firing.receipt(key, &receipt, now));
+                    entered.push((place, receipt, ticket));
+                }
+                Err(error) => {
+                    tracing::warn!(code = error.code(), %error, "a receipt was refused");
+                    answer.refused.push((place, Refused::new(error.code(), error.to_string())));
+                }
+            }
+        }
+        // The first one that needs a flush has all of them written.
+        for (place, receipt, ticket) in entered {
+            if let Err(error) = self.durable_now(ticket).and_then(|()| self.receipt_taken(key, receipt)) {
+                tracing::error!(code = error.code(), %error, "a receipt cannot be stored");
+                let refused = Refused::new(code::INTERNAL, "the Distributor cannot store the receipt now");
+                answer.refused.push((place, refused));
+            }
+        }
+        answer.refused.sort_by_key(|(place, _)| *place);
+        answer
+    }
+
     /// Verifies that a receipt is one, and of the node that sent it.
     fn judge_receipt(&self, key: &KeyHash, bytes: &[u8]) -> Result<Receipt, Error> {
         let envelope = Envelope::from_bytes(bytes)?;
@@ -184,10 +206,8 @@ impl State {
         Ok(Receipt::from_payload(&envelope.body().payload)?)
     }
 
-    /// Enters a receipt into the firings it is about, and only then has it acknowledged.
-    fn take_receipt(&self, key: &KeyHash, receipt: Receipt) -> Result<Reply, Error> {
-        let ticket = self.change_firings_of(&[*key], |firing, now| firing.receipt(key, &receipt, now));
-        self.durable_now(ticket)?;
+    /// Does what follows from a receipt that is durable, and tells of it.
+    fn receipt_taken(&self, key: &KeyHash, receipt: Receipt) -> Result<(), Error> {
         let (subscriber, distribution) = (self.name_of_key(key), self.name_of_distribution(&receipt.distribution));
         self.doubt_after(&subscriber, &receipt)?;
         let (revision, stage) = (receipt.revision, receipt.stage);
@@ -209,7 +229,7 @@ impl State {
             code: receipt.code,
             detail: receipt.detail,
         });
-        Ok(Reply::Answer(Answer::Receipt))
+        Ok(())
     }
 
     pub(super) fn entitled(&self, key: &KeyHash, distribution: &DistributionId) -> bool {

@@ -1,11 +1,12 @@
 //! Answering what the other side asks on the streams that it opens.
 
 use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::limits::Limits;
@@ -13,12 +14,15 @@ use crate::node::exchange::read_message;
 use crate::package::ReadAt;
 use crate::protocol::{
     Answer, Fetch, FetchAnswer, Refused, Request, SendStep, Sending, code, data_header, decode_request, encode_answer,
-    end_block, error_block,
+    end_block, error_block, waiting_block,
 };
-use crate::transport::{Connection, SendHalf};
+use crate::transport::{Connection, ConnectionError, SendHalf};
 
 /// How long a peer may take to say what it wants on a stream that it opened: a message is one packet or a few.
 const QUESTION_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a peer that waits for bytes hears that they will come: well within the shortest silence that people set.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// What a request gets.
 pub(crate) enum Reply {
@@ -38,8 +42,39 @@ impl Reply {
 pub(crate) enum Content {
     /// From memory.
     Bytes(Bytes),
-    /// From a package file of this many bytes; the callback hears how many were handed to the connection.
-    File { file: Arc<dyn ReadAt>, bytes: u64, sent: Box<dyn FnMut(u64) + Send> },
+    /// From a package file of this many bytes, when `pace` permits; the callback hears how many were handed to the
+    /// connection.
+    File { file: Arc<dyn ReadAt>, bytes: u64, pace: Box<dyn Pace>, sent: Box<dyn FnMut(u64) + Send> },
+}
+
+/// Decides when bytes of a package may go to a peer, and how many at once. One value serves one Fetch; dropped, it gives
+/// back what it holds.
+pub(crate) trait Pace: Send {
+    /// Waits until bytes from place `at` on may go; `wanted` at most, and never 0.
+    fn permit(&mut self, at: u64, wanted: u64) -> Permitting<'_>;
+}
+
+/// What [`Pace::permit`] gives when it is awaited.
+pub(crate) type Permitting<'a> = Pin<Box<dyn Future<Output = Permit> + Send + 'a>>;
+
+/// What a [`Pace`] says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Permit {
+    /// So many bytes, at least one.
+    Bytes(u64),
+    /// No more: the answer ends here with this refusal.
+    #[allow(dead_code, reason = "the queue of sends will say it")]
+    Over(Refused),
+}
+
+/// Everything, at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unpaced;
+
+impl Pace for Unpaced {
+    fn permit(&mut self, _at: u64, wanted: u64) -> Permitting<'_> {
+        Box::pin(std::future::ready(Permit::Bytes(wanted)))
+    }
 }
 
 /// What a node answers. One value serves one connection.
@@ -119,50 +154,124 @@ async fn write_content<S: SendHalf>(
     };
     let answer = encode_answer(&Answer::Fetch(FetchAnswer { total_bytes }), limits)?;
     send.write(Bytes::from(answer)).await?;
-    let mut sending = Sending::new(&fetch, total_bytes, limits);
-    match content {
-        Content::Bytes(bytes) => {
-            while let SendStep::Data { from, to } = sending.next(total_bytes) {
-                send.write(Bytes::copy_from_slice(&data_header((to - from) as u32))).await?;
-                send.write(bytes.slice(from as usize..to as usize)).await?;
-            }
+    let sending = Sending::new(&fetch, total_bytes, limits);
+    let ended = match content {
+        Content::Bytes(bytes) => write_bytes(send, &bytes, sending).await?,
+        Content::File { file, pace, sent, .. } => {
+            let blocks = FileBlocks { file, total_bytes, sending, step: 0..0, pace };
+            write_blocks(send, blocks, sent).await?
         }
-        Content::File { file, mut sent, .. } => {
-            let mut ahead = read_step(&file, sending.next(total_bytes));
-            while let Some(reading) = ahead {
-                let block = match reading.await? {
-                    Ok(block) => block,
-                    Err(error) => {
-                        tracing::error!(%error, "a package cannot be read");
-                        let refused = Refused::new(code::INTERNAL, "the package cannot be read here");
-                        send.write(Bytes::from(error_block(&refused))).await?;
-                        send.finish()?;
-                        return Ok(());
-                    }
-                };
-                // The next block is read while this one is sent: two blocks of memory for each Fetch, outside the
-                // transport's send budget.
-                ahead = read_step(&file, sending.next(total_bytes));
-                let bytes = block.len() as u64;
-                send.write(Bytes::copy_from_slice(&data_header(bytes as u32))).await?;
-                send.write(block).await?;
-                sent(bytes);
-            }
-        }
+    };
+    match ended {
+        Ok(()) => send.write(Bytes::copy_from_slice(&end_block())).await?,
+        Err(refused) => send.write(Bytes::from(error_block(&refused))).await?,
     }
-    send.write(Bytes::copy_from_slice(&end_block())).await?;
     send.finish()?;
     Ok(())
 }
 
-type Reading = tokio::task::JoinHandle<std::io::Result<Bytes>>;
-
-fn read_step(file: &Arc<dyn ReadAt>, step: SendStep) -> Option<Reading> {
-    let SendStep::Data { from, to } = step else { return None };
-    let file = file.clone();
-    Some(tokio::task::spawn_blocking(move || {
-        let mut block = BytesMut::zeroed((to - from) as usize);
-        file.read_exact_at(&mut block, from)?;
-        Ok(block.freeze())
-    }))
+async fn write_bytes<S: SendHalf>(
+    send: &mut S,
+    bytes: &Bytes,
+    mut sending: Sending,
+) -> Result<Result<(), Refused>, ConnectionError> {
+    while let SendStep::Data { from, to } = sending.next(bytes.len() as u64) {
+        send.write(Bytes::copy_from_slice(&data_header((to - from) as u32))).await?;
+        send.write(bytes.slice(from as usize..to as usize)).await?;
+    }
+    Ok(Ok(()))
 }
+
+/// What the data blocks of one answer hold, one after the other.
+trait Blocks: Send {
+    /// The next one, when it is there and may go; `None` after the last.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Refused>> + Send;
+}
+
+/// Writes data blocks to the end or to a refusal. The next one is had while one is written: two blocks of memory for each
+/// Fetch, outside the transport's send budget.
+async fn write_blocks<S: SendHalf>(
+    send: &mut S,
+    mut blocks: impl Blocks,
+    mut sent: impl FnMut(u64),
+) -> Result<Result<(), Refused>, ConnectionError> {
+    let mut block = None::<Bytes>;
+    loop {
+        let mut next = pin!(blocks.next());
+        let mut ahead = None;
+        if let Some(block) = block.take() {
+            let bytes = block.len() as u64;
+            let mut writing = pin!(async {
+                send.write(Bytes::copy_from_slice(&data_header(bytes as u32))).await?;
+                send.write(block).await
+            });
+            loop {
+                tokio::select! {
+                    written = &mut writing => break written?,
+                    next = &mut next, if ahead.is_none() => ahead = Some(next),
+                }
+            }
+            sent(bytes);
+        }
+        let next = match ahead {
+            Some(next) => next,
+            None => loop {
+                tokio::select! {
+                    next = &mut next => break next,
+                    () = sleep(KEEP_ALIVE) => send.write(Bytes::copy_from_slice(&waiting_block())).await?,
+                }
+            },
+        };
+        match next {
+            Ok(Some(next)) => block = Some(next),
+            Ok(None) => return Ok(Ok(())),
+            Err(refused) => return Ok(Err(refused)),
+        }
+    }
+}
+
+/// Blocks of a package file that is whole.
+struct FileBlocks {
+    file: Arc<dyn ReadAt>,
+    total_bytes: u64,
+    sending: Sending,
+    /// What is left of the step that was taken last.
+    step: std::ops::Range<u64>,
+    pace: Box<dyn Pace>,
+}
+
+impl Blocks for FileBlocks {
+    async fn next(&mut self) -> Result<Option<Bytes>, Refused> {
+        if self.step.is_empty() {
+            let SendStep::Data { from, to } = self.sending.next(self.total_bytes) else { return Ok(None) };
+            self.step = from..to;
+        }
+        let wanted = self.step.end - self.step.start;
+        let bytes = match self.pace.permit(self.step.start, wanted).await {
+            Permit::Bytes(bytes) => bytes.min(wanted),
+            Permit::Over(refused) => return Err(refused),
+        };
+        let from = self.step.start;
+        self.step.start += bytes;
+        read_block(&self.file, from..from + bytes).await.map(Some)
+    }
+}
+
+async fn read_block(file: &Arc<dyn ReadAt>, range: std::ops::Range<u64>) -> Result<Bytes, Refused> {
+    let file = file.clone();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut block = BytesMut::zeroed((range.end - range.start) as usize);
+        file.read_exact_at(&mut block, range.start)?;
+        Ok::<_, std::io::Error>(block.freeze())
+    });
+    let error = match reading.await {
+        Ok(Ok(block)) => return Ok(block),
+        Ok(Err(error)) => error,
+        Err(error) => std::io::Error::other(error),
+    };
+    tracing::error!(%error, "a package cannot be read");
+    Err(Refused::new(code::INTERNAL, "the package cannot be read here"))
+}
+
+#[cfg(test)]
+mod tests;

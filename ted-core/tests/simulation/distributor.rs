@@ -8,9 +8,9 @@ use ted_core::limits::Limits;
 use ted_core::model::Priority;
 use ted_core::protocol::{
     Answer, Cause, Fetch, FetchAnswer, FetchTarget, Firing, FiringHead, FiringRecord, FiringStart, FiringTarget, Hello,
-    MessageReader, Offer, OfferAnswer, Outcome, PROTOCOL_VERSION, Part, Refused, Request, SendStep, Sending, Statement,
-    Until, code, data_header, decode_answer, decode_request, encode_answer, encode_request, end_block, error_block,
-    waiting_block,
+    MessageReader, Offer, OfferAnswer, Outcome, PROTOCOL_VERSION, Part, ReceiptsAnswer, Refused, Request, SendStep,
+    Sending, Statement, Until, code, data_header, decode_answer, decode_request, encode_answer, encode_request,
+    end_block, error_block, waiting_block,
 };
 use ted_core::security::{Carried, PackageRef, Receipt, ReleaseStatement};
 
@@ -131,6 +131,8 @@ impl Distributor {
                 priority: firing.priority(),
                 statement: self.statements[chosen],
                 grants: vec![],
+                recipients: vec![SUBSCRIBER],
+                closes: None,
             };
             firing.offered(&SUBSCRIBER, &SITE, now);
             let stream = env.number();
@@ -231,11 +233,9 @@ impl Distributor {
                 self.make_offers(env);
             }
             Request::Fetch(fetch) => self.serve_fetch(connection, stream, &fetch, env),
-            Request::Receipt(envelope) => self.serve_receipt(connection, stream, &envelope, env),
-            Request::Offer(_) | Request::Enrol(_) | Request::Announce(_) => {
-                self.refuse(connection, stream, code::BAD_REQUEST, "not here", env);
-            }
+            Request::Receipts(envelopes) => self.serve_receipt(connection, stream, &envelopes[0], env),
             Request::Unknown { kind } => self.answer(connection, stream, &Answer::Unsupported { kind }, env),
+            _ => self.refuse(connection, stream, code::BAD_REQUEST, "not here", env),
         }
     }
 
@@ -253,7 +253,7 @@ impl Distributor {
             env.truth.demand(!claimed || so, || format!("revision {revision} counts as extracted and is not"));
         }
         self.persist();
-        self.answer(connection, stream, &Answer::Receipt, env);
+        self.answer(connection, stream, &Answer::Receipts(ReceiptsAnswer::default()), env);
     }
 
     fn serve_fetch(&mut self, connection: u64, stream: u64, fetch: &Fetch, env: &mut Env) {
