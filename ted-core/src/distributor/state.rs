@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::de::DeserializeOwned;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::distributor::events::DistributorEvent;
@@ -13,6 +13,7 @@ use crate::distributor::peers::Network;
 use crate::distributor::repair::load_mended;
 use crate::distributor::rotation::open_own;
 use crate::distributor::source::{Fetching, KnownArchives, clean_spool};
+use crate::distributor::standing::Judged;
 use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
@@ -26,6 +27,9 @@ use crate::store::{
     DataDir, DurableFile, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences,
     SledCatalog, StandingEnvelopes, Tokens,
 };
+
+/// See [`State::upkeep`].
+const UPKEEP_AT_ONCE: usize = 8;
 
 /// What a Distributor keeps while it is open.
 pub(super) struct State {
@@ -64,6 +68,11 @@ pub(super) struct State {
     /// What is being fetched.
     pub(super) fetching: Arc<Fetching>,
     pub(super) links: Links,
+    /// What the peers that are connected were judged by last.
+    pub(super) judged: Mutex<Option<Judged>>,
+    /// Lets a few connections at a time have something looked up or noted on a thread where blocking is allowed: a
+    /// fleet that comes back at once would take a thread for each otherwise.
+    pub(super) upkeep: Semaphore,
     pub(super) events: EventBus<DistributorEvent>,
     pub(super) enrolling: Mutex<()>,
     pub(super) stating: Mutex<()>,
@@ -171,6 +180,8 @@ impl State {
             archives: Arc::default(),
             fetching: Arc::default(),
             links: Links::new(),
+            judged: Mutex::default(),
+            upkeep: Semaphore::new(UPKEEP_AT_ONCE),
             events: EventBus::new(),
             enrolling: Mutex::default(),
             stating: Mutex::default(),
