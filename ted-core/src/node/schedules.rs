@@ -95,7 +95,7 @@ const PREFIX: &str = "schedule/";
 
 impl<T> Default for Schedules<T> {
     fn default() -> Self {
-        Self { orders: Mutex::new(vec![Order::Declared]), wake: Notify::new() }
+        Self { orders: Mutex::default(), wake: Notify::new() }
     }
 }
 
@@ -132,6 +132,7 @@ impl<T: Clone + Ord + Display + Send + Sync + 'static> Schedules<T> {
         tasks: TaskTracker,
     ) {
         let mut driver = Driver { node, timetable: Timetable::default(), known: None, tickets: HashMap::new() };
+        self.declared();
         let (ended, mut ends) = mpsc::unbounded_channel::<(T, Ticket)>();
         loop {
             let orders = self.take_orders();
