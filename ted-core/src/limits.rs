@@ -203,6 +203,15 @@ pub struct Limits {
     pub receipts_max: usize,
     /// Deliveries in one message about progress: each needs about 100 bytes.
     pub progress_entries_max: usize,
+    /// Firings of one Distribution that a relay passes on at a time: one for each Channel that has it, many times over.
+    pub relayed_firings_max: usize,
+    /// Bytes of a firing's head, or of one part of it: names, times, and 1 KiB of what went wrong.
+    pub firing_record_bytes_max: u64,
+    /// Firings of one Channel that stay on record when they are over: a day of one every quarter of an hour.
+    pub firings_kept_max: usize,
+    /// Parts of firings that are over which stay on record, the oldest firings going first: a hundred firings to 10,000
+    /// nodes. Each takes about 300 bytes on disk.
+    pub firing_parts_kept_max: u64,
 }
 
 impl Limits {
@@ -301,6 +310,10 @@ impl Limits {
         named_keys_max: 1000,
         receipts_max: 48,
         progress_entries_max: 500,
+        relayed_firings_max: 256,
+        firing_record_bytes_max: 16 * KIB,
+        firings_kept_max: 100,
+        firing_parts_kept_max: 1000 * 1000,
     };
 }
 

@@ -135,19 +135,19 @@ impl State {
             self.registrations.remove(&key)?;
             self.withdraw(|slot| slot.recipient == Some(key))?;
             self.links.close(&key, "the Subscriber was removed from the fleet");
-            self.change_firings_now(|firing, _| firing.remove(&key))?;
+            let ticket = self.change_firings_of(&[key], |firing, now| firing.remove(&key, now));
+            self.durable_now(ticket)?;
         }
         Ok(())
     }
 
     pub(super) fn name_of_key(&self, key: &KeyHash) -> NodeName {
-        self.registrations.get(key).map_or_else(|| name_of_key(key), |registration| registration.name)
+        self.registrations.name_of(key).unwrap_or_else(|| name_of_key(key))
     }
 
     /// The registered key of a node.
     pub(super) fn key_of_name(&self, name: &NodeName) -> Option<KeyHash> {
-        let mut all = self.registrations.all().into_iter();
-        all.find_map(|(key, registration)| (registration.name == *name).then_some(key))
+        self.registrations.key_of(name)
     }
 
     pub(super) fn status(&self) -> Result<DistributorStatus, Error> {
@@ -181,7 +181,7 @@ impl State {
             distributions,
             channels: channels.collect(),
             subscribers: fleet.subscribers().map(subscriber_status).collect::<Result<_, Error>>()?,
-            firings: self.reports(|firing| !firing.is_over()),
+            firings: self.reports(false)?,
             alarms: self.alarms()?,
         })
     }

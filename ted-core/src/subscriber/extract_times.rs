@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::id::{FiringId, KeyHash, Revision, UnixMillis};
 use crate::name::NodeName;
-use crate::node::{Clock, Records, Scheduled, Ticket, kept};
+use crate::node::{Clock, Records, Scheduled, TurnId, kept};
 use crate::schedule::{Rhythm, Schedule, Start, Turn};
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::events::SubscriberEvent;
@@ -160,13 +160,13 @@ impl Scheduled for State {
         true
     }
 
-    fn ticket(&self) -> Result<Ticket, Error> {
-        let mut ticket = [0; 16];
-        self.crypto.fill_random(&mut ticket)?;
-        Ok(ticket)
+    fn turn_id(&self) -> Result<TurnId, Error> {
+        let mut turn_id = [0; 16];
+        self.crypto.fill_random(&mut turn_id)?;
+        Ok(turn_id)
     }
 
-    fn was_begun(&self, _: &ExtractTask, _: &Ticket) -> bool {
+    fn was_begun(&self, _: &ExtractTask, _: &TurnId) -> bool {
         // What was extracted before the crash is not extracted again by another turn.
         false
     }
@@ -177,7 +177,7 @@ impl Scheduled for State {
         tracing::warn!(%distributor, planned, "an extraction was planned while nobody could do it, and its window has closed");
     }
 
-    async fn carry_out(self: Arc<Self>, turn: Turn<ExtractTask>, _: Ticket) {
+    async fn carry_out(self: Arc<Self>, turn: Turn<ExtractTask>, _: TurnId) {
         let (state, fleet) = (self.clone(), turn.key.fleet);
         let waiting = tokio::task::spawn_blocking(move || state.unextracted(&fleet)).await;
         match waiting {
