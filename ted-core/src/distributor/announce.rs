@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
+use crate::distributor::rotation::Looked;
 use crate::distributor::state::{State, lock};
 use crate::error::{Coded, Error};
 use crate::id::{EnvelopeId, KeyHash, UnixMillis};
@@ -85,6 +86,7 @@ impl State {
     pub(super) async fn announce_changes(self: Arc<Self>, stop: CancellationToken) {
         let mut round = interval(ROUND);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looked = Looked::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -99,7 +101,9 @@ impl State {
                 }
                 _ = round.tick() => {
                     self.announce_again();
-                    self.renew_standing().await;
+                    if looked.is_due(self.now()) {
+                        self.renew_standing().await;
+                    }
                 }
             }
         }
@@ -186,11 +190,13 @@ impl State {
         connection: &QuicConnection,
         envelopes: Vec<Announced>,
     ) -> Result<bool, Error> {
-        let (state, fleet) = (self.clone(), connection.peer().fleet);
+        let fleet = connection.peer().fleet;
         let request = Request::Announce(Announce { recipient, envelopes: envelopes.clone() });
         let Answer::Announce(answer) = ask(connection, &request, &Limits::DEFAULT, PATIENCE).await? else {
             return Err(ExchangeError::Unexpected.into());
         };
+        let _turn = self.upkeep.acquire().await.map_err(|_| DistributorError::Worker)?;
+        let state = self.clone();
         let noting = move || state.note_acknowledged(&fleet, &key, &envelopes, &answer);
         tokio::task::spawn_blocking(noting).await.map_err(|_| DistributorError::Worker)?
     }

@@ -40,27 +40,8 @@ impl State {
         dialling: &mut HashMap<NodeName, Dialling>,
         tasks: &TaskTracker,
     ) {
-        let to_dial: Vec<Subscriber> = {
-            let fleet = lock(&self.fleet);
-            // One that is reached through a parent is dialled by that parent.
-            let own = |subscriber: &&Subscriber| {
-                let first = subscriber.parents.first();
-                !subscriber.endpoints.is_empty() && first.is_none_or(|first| fleet.subscriber(first).is_err())
-            };
-            fleet.subscribers().filter(own).cloned().collect()
-        };
-        dialling.retain(|name, _| to_dial.iter().any(|subscriber| subscriber.name == *name));
-        for subscriber in to_dial {
+        for subscriber in self.to_dial(dialling) {
             let dialled = dialling.entry(subscriber.name.clone()).or_default();
-            if self.is_connected(&subscriber.name) {
-                // Whoever dialled: when it is gone, it is dialled as if for the first time.
-                dialled.due = None;
-                dialled.backoff.reset();
-                continue;
-            }
-            if !dialled.is_due(Instant::now()) {
-                continue;
-            }
             dialled.due = Some(Instant::now() + dialled.backoff.next());
             let (state, endpoint) = (self.clone(), endpoint.clone());
             let attempt = tasks.spawn(async move {
@@ -81,5 +62,27 @@ impl State {
             });
             dialled.attempt = Some(attempt);
         }
+    }
+    /// Those who are to be dialled now.
+    fn to_dial(&self, dialling: &mut HashMap<NodeName, Dialling>) -> Vec<Subscriber> {
+        let fleet = lock(&self.fleet);
+        // One that is reached through a parent is dialled by that parent.
+        let is_own = |known: &Subscriber| {
+            let first = known.parents.first();
+            !known.endpoints.is_empty() && first.is_none_or(|first| fleet.subscriber(first).is_err())
+        };
+        dialling.retain(|name, _| fleet.subscriber(name).is_ok_and(is_own));
+        let mut due = vec![];
+        for subscriber in fleet.subscribers().filter(|subscriber| is_own(subscriber)) {
+            let dialled = dialling.entry(subscriber.name.clone()).or_default();
+            if self.is_connected(&subscriber.name) {
+                // Whoever dialled: when it is gone, it is dialled as if for the first time.
+                dialled.due = None;
+                dialled.backoff.reset();
+            } else if dialled.is_due(Instant::now()) {
+                due.push(subscriber.clone());
+            }
+        }
+        due
     }
 }

@@ -6,6 +6,7 @@ mod build;
 mod certificates;
 mod chain;
 mod configure;
+mod deliveries;
 mod deltas;
 mod dialling;
 mod enrol;
@@ -13,7 +14,9 @@ mod error;
 mod events;
 mod firings;
 mod fleet;
+mod fleet_records;
 mod grants;
+mod hints;
 mod history;
 mod issued;
 mod names;
@@ -517,7 +520,7 @@ impl Distributor {
     /// # Errors
     /// When the catalog cannot be read.
     pub async fn firings(&self) -> Result<Vec<FiringReport>, Error> {
-        self.blocking(|state| Ok(state.reports(|_| true))).await
+        self.blocking(|state| state.reports(true)).await
     }
 
     /// Ends a firing: what is not delivered yet is not offered any more.

@@ -190,6 +190,10 @@ impl State {
     /// Signs and announces to each parent what is behind it, wherever that is not what stands already.
     pub(super) fn issue_entitlements(&self) -> Result<(), Error> {
         let (tiers, fleet) = (self.tiers(), self.own().authority.root().key_hash());
+        let moved = lock(&self.reach).judge_again(|hop, key| tiers.is_behind(hop, key));
+        if !moved.down.is_empty() {
+            self.note_unreached(&moved.down);
+        }
         let of_kind = |slot: &StandingSlot| slot.fleet == fleet && slot.kind == EnvelopeKind::ENTITLEMENTS;
         let former = self.standing.choose(of_kind).into_iter().filter_map(|(slot, _)| slot.recipient);
         // Who was a parent is told that nobody is behind it any more.
@@ -280,14 +284,7 @@ impl State {
         }
         let gone: Vec<KeyHash> = down.into_iter().filter(|key| key != hop).collect();
         if !gone.is_empty() {
-            let state = self.clone();
-            self.links.spawn(async move {
-                state
-                    .change_firings(move |firing, now| {
-                        gone.iter().fold(false, |changed, key| firing.disconnected(key, now) || changed)
-                    })
-                    .await;
-            });
+            self.note_unreached(&gone);
         }
     }
 
@@ -339,7 +336,7 @@ mod tests {
             distributions: vec![distribution],
             channels: vec![channel],
             subscribers: vec![
-                behind("p1", &["dist"]),
+                behind("p1", &[]),
                 behind("p2", &["p1"]),
                 behind("p3", &[]),
                 behind("leaf", &["p2", "p3"]),

@@ -1,8 +1,10 @@
 //! Answering what the other side asks on the streams that it opens.
 
+mod relayed;
+
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -17,6 +19,8 @@ use crate::protocol::{
     end_block, error_block, waiting_block,
 };
 use crate::transport::{Connection, ConnectionError, SendHalf};
+
+pub(crate) use relayed::Relayed;
 
 /// How long a peer may take to say what it wants on a stream that it opened: a message is one packet or a few.
 const QUESTION_PATIENCE: Duration = Duration::from_secs(30);
@@ -45,6 +49,9 @@ pub(crate) enum Content {
     /// From a package file of this many bytes, when `pace` permits; the callback hears how many were handed to the
     /// connection.
     File { file: Arc<dyn ReadAt>, bytes: u64, pace: Box<dyn Pace>, sent: Box<dyn FnMut(u64) + Send> },
+    /// From a package that may still be arriving.
+    #[allow(dead_code, reason = "for the driver of the relay")]
+    Relayed(Relayed),
 }
 
 /// Decides when bytes of a package may go to a peer, and how many at once. One value serves one Fetch; dropped, it gives
@@ -83,9 +90,20 @@ pub(crate) trait Answering: Send + Sync + 'static {
 }
 
 /// Answers every stream that the other side opens until the connection ends; gives the reason why it ended.
-pub(crate) async fn serve<C: Connection>(connection: C, answering: Arc<impl Answering>, limits: Limits) -> String {
+pub(crate) fn serve<C: Connection>(
+    connection: C,
+    answering: Arc<impl Answering>,
+    limits: Limits,
+) -> impl Future<Output = String> + Send {
+    // Not in the future: there is one for each connection, and nearly always with the same limits.
+    let limits = if limits == Limits::DEFAULT { DEFAULT_LIMITS.clone() } else { Arc::new(limits) };
+    serve_with(connection, answering, limits)
+}
+
+static DEFAULT_LIMITS: LazyLock<Arc<Limits>> = LazyLock::new(|| Arc::new(Limits::DEFAULT));
+
+async fn serve_with<C: Connection>(connection: C, answering: Arc<impl Answering>, limits: Arc<Limits>) -> String {
     let streams = TaskTracker::new();
-    let limits = Arc::new(limits);
     let reason = loop {
         match connection.accept().await {
             Ok((send, recv)) => {
@@ -151,6 +169,7 @@ async fn write_content<S: SendHalf>(
     let total_bytes = match &content {
         Content::Bytes(bytes) => bytes.len() as u64,
         Content::File { bytes, .. } => *bytes,
+        Content::Relayed(relayed) => relayed.live.bytes(),
     };
     let answer = encode_answer(&Answer::Fetch(FetchAnswer { total_bytes }), limits)?;
     send.write(Bytes::from(answer)).await?;
@@ -159,6 +178,10 @@ async fn write_content<S: SendHalf>(
         Content::Bytes(bytes) => write_bytes(send, &bytes, sending).await?,
         Content::File { file, pace, sent, .. } => {
             let blocks = FileBlocks { file, total_bytes, sending, step: 0..0, pace };
+            write_blocks(send, blocks, sent).await?
+        }
+        Content::Relayed(relayed) => {
+            let (blocks, sent) = relayed.into_blocks(sending);
             write_blocks(send, blocks, sent).await?
         }
     };

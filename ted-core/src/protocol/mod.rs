@@ -21,6 +21,7 @@ mod reach;
 mod receipts;
 mod receiver;
 mod refused;
+mod relay;
 mod tiers;
 
 pub use announce::{Announce, AnnounceAnswer, Announced};
@@ -31,7 +32,10 @@ pub use block::{
 };
 pub use chain::{baseline_chain, cheapest_chain};
 pub use delivery::{Delivery, DeliveryAction, DeliveryEnd};
-pub use firing::{Counts, Firing, FiringError, FiringTarget, Outcome, Part, PartState, Until};
+pub use firing::{
+    Cause, Counts, Firing, FiringChanges, FiringEnd, FiringError, FiringHead, FiringRecord, FiringStart, FiringTarget,
+    Outcome, Part, PartRole, PartState, StageTimes, Until, Waiting, WaitingFor,
+};
 pub use index_phase::{IndexAction, IndexPhase};
 pub use map::{FrameLayout, FrameMap, MapError};
 pub use message::{
@@ -45,4 +49,5 @@ pub use reach::{Reach, Reached};
 pub use receipts::{ReceiptsAnswer, receipts_that_fit};
 pub use receiver::{Action, Cut, FetchFailure, FetchNumber, FrameBuffers, GiveUp, Progress, Receiver, ReceiverOptions};
 pub use refused::{Refused, code};
+pub use relay::{Asked, Passed, PassedOffer, Relay, RelayAction, RelayEnd};
 pub use tiers::{Presence, ProgressEntry, ProgressState, WaitsFor};

@@ -1,6 +1,7 @@
 //! The Subscriber: it trusts, enrols, takes offers, receives, verifies, extracts, and says so in receipts.
 
 mod announced;
+mod arriving;
 mod backup;
 mod carried;
 mod chain;
@@ -13,6 +14,7 @@ mod dialling;
 mod entitled;
 mod error;
 mod events;
+mod extract_times;
 mod extraction;
 mod fall_back;
 mod grants;
@@ -60,6 +62,7 @@ pub use announced::AnnouncedError;
 pub use configuration::{ConfigurationRow, NodeSettings, SettingRow, SettingSource};
 pub use error::SubscriberError;
 pub use events::SubscriberEvent;
+pub use extract_times::ExtractTime;
 pub use grants::granted_key;
 pub use held::KeepPackage;
 pub use hooks::{AfterFailure, HookCommand, HookError, HookKind, HookReport, HookRule, HookScope, HookTimeout, Hooks};

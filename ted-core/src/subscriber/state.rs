@@ -13,16 +13,18 @@ use crate::id::{DistributionId, InstanceId, KeyHash, Revision, UnixMillis};
 use crate::limits::Limits;
 use crate::model::Endpoint;
 use crate::name::NodeName;
-use crate::node::{Alarm, Clock, EventBus, Links, Records};
+use crate::node::{Alarm, Clock, EventBus, Links, Records, Schedules};
 use crate::protocol::{Delivery, Reach};
 use crate::security::{Crypto, DistributorRoot, Entitlements, Identity, ParentHint, ReleaseStatement, Stage, Usage};
 use crate::store::{
     DataDir, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog, StandingEnvelopes,
 };
 use crate::subscriber::Settings;
+use crate::subscriber::arriving::Arrivals;
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::extract_times::{ExtractTask, ExtractTime};
 use crate::subscriber::peers::Network;
 use crate::transport::QuicConnection;
 
@@ -51,6 +53,8 @@ pub(super) struct State {
     pub(super) taking: tokio::sync::Mutex<()>,
     pub(super) records: Records,
     pub(super) depot: LocalDepot,
+    /// The packages that are arriving.
+    pub(super) arrivals: Arc<Arrivals>,
     pub(super) deliveries: Mutex<HashMap<Key, Delivery>>,
     /// The newest accepted statement of each delivery.
     pub(super) statements: Mutex<HashMap<Key, ReleaseStatement>>,
@@ -92,6 +96,8 @@ pub(super) struct State {
     /// What is wrong with certificates that were carried here.
     pub(super) carried_troubles: Mutex<HashMap<KeyHash, String>>,
     pub(super) events: EventBus<SubscriberEvent>,
+    /// When what is extracted.
+    pub(super) schedules: Schedules<ExtractTask>,
 }
 
 /// One run, from a start to the stop that ends it: what waits listens to the token, what computes looks at the flag.
@@ -130,6 +136,8 @@ pub(super) struct Standing {
     pub(super) bytes: u64,
     pub(super) bytes_total: u64,
     pub(super) trouble: Option<String>,
+    /// When it is extracted, where it is verified and waits for that.
+    pub(super) waits: Option<ExtractTime>,
     pub(super) at: Option<UnixMillis>,
 }
 
@@ -168,6 +176,7 @@ impl State {
             security,
             records,
             depot,
+            arrivals: Arc::default(),
             deliveries: Mutex::default(),
             statements: Mutex::default(),
             queues: Mutex::default(),
@@ -192,6 +201,7 @@ impl State {
             alarmed: Mutex::default(),
             carried_troubles: Mutex::default(),
             events: EventBus::new(),
+            schedules: Schedules::default(),
             data,
             settings,
             clock,
