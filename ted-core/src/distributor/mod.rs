@@ -407,6 +407,22 @@ impl Distributor {
         self.blocking(move |state| state.update_subscriber(name, endpoints)).await
     }
 
+    /// Gives a Subscriber this route: the parents through which it is reached, in order of preference.
+    ///
+    /// # Errors
+    /// When there is no such Subscriber, or the route is none.
+    pub async fn set_route(&self, name: &NodeName, parents: &[NodeName]) -> Result<(), Error> {
+        let (name, parents) = (name.clone(), parents.to_vec());
+        self.blocking(move |state| {
+            state.change_fleet(|fleet| {
+                let subscriber = fleet.subscriber(&name)?.clone();
+                Ok(fleet.update_subscriber(crate::model::Subscriber { parents, ..subscriber })?)
+            })?;
+            state.announce_configuration()
+        })
+        .await
+    }
+
     /// Gives a Subscriber another name, a label: its key, endpoints and Channels stay. Sealed Distributions wait until
     /// the node has a certificate under that name.
     ///

@@ -262,11 +262,7 @@ impl State {
             }
             let silence = self.settings.silence;
             self.change_open(Which::All, |firing, now| firing.tick(silence, now));
-            for key in self.waited_long_enough() {
-                if let Some(connection) = self.links.get(&key) {
-                    self.offer_to(key, connection, Due::Waited);
-                }
-            }
+            self.offer_all(self.waited_long_enough(), Due::Waited);
             self.keep_changes().await;
             self.dial_due(&endpoint, &mut dialling, &tasks);
         }

@@ -37,9 +37,7 @@ impl State {
         let firing = tokio::task::spawn_blocking(move || state.start_firing(&channel, &distributions, mended))
             .await
             .map_err(|_| DistributorError::Worker)??;
-        for (key, connection) in self.links.all() {
-            self.offer_to(key, connection, Due::Of(firing));
-        }
+        self.offer_all(self.recipients_of(&firing), Due::Of(firing));
         Ok(firing)
     }
 

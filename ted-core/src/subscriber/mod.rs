@@ -30,6 +30,7 @@ mod peers;
 mod permits;
 mod receive;
 mod reference;
+mod relay;
 mod renewal;
 mod report;
 mod rollback;
@@ -68,6 +69,7 @@ pub use held::KeepPackage;
 pub use hooks::{AfterFailure, HookCommand, HookError, HookKind, HookReport, HookRule, HookScope, HookTimeout, Hooks};
 pub use modes::LocalChanges;
 pub use reference::DistributionRef;
+pub use relay::{PassedRow, TrafficRow};
 pub use report::{
     CarriedRequest, ChildRow, DistributionRow, DistributorRow, Enrolment, ExtractionEnd, ExtractionRow, ParentRow,
     PreviewRow, SubscriberStatus, TargetRow, VerifyRow,

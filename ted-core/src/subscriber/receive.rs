@@ -154,6 +154,8 @@ pub(super) struct Reception {
     pub(super) twin_failed: AtomicBool,
     pub(super) progress: Box<dyn Fn(Progress) + Send + Sync>,
     pub(super) started: Instant,
+    /// Hears how many bytes came of it, whatever became of them.
+    pub(super) came: Arc<dyn Fn(u64) + Send + Sync>,
     /// What others are served from meanwhile.
     pub(super) live: Arc<Live>,
     /// Whether anything was heard since the machine was told.
@@ -283,6 +285,7 @@ impl Reception {
         let mut all = Vec::new();
         while let Some(batch) = fetched.next_batch(BATCH_BYTES).await? {
             self.heard.store(true, Ordering::Relaxed);
+            (self.came)(batch.iter().map(|bytes| bytes.len() as u64).sum());
             for bytes in batch {
                 if all.len() as u64 + bytes.len() as u64 > bytes_max {
                     return Err(ExchangeError::Unexpected);
@@ -372,11 +375,11 @@ impl Reception {
     fn open(&self, body: &mut Body, connection: QuicConnection, number: FetchNumber, from: u64, to: u64) {
         let wanted = Fetch { target: FetchTarget::Package(self.package.id), from, to };
         let (limits, patience, batches) = (self.limits().clone(), self.patience(), body.batches_in.clone());
-        let bytes_stated = self.package.bytes;
+        let (bytes_stated, came) = (self.package.bytes, self.came.clone());
         let task = body.tasks.spawn(async move {
             let ended = match fetch(&connection, wanted, &limits, patience).await {
                 Ok(fetched) => match fetched.expect_total(bytes_stated) {
-                    Ok(()) => forward(fetched, number, &batches).await,
+                    Ok(()) => forward(fetched, number, &batches, &*came).await,
                     Err(error) => Err(error),
                 },
                 Err(error) => Err(error),
@@ -397,8 +400,10 @@ async fn forward<R: RecvHalf>(
     mut fetched: Fetched<R>,
     number: FetchNumber,
     batches: &mpsc::Sender<Batch>,
+    came: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<(), ExchangeError> {
     while let Some(pieces) = fetched.next_batch(BATCH_BYTES).await? {
+        came(pieces.iter().map(|bytes| bytes.len() as u64).sum());
         if batches.send(Batch::Bytes(number, pieces)).await.is_err() {
             return Ok(());
         }

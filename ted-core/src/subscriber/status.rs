@@ -33,6 +33,8 @@ impl State {
             listening: self.listening().map(|address| address.to_string()),
             distributors: self.distributors()?,
             distributions: self.rows()?,
+            passes_on: self.passed_rows(),
+            traffic: self.traffic(),
             alarms: self.alarms()?,
         })
     }
