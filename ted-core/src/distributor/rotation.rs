@@ -224,6 +224,7 @@ impl State {
                 ),
             ));
         }
+        alarms.extend(self.schedule_alarms());
         Ok(alarms)
     }
 
