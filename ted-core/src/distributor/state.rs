@@ -15,6 +15,7 @@ use crate::distributor::repair::load_mended;
 use crate::distributor::rotation::open_own;
 use crate::distributor::scheduled::Task;
 use crate::distributor::source::{Fetching, KnownArchives, clean_spool};
+use crate::distributor::standing::Judged;
 use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
@@ -29,6 +30,9 @@ use crate::store::{
 
 /// Firings that begin at once.
 const FIRINGS_AT_ONCE: usize = 4;
+
+/// See [`State::upkeep`].
+const UPKEEP_AT_ONCE: usize = 8;
 
 /// What a Distributor keeps while it is open.
 pub(super) struct State {
@@ -75,6 +79,11 @@ pub(super) struct State {
     /// What is being fetched.
     pub(super) fetching: Arc<Fetching>,
     pub(super) links: Links,
+    /// What the peers that are connected were judged by last.
+    pub(super) judged: Mutex<Option<Judged>>,
+    /// Lets a few connections at a time have something looked up or noted on a thread where blocking is allowed: a
+    /// fleet that comes back at once would take a thread for each otherwise.
+    pub(super) upkeep: Semaphore,
     pub(super) events: EventBus<DistributorEvent>,
     pub(super) enrolling: Mutex<()>,
     pub(super) stating: Mutex<()>,
@@ -190,6 +199,8 @@ impl State {
             archives: Arc::default(),
             fetching: Arc::default(),
             links: Links::new(),
+            judged: Mutex::default(),
+            upkeep: Semaphore::new(UPKEEP_AT_ONCE),
             events: EventBus::new(),
             enrolling: Mutex::default(),
             stating: Mutex::default(),
