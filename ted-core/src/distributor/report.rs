@@ -446,6 +446,9 @@ pub struct NextFiring {
     pub schedule: String,
     /// Whether it fires at all.
     pub active: bool,
+    /// The planned moment of its last firing by the schedule, or when the schedule was set; none before the running
+    /// node follows it.
+    pub last: Option<UnixMillis>,
     /// When it fires, by the calendar.
     pub at: Option<UnixMillis>,
     /// When the window opens, where it sends on every new revision and the window is closed.
