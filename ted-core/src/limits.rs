@@ -187,6 +187,14 @@ pub struct Limits {
     pub schedule_days_max: u32,
     /// Seconds after which the schedule `now` fires again while a Subscriber lacks the revision.
     pub schedule_retry_seconds: u64,
+    /// Identity keys in one offer, one message about presence, or one page of entitlements: half of a message.
+    pub named_keys_max: usize,
+    /// Receipts in one message: about as many as fit, and few enough that every one can be refused with a reason.
+    pub receipts_max: usize,
+    /// Deliveries in one message about progress: each needs about 100 bytes.
+    pub progress_entries_max: usize,
+    /// Firings of one Distribution that a relay passes on at a time: one for each Channel that has it, many times over.
+    pub relayed_firings_max: usize,
     /// Bytes of a firing's head, or of one part of it: names, times, and 1 KiB of what went wrong.
     pub firing_record_bytes_max: u64,
     /// Firings of one Channel that stay on record when they are over: a day of one every quarter of an hour.
@@ -194,12 +202,12 @@ pub struct Limits {
     /// Parts of firings that are over which stay on record, the oldest firings going first: a hundred firings to 10,000
     /// nodes. Each takes about 300 bytes on disk.
     pub firing_parts_kept_max: u64,
-    /// Identity keys in one offer, one message about presence, or one page of entitlements: half of a message.
-    pub named_keys_max: usize,
-    /// Receipts in one message: about as many as fit, and few enough that every one can be refused with a reason.
-    pub receipts_max: usize,
-    /// Deliveries in one message about progress: each needs about 100 bytes.
-    pub progress_entries_max: usize,
+    /// Bytes of one file of the log of events: small enough that following it reads little.
+    pub event_file_bytes_max: u64,
+    /// Files of that log, of which the oldest goes when another is begun: 64 MiB in all, some 300,000 events.
+    pub event_files_max: usize,
+    /// Events in one answer: about 10 MiB.
+    pub events_answered_max: usize,
 }
 
 impl Limits {
@@ -291,12 +299,16 @@ impl Limits {
         schedule_jitter_seconds_max: 24 * 3600,
         schedule_days_max: 15_000,
         schedule_retry_seconds: 15 * 60,
-        firing_record_bytes_max: 16 * KIB,
-        firings_kept_max: 100,
-        firing_parts_kept_max: 1000 * 1000,
         named_keys_max: 1000,
         receipts_max: 48,
         progress_entries_max: 500,
+        relayed_firings_max: 256,
+        firing_record_bytes_max: 16 * KIB,
+        firings_kept_max: 100,
+        firing_parts_kept_max: 1000 * 1000,
+        event_file_bytes_max: 4 * MIB,
+        event_files_max: 16,
+        events_answered_max: 50_000,
     };
 }
 

@@ -142,13 +142,12 @@ impl State {
     }
 
     pub(super) fn name_of_key(&self, key: &KeyHash) -> NodeName {
-        self.registrations.get(key).map_or_else(|| name_of_key(key), |registration| registration.name)
+        self.registrations.name_of(key).unwrap_or_else(|| name_of_key(key))
     }
 
     /// The registered key of a node.
     pub(super) fn key_of_name(&self, name: &NodeName) -> Option<KeyHash> {
-        let mut all = self.registrations.all().into_iter();
-        all.find_map(|(key, registration)| (registration.name == *name).then_some(key))
+        self.registrations.key_of(name)
     }
 
     pub(super) fn status(&self) -> Result<DistributorStatus, Error> {

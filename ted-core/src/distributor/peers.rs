@@ -60,11 +60,12 @@ impl State {
         tasks.spawn(self.clone().accept_all(endpoint.clone(), stop.clone(), tasks.clone()));
         tasks.spawn(self.clone().rounds(endpoint.clone(), stop.clone(), tasks.clone()));
         tasks.spawn(self.clone().announce_changes(stop.clone()));
+        tasks.spawn(self.clone().write_fleet_changes(stop.clone()));
         *lock(&self.network) = Some(Network { endpoint, address, stop, tasks });
         Ok(address)
     }
 
-    pub(super) async fn stop(&self) {
+    pub(super) async fn stop(self: &Arc<Self>) {
         let Some(network) = lock(&self.network).take() else { return };
         network.stop.cancel();
         network.endpoint.close("the Distributor is stopping").await;
@@ -75,6 +76,11 @@ impl State {
         };
         if tokio::time::timeout(GOODBYE, ending).await.is_err() {
             tracing::debug!("tasks were still running when the Distributor stopped");
+        }
+        let state = self.clone();
+        let written = tokio::task::spawn_blocking(move || state.write_fleet_file()).await;
+        if let Err(error) = written.map_err(|_| Error::from(DistributorError::Worker)).flatten() {
+            tracing::warn!(%error, "fleet.toml cannot be written; the next start does it");
         }
     }
 

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::id::{DistributionId, FiringId, KeyHash};
 use crate::model::{Distribution, Priority};
 use crate::name::{Label, NodeName};
-use crate::protocol::{Cause, Firing, FiringStart, FiringTarget, Until};
+use crate::protocol::{Cause, Firing, FiringStart, FiringTarget, Until, WaitingFor};
 
 impl State {
     /// Starts a firing of a Channel: builds what has changed, persists the firing, and offers to whoever is connected.
@@ -100,7 +100,12 @@ impl State {
             Ok(granted) => granted.withheld,
             Err(error) => {
                 let (code, reason) = (error.code(), error.to_string());
-                let why = |subscriber: &KeyHash| Withheld { subscriber: *subscriber, code, reason: reason.clone() };
+                let why = |subscriber: &KeyHash| Withheld {
+                    subscriber: *subscriber,
+                    code,
+                    reason: reason.clone(),
+                    waiting_for: WaitingFor::Grant,
+                };
                 subscribers.iter().map(why).collect()
             }
         };

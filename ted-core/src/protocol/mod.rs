@@ -19,6 +19,7 @@ mod patience;
 mod receipts;
 mod receiver;
 mod refused;
+mod relay;
 mod tiers;
 
 pub use announce::{Announce, AnnounceAnswer, Announced};
@@ -44,4 +45,5 @@ pub use patience::{Silence, SilenceError};
 pub use receipts::{ReceiptsAnswer, receipts_that_fit};
 pub use receiver::{Action, Cut, FetchFailure, FetchNumber, FrameBuffers, GiveUp, Progress, Receiver, ReceiverOptions};
 pub use refused::{Refused, code};
+pub use relay::{Asked, Passed, PassedOffer, Relay, RelayAction, RelayEnd};
 pub use tiers::{Presence, ProgressEntry, ProgressState, WaitsFor};

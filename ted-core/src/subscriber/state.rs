@@ -10,15 +10,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::id::{DistributionId, InstanceId, KeyHash, Revision, UnixMillis};
+use crate::limits::Limits;
 use crate::model::Endpoint;
 use crate::name::NodeName;
 use crate::node::{Alarm, Clock, EventBus, Links, Records};
 use crate::protocol::Delivery;
 use crate::security::{Crypto, DistributorRoot, Identity, ReleaseStatement, Stage, Usage};
 use crate::store::{
-    DataDir, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog, StandingEnvelopes,
+    DataDir, EventLog, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog,
+    StandingEnvelopes,
 };
 use crate::subscriber::Settings;
+use crate::subscriber::arriving::Arrivals;
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
@@ -49,6 +52,8 @@ pub(super) struct State {
     pub(super) taking: tokio::sync::Mutex<()>,
     pub(super) records: Records,
     pub(super) depot: LocalDepot,
+    /// The packages that are arriving.
+    pub(super) arrivals: Arc<Arrivals>,
     pub(super) deliveries: Mutex<HashMap<Key, Delivery>>,
     /// The newest accepted statement of each delivery.
     pub(super) statements: Mutex<HashMap<Key, ReleaseStatement>>,
@@ -133,6 +138,7 @@ impl State {
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
         let depot = LocalDepot::open(data.path())?;
+        let events = EventLog::open(&data.path().join("events"), &Limits::DEFAULT)?;
         security.trust()?;
         Ok(Self {
             name: RwLock::new(name),
@@ -147,6 +153,7 @@ impl State {
             security,
             records,
             depot,
+            arrivals: Arc::default(),
             deliveries: Mutex::default(),
             statements: Mutex::default(),
             queues: Mutex::default(),
@@ -162,7 +169,7 @@ impl State {
             troubles: Mutex::default(),
             alarmed: Mutex::default(),
             carried_troubles: Mutex::default(),
-            events: EventBus::new(),
+            events: EventBus::new(events, clock.clone()),
             data,
             settings,
             clock,
