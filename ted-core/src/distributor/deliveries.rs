@@ -134,6 +134,8 @@ impl State {
             channel: head.channel.clone(),
             started: head.started,
             cause: head.cause,
+            closes: head.closes,
+            ended: head.ended,
             outcome: head.outcome(),
             rows,
         }

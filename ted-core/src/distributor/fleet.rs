@@ -115,6 +115,9 @@ impl State {
 
     /// Declares a Subscriber unless it is there, and puts it into Channels.
     pub(super) fn ensure_subscriber(&self, name: &NodeName, channels: &[Label]) -> Result<(), Error> {
+        if channels.is_empty() && lock(&self.fleet).subscriber(name).is_ok() {
+            return Ok(());
+        }
         self.change_fleet(|fleet| {
             if fleet.subscriber(name).is_err() {
                 fleet.create_subscriber(Subscriber::new(name.clone()))?;
@@ -182,6 +185,7 @@ impl State {
             channels: channels.collect(),
             subscribers: fleet.subscribers().map(subscriber_status).collect::<Result<_, Error>>()?,
             firings: self.reports(false)?,
+            next_firings: self.next_firings()?,
             alarms: self.alarms()?,
         })
     }

@@ -1,9 +1,9 @@
 //! A Distributor's state: what it keeps, and how it is opened.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::distributor::events::DistributorEvent;
@@ -13,19 +13,27 @@ use crate::distributor::grants::GrantSets;
 use crate::distributor::peers::Network;
 use crate::distributor::repair::load_mended;
 use crate::distributor::rotation::open_own;
+use crate::distributor::scheduled::Task;
 use crate::distributor::source::{Fetching, KnownArchives, clean_spool};
+use crate::distributor::standing::Judged;
 use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
 use crate::limits::Limits;
 use crate::model::Fleet;
-use crate::name::NodeName;
-use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, Records, wait};
+use crate::name::{Label, NodeName};
+use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, Records, Schedules, wait};
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
     DataDir, EventLog, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
     StandingEnvelopes, Tokens,
 };
+
+/// Firings that begin at once.
+const FIRINGS_AT_ONCE: usize = 4;
+
+/// See [`State::upkeep`].
+const UPKEEP_AT_ONCE: usize = 8;
 
 /// What a Distributor keeps while it is open.
 pub(super) struct State {
@@ -72,6 +80,11 @@ pub(super) struct State {
     /// What is being fetched.
     pub(super) fetching: Arc<Fetching>,
     pub(super) links: Links,
+    /// What the peers that are connected were judged by last.
+    pub(super) judged: Mutex<Option<Judged>>,
+    /// Lets a few connections at a time have something looked up or noted on a thread where blocking is allowed: a
+    /// fleet that comes back at once would take a thread for each otherwise.
+    pub(super) upkeep: Semaphore,
     pub(super) events: EventBus<DistributorEvent>,
     pub(super) enrolling: Mutex<()>,
     pub(super) stating: Mutex<()>,
@@ -84,6 +97,14 @@ pub(super) struct State {
     pub(super) granting: Mutex<()>,
     pub(super) grant_sets: Mutex<GrantSets>,
     pub(super) network: Mutex<Option<Network>>,
+    /// What is done by schedules.
+    pub(super) schedules: Schedules<Task>,
+    /// What went wrong the last time that it was scheduled.
+    pub(super) schedule_troubles: Mutex<BTreeMap<Task, Alarm>>,
+    /// One firing of a Channel begins at a time.
+    pub(super) sending: Mutex<HashMap<Label, Arc<tokio::sync::Mutex<()>>>>,
+    /// Firings that begin at once: each grants and signs for a while.
+    pub(super) beginning: Semaphore,
 }
 
 /// The Distributor's CA, and what it issued for this node.
@@ -180,6 +201,8 @@ impl State {
             archives: Arc::default(),
             fetching: Arc::default(),
             links: Links::new(),
+            judged: Mutex::default(),
+            upkeep: Semaphore::new(UPKEEP_AT_ONCE),
             events: EventBus::new(events, clock.clone()),
             enrolling: Mutex::default(),
             stating: Mutex::default(),
@@ -189,6 +212,10 @@ impl State {
             granting: Mutex::default(),
             grant_sets: Mutex::default(),
             network: Mutex::default(),
+            schedules: Schedules::default(),
+            schedule_troubles: Mutex::default(),
+            sending: Mutex::default(),
+            beginning: Semaphore::new(FIRINGS_AT_ONCE),
             settings,
             clock,
             crypto,
