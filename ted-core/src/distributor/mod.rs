@@ -55,11 +55,12 @@ use crate::error::Error;
 use crate::id::FiringId;
 use crate::model::{Endpoint, Fleet};
 use crate::name::{Label, NodeName};
-use crate::node::{Clock, Events, SystemClock};
+use crate::node::{Clock, EventFilter, EventHistory, Events, SystemClock};
 use crate::protocol::{FiringHead, Silence, Until};
 use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
 pub use configure::{SettingChanges, SubscriberSettings};
+pub use deliveries::{Delivery, DeliveryQuery};
 pub use error::DistributorError;
 pub use events::{BuildPhase, DistributorEvent};
 pub use grants::own_key;
@@ -256,6 +257,15 @@ impl Distributor {
     #[must_use]
     pub fn events(&self) -> Events<DistributorEvent> {
         self.state.events.subscribe()
+    }
+
+    /// The events on record that `filter` chooses, the oldest first: at most 50,000 of the
+    /// newest. Progress is not on record.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub async fn event_history(&self, filter: EventFilter) -> Result<EventHistory, Error> {
+        self.blocking(move |state| state.event_history(&filter)).await
     }
 
     /// Listens, dials the Subscribers that have endpoints, serves, and goes on with open firings. Returns the address.
@@ -522,6 +532,15 @@ impl Distributor {
     /// When there is no such firing.
     pub fn report(&self, firing: FiringId) -> Result<FiringReport, Error> {
         self.state.report(&firing)
+    }
+
+    /// Deliveries as they stand: of each Channel those of its last firing, and of all that are open; with `since` or
+    /// `firing`, those on record.
+    ///
+    /// # Errors
+    /// When there is no such firing, or the catalog cannot be read.
+    pub async fn deliveries(&self, query: DeliveryQuery) -> Result<Vec<Delivery>, Error> {
+        self.blocking(move |state| state.deliveries(&query)).await
     }
 
     /// Firings on record at a glance, newest first; of one Channel or of all.

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::id::{DistributionId, FiringId, KeyHash, UnixMillis};
 use crate::model::{Distribution, Priority};
 use crate::name::{Label, NodeName};
-use crate::protocol::{Cause, Firing, FiringStart, FiringTarget, Until};
+use crate::protocol::{Cause, Firing, FiringStart, FiringTarget, Until, WaitingFor};
 use crate::schedule::Start;
 
 /// How a firing begins.
@@ -193,7 +193,12 @@ impl State {
             Ok(granted) => granted.withheld,
             Err(error) => {
                 let (code, reason) = (error.code(), error.to_string());
-                let why = |subscriber: &KeyHash| Withheld { subscriber: *subscriber, code, reason: reason.clone() };
+                let why = |subscriber: &KeyHash| Withheld {
+                    subscriber: *subscriber,
+                    code,
+                    reason: reason.clone(),
+                    waiting_for: WaitingFor::Grant,
+                };
                 subscribers.iter().map(why).collect()
             }
         };

@@ -19,12 +19,13 @@ use crate::distributor::standing::Judged;
 use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
+use crate::limits::Limits;
 use crate::model::Fleet;
 use crate::name::{Label, NodeName};
 use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, Records, Schedules, wait};
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
-    DataDir, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
+    DataDir, EventLog, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
     StandingEnvelopes, Tokens,
 };
 
@@ -167,6 +168,7 @@ impl State {
         let records = Records::new(Arc::new(catalog));
         let fleet = load_fleet(&records, Some(own.authority.root().name().clone()))?;
         let depot = LocalDepot::open(data.path())?;
+        let events = EventLog::open(&data.path().join("events"), &Limits::DEFAULT)?;
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
         let firings = Firings::load(&records)?;
@@ -201,7 +203,7 @@ impl State {
             links: Links::new(),
             judged: Mutex::default(),
             upkeep: Semaphore::new(UPKEEP_AT_ONCE),
-            events: EventBus::new(),
+            events: EventBus::new(events, clock.clone()),
             enrolling: Mutex::default(),
             stating: Mutex::default(),
             mended: Mutex::new(mended),

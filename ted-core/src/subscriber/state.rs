@@ -10,13 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::id::{DistributionId, InstanceId, KeyHash, Revision, UnixMillis};
+use crate::limits::Limits;
 use crate::model::Endpoint;
 use crate::name::NodeName;
 use crate::node::{Alarm, Clock, EventBus, Links, Records, Schedules};
 use crate::protocol::Delivery;
 use crate::security::{Crypto, DistributorRoot, Identity, ReleaseStatement, Stage, Usage};
 use crate::store::{
-    DataDir, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog, StandingEnvelopes,
+    DataDir, EventLog, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog,
+    StandingEnvelopes,
 };
 use crate::subscriber::Settings;
 use crate::subscriber::arriving::Arrivals;
@@ -141,6 +143,7 @@ impl State {
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
         let depot = LocalDepot::open(data.path())?;
+        let events = EventLog::open(&data.path().join("events"), &Limits::DEFAULT)?;
         security.trust()?;
         Ok(Self {
             name: RwLock::new(name),
@@ -171,7 +174,7 @@ impl State {
             troubles: Mutex::default(),
             alarmed: Mutex::default(),
             carried_troubles: Mutex::default(),
-            events: EventBus::new(),
+            events: EventBus::new(events, clock.clone()),
             schedules: Schedules::default(),
             data,
             settings,
