@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: all check fmt clippy deny doc test mutants kill-test repair-test update-bytes bench
+.PHONY: all check fmt clippy deny doc test mutants kill-test repair-test update-bytes bench fleet-load
 
 all: check test
 
@@ -44,3 +44,11 @@ update-bytes:
 
 bench:
 	$(CARGO) bench --bench transfer --bench delta_memory
+
+# Connects thousands of Subscribers to one built Distributor, beside bare quinn. Needs root, for an interface with packets
+# of 1,500 bytes, and about 1 GiB of memory. OPTIONS are those of benches/fleet_load/main.rs.
+fleet-load:
+	$(CARGO) build --release -p ted-distributor
+	$(CARGO) bench --no-run --bench fleet_load
+	unshare --net sh -c 'ip link set lo mtu 1500 up && exec "$$0" "$$@"' \
+		$(CARGO) bench --bench fleet_load -- --subscribers 10000 --channels 1000 $(OPTIONS)

@@ -65,6 +65,12 @@ impl Server {
         Ok(Usage { rss_kib, cpu, at: Instant::now() })
     }
 
+    /// The files that it has open, and the threads that it has.
+    pub(crate) fn files_and_threads(&self) -> Result<(usize, usize), Failure> {
+        let process = Path::new("/proc").join(self.child.id().to_string());
+        Ok((std::fs::read_dir(process.join("fd"))?.count(), std::fs::read_dir(process.join("task"))?.count()))
+    }
+
     /// Asks it to end, and waits until it has.
     pub(crate) fn end(mut self) -> Result<(), Failure> {
         // Its own process id, from the handle that has not waited for it yet.
