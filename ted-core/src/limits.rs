@@ -187,6 +187,16 @@ pub struct Limits {
     pub schedule_days_max: u32,
     /// Seconds after which the schedule `now` fires again while a Subscriber lacks the revision.
     pub schedule_retry_seconds: u64,
+    /// Seconds by which a planned moment may be overtaken before it counts as missed: longer than a busy machine takes,
+    /// shorter than the least time between two.
+    pub schedule_late_seconds: u64,
+    /// Seconds by which a clock is set back before what it planned earlier counts as planned by a wrong clock. Less than
+    /// that, and nothing comes a second time.
+    pub schedule_set_back_seconds: u64,
+    /// Seconds after which sources are looked at again, where a schedule says `now`.
+    pub schedule_look_seconds: u64,
+    /// The most seconds of real time between two looks at the clock, which may have been set meanwhile.
+    pub schedule_idle_seconds: u64,
     /// Identity keys in one offer, one message about presence, or one page of entitlements: half of a message.
     pub named_keys_max: usize,
     /// Receipts in one message: about as many as fit, and few enough that every one can be refused with a reason.
@@ -293,6 +303,10 @@ impl Limits {
         schedule_jitter_seconds_max: 24 * 3600,
         schedule_days_max: 15_000,
         schedule_retry_seconds: 15 * 60,
+        schedule_late_seconds: 60,
+        schedule_set_back_seconds: 24 * 3600,
+        schedule_look_seconds: 60,
+        schedule_idle_seconds: 30,
         named_keys_max: 1000,
         receipts_max: 48,
         progress_entries_max: 500,

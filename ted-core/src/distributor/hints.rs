@@ -3,7 +3,7 @@
 
 use crate::distributor::state::State;
 use crate::id::{DistributionId, KeyHash, UnixMillis};
-use crate::protocol::WaitingFor;
+use crate::protocol::{ProgressEntry, ProgressState, WaitingFor};
 
 impl State {
     /// A delivery waits for something, until a time that may be known; with `None`, for nothing that is known any more.
@@ -15,6 +15,27 @@ impl State {
         waiting: Option<(WaitingFor, Option<UnixMillis>)>,
     ) {
         self.change_firings_of(&[*key], |firing, now| firing.waits(key, distribution, waiting, now));
+    }
+
+    /// How far deliveries are at the node `hop` and behind it. Whether it may speak of them was judged before.
+    pub(super) fn note_progress(&self, hop: &KeyHash, entries: &[ProgressEntry]) {
+        for entry in entries {
+            let (key, distribution) = (&entry.subscriber, &entry.distribution);
+            self.change_firing(entry.firing, |firing, now| {
+                if hop != key {
+                    firing.heard(hop, distribution, now);
+                }
+                match entry.state {
+                    ProgressState::Offered => firing.waits(key, distribution, None, now),
+                    ProgressState::Receiving { bytes, bytes_total } => {
+                        firing.receiving(key, distribution, (bytes, bytes_total), now)
+                    }
+                    ProgressState::Waiting { waits_for, until } => {
+                        firing.waits(key, distribution, Some((waits_for.into(), until)), now)
+                    }
+                }
+            });
+        }
     }
 
     /// So many bytes of so many are at a node, which is not silent then.

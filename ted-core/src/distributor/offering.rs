@@ -100,7 +100,7 @@ impl State {
             statement,
             grants,
             recipients: vec![target.subscriber],
-            closes: None,
+            closes: lock(&self.firings).get(&id).and_then(Firing::closes),
         };
         self.change_firing(id, |firing, now| firing.offered(&target.subscriber, &target.distribution, now));
         let answer = ask(connection, &Request::Offer(offer), &Limits::DEFAULT, OFFER_PATIENCE).await?;

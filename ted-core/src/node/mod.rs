@@ -13,6 +13,7 @@ mod names;
 mod packages;
 mod records;
 mod restored;
+mod schedules;
 mod serve;
 #[cfg(test)]
 mod who_may_say_what;
@@ -30,5 +31,6 @@ pub(crate) use names::{label_of_id, name_of_key};
 pub(crate) use packages::{Opened, is_damaged, judge_signature, keep_packages, open_delta, open_package, wait};
 pub(crate) use records::{RecordBatch, Records};
 pub use restored::Restored;
+pub(crate) use schedules::{Kept, Scheduled, Schedules, TurnTicket, kept};
 #[allow(unused_imports, reason = "for the queue of sends and for relays")]
 pub(crate) use serve::{Answering, Content, Pace, Permit, Permitting, Relayed, Reply, Unpaced, serve};

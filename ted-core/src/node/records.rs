@@ -18,6 +18,8 @@ pub(crate) enum RecordError {
     Conflict { key: String },
     #[error("the catalog's records were not written: the node is stopping")]
     Abandoned,
+    #[error("a worker thread failed")]
+    Worker,
 }
 
 impl Coded for RecordError {
@@ -27,6 +29,7 @@ impl Coded for RecordError {
             Self::Unreadable { .. } => "TED-1824",
             Self::Conflict { .. } => "TED-1825",
             Self::Abandoned => "TED-1345",
+            Self::Worker => "TED-1839",
         }
     }
 }
@@ -92,6 +95,10 @@ pub(crate) struct RecordBatch {
 }
 
 impl RecordBatch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
     pub(crate) fn put<T: Serialize>(mut self, key: &str, value: &T) -> Result<Self, RecordError> {
         let bytes =
             serde_json::to_vec(value).map_err(|source| RecordError::Unreadable { key: key.to_owned(), source })?;

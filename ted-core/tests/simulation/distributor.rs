@@ -15,7 +15,8 @@ use ted_core::protocol::{
 use ted_core::security::{Carried, PackageRef, Receipt, ReleaseStatement};
 
 use crate::bundle::Bundle;
-use crate::env::{Env, Event, SITE, SUBSCRIBER, Side, envelope_id, seal, unseal};
+use crate::env::{Env, Event, SITE, SUBSCRIBER, Side, envelope_id};
+use crate::sealed::{seal, unseal};
 
 const LIMITS: Limits = Limits::DEFAULT;
 const STATEMENT_LIFE_SECONDS: u64 = 100;

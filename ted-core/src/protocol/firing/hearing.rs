@@ -50,8 +50,9 @@ impl Firing {
                 part.code = Some(refused.code().to_owned());
                 part.detail = refused.reason().to_owned();
             }
-            // It passes the offer on; how far the others are, their receipts say.
-            OfferAnswer::Refused(_) | OfferAnswer::Relays => {}
+            // It passes the offer on; how far it is itself, its receipts say.
+            OfferAnswer::Relays => part.advance(PartState::Receiving, now),
+            OfferAnswer::Refused(_) => {}
         })
     }
 
