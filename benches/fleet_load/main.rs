@@ -294,6 +294,7 @@ async fn fire(
     let cpu = after.cpu - before.cpu;
     row(&what("CPU"), format!("{:.2} s", cpu.as_secs_f64()));
     row(&what("CPU for each delivery"), format!("{:.2} ms", cpu.as_secs_f64() * 1e3 / expected as f64));
+    row(&what("most memory so far"), format!("{:.1} MiB", after.peak_kib as f64 / 1024.0));
     let bytes = counts.package_bytes.load(Ordering::Relaxed) - sent;
     row(&what("package bytes sent"), format!("{:.1} MiB", bytes as f64 / 1024.0 / 1024.0));
     Ok(())

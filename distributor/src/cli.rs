@@ -1,6 +1,7 @@
 //! The command line of `ted-distributor`: what can be asked, in clap's words. Nothing is decided here.
 
 mod distribution;
+mod firing;
 mod policy;
 mod rotation;
 mod source;
@@ -23,6 +24,7 @@ use ted_core::model::{CertificateWay, Endpoint};
 use ted_core::name::{Label, NodeName};
 
 pub(crate) use distribution::DistributionCommand;
+pub(crate) use firing::FiringCommand;
 pub(crate) use policy::{ConfigureArgs, RevocationCommand};
 pub(crate) use rotation::RotationCommand;
 pub(crate) use source::{SourceExpectations, sources};
@@ -69,6 +71,9 @@ pub(crate) enum Command {
     Keystore(KeystoreCommand),
     /// Send a Channel's Distributions now; each is built first if its source has changed.
     Send(SendArgs),
+    /// What was sent when, why, and with which result.
+    #[command(subcommand)]
+    Firing(FiringCommand),
     /// End a firing: what was not delivered yet is not sent.
     Cancel {
         /// The firing's id, as `send` and `status` print it.
@@ -87,7 +92,7 @@ pub(crate) enum Command {
     /// Look into a package file; no daemon is needed.
     #[command(subcommand)]
     Package(PackageCommand),
-    /// Try schedules; nothing fires by them yet.
+    /// Try schedules: when they come next.
     #[command(subcommand)]
     Schedule(ScheduleCommand),
     #[command(flatten)]
@@ -458,6 +463,8 @@ mod tests {
             "ted-distributor send nightly --wait --until received --timeout 10m --no-build",
             "ted-distributor send nightly --dry-run",
             "ted-distributor cancel 00112233445566778899aabbccddeeff",
+            "ted-distributor firing list --channel nightly --json",
+            "ted-distributor firing show 00112233445566778899aabbccddeeff",
             "ted-distributor events -f",
             "ted-distributor package verify distfile.ted --certificate d.cer",
             "ted-distributor backup /safe/keys.age --passphrase-file p",

@@ -3,6 +3,7 @@
 mod channel;
 mod distribution;
 mod firing;
+mod firings;
 mod node;
 mod policy;
 mod resolve;
@@ -22,6 +23,7 @@ pub(crate) use distribution::{
 pub(crate) use firing::{
     ChannelSend, DeliveryStage, DeliveryView, FiringCancel, FiringState, FiringView, FiringWait, PlannedView, SendView,
 };
+pub(crate) use firings::{FiringList, FiringShow, FiringsView, NextView};
 pub(crate) use node::{DaemonView, NodeDoctor, NodeStatus, NodeView, StatusView};
 pub(crate) use policy::{CertificateRevoke, Revoked, RevokedView, SettingView, SettingsView, SubscriberConfigure};
 pub(crate) use resolve::{CertificateNeeded, CertificateResolve, NeededView, PairView, ResolvingView};

@@ -63,6 +63,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Backup(args) => sign::back_up(&context, args).await,
         Command::Restore(args) => sign::restore(&context, args).await,
         Command::Send(args) => send::send(&context, args).await,
+        Command::Firing(command) => send::firing(&context, command).await,
         Command::Cancel { firing } => send::cancel(&context, firing).await,
         Command::Package(_) | Command::Schedule(_) | Command::Generate(_) => Ok(()),
     }

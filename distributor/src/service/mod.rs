@@ -32,8 +32,9 @@ use crate::api::{
     CertificateExport, CertificateList, CertificateNeeded, CertificateResolve, CertificateShow, CertificateSign,
     ChannelCreate, ChannelDelete, ChannelList, ChannelSend, ChannelShow, ChannelUpdate, DistributionBuild,
     DistributionCreate, DistributionDelete, DistributionList, DistributionShow, DistributionUpdate, FiringCancel,
-    FiringWait, InviteCreate, NodeDoctor, NodeStatus, NodeView, SubscriberApprove, SubscriberCreate, SubscriberDelete,
-    SubscriberList, SubscriberPending, SubscriberShow, SubscriberUpdate, TokenCreate,
+    FiringList, FiringShow, FiringWait, InviteCreate, NodeDoctor, NodeStatus, NodeView, SubscriberApprove,
+    SubscriberCreate, SubscriberDelete, SubscriberList, SubscriberPending, SubscriberShow, SubscriberUpdate,
+    TokenCreate,
 };
 use crate::cli::InitArgs;
 use crate::config::Config;
@@ -158,6 +159,8 @@ impl Api for Service {
             NodeDoctor::NAME => handle(body, |_: NodeDoctor| self.diagnose()).await,
             ChannelSend::NAME => handle(body, |it| self.send(it)).await,
             FiringWait::NAME => handle(body, |it| self.wait(it)).await,
+            FiringList::NAME => handle(body, |it| self.list_firings(it)).await,
+            FiringShow::NAME => handle(body, |it| self.show_firing(it)).await,
             FiringCancel::NAME => handle(body, |it| self.cancel(it)).await,
             InviteCreate::NAME => handle(body, |it| self.invite(it)).await,
             TokenCreate::NAME => handle(body, |it| self.create_token(it)).await,

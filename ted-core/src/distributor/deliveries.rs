@@ -36,6 +36,8 @@ impl State {
             channel: head.channel.clone(),
             started: head.started,
             cause: head.cause,
+            closes: head.closes,
+            ended: head.ended,
             outcome: head.outcome(),
             rows,
         }

@@ -33,6 +33,7 @@ mod revisions;
 mod revoke;
 mod rollback;
 mod rotation;
+mod scheduled;
 mod seen;
 mod send;
 mod serving;
@@ -55,7 +56,7 @@ use crate::id::FiringId;
 use crate::model::{Endpoint, Fleet};
 use crate::name::{Label, NodeName};
 use crate::node::{Clock, Events, SystemClock};
-use crate::protocol::{Silence, Until};
+use crate::protocol::{FiringHead, Silence, Until};
 use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
 pub use configure::{SettingChanges, SubscriberSettings};
@@ -67,8 +68,9 @@ pub use rekey::RekeyReport;
 pub use replace::{GRACE, ReplacementReport};
 pub use report::{
     BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DeltaPackage, DistributionSpec, DistributionStatus,
-    DistributorStatus, FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, Reading, RequestingNode,
-    Resolving, ResolvingOutcome, ResolvingRow, ResolvingWay, SendOptions, SendPlan, SignedNode, SubscriberStatus,
+    DistributorStatus, FiringReport, IssuedInvite, IssuedToken, NextFiring, PendingNode, PlannedDelivery, Reading,
+    RequestingNode, Resolving, ResolvingOutcome, ResolvingRow, ResolvingWay, SendOptions, SendPlan, SentBuild,
+    SentFiring, SignedNode, SubscriberStatus,
 };
 pub use revoke::RevokedRow;
 pub use rotation::Renew;
@@ -480,6 +482,14 @@ impl Distributor {
     /// # Errors
     /// When the Channel is unknown or has no enrolled Subscriber, or a build fails.
     pub async fn send(&self, channel: &Label, options: SendOptions) -> Result<FiringId, Error> {
+        Ok(self.state.send(channel, options).await?.firing)
+    }
+
+    /// As [`Distributor::send`], and tells what was built for it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send_telling(&self, channel: &Label, options: SendOptions) -> Result<SentFiring, Error> {
         self.state.send(channel, options).await
     }
 
@@ -512,6 +522,18 @@ impl Distributor {
     /// When there is no such firing.
     pub fn report(&self, firing: FiringId) -> Result<FiringReport, Error> {
         self.state.report(&firing)
+    }
+
+    /// Firings on record at a glance, newest first; of one Channel or of all.
+    ///
+    /// # Errors
+    /// When there is no such Channel.
+    pub fn firing_heads(&self, channel: Option<&Label>) -> Result<Vec<FiringHead>, Error> {
+        if let Some(channel) = channel {
+            state::lock(&self.state.fleet).channel(channel)?;
+        }
+        let firings = state::lock(&self.state.firings);
+        Ok(firings.heads().filter(|head| channel.is_none_or(|channel| head.channel == *channel)).cloned().collect())
     }
 
     /// All firings on record, newest first: those that are open, and the last hundred that are over.

@@ -1,6 +1,6 @@
 //! A Distributor's state: what it keeps, and how it is opened.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::{Notify, Semaphore, watch};
@@ -13,19 +13,23 @@ use crate::distributor::grants::GrantSets;
 use crate::distributor::peers::Network;
 use crate::distributor::repair::load_mended;
 use crate::distributor::rotation::open_own;
+use crate::distributor::scheduled::Task;
 use crate::distributor::source::{Fetching, KnownArchives, clean_spool};
 use crate::distributor::standing::Judged;
 use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
 use crate::model::Fleet;
-use crate::name::NodeName;
-use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, Records, wait};
+use crate::name::{Label, NodeName};
+use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, Records, Schedules, wait};
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
     DataDir, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
     StandingEnvelopes, Tokens,
 };
+
+/// Firings that begin at once.
+const FIRINGS_AT_ONCE: usize = 4;
 
 /// See [`State::upkeep`].
 const UPKEEP_AT_ONCE: usize = 8;
@@ -92,6 +96,14 @@ pub(super) struct State {
     pub(super) granting: Mutex<()>,
     pub(super) grant_sets: Mutex<GrantSets>,
     pub(super) network: Mutex<Option<Network>>,
+    /// What is done by schedules.
+    pub(super) schedules: Schedules<Task>,
+    /// What went wrong the last time that it was scheduled.
+    pub(super) schedule_troubles: Mutex<BTreeMap<Task, Alarm>>,
+    /// One firing of a Channel begins at a time.
+    pub(super) sending: Mutex<HashMap<Label, Arc<tokio::sync::Mutex<()>>>>,
+    /// Firings that begin at once: each grants and signs for a while.
+    pub(super) beginning: Semaphore,
 }
 
 /// The Distributor's CA, and what it issued for this node.
@@ -198,6 +210,10 @@ impl State {
             granting: Mutex::default(),
             grant_sets: Mutex::default(),
             network: Mutex::default(),
+            schedules: Schedules::default(),
+            schedule_troubles: Mutex::default(),
+            sending: Mutex::default(),
+            beginning: Semaphore::new(FIRINGS_AT_ONCE),
             settings,
             clock,
             crypto,

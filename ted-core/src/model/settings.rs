@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Coded;
 use crate::limits::Limits;
 use crate::model::Priority;
+use crate::schedule::{Purpose, Schedule};
 
 /// What can be set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -224,6 +225,12 @@ impl Settings {
         parse_rate(self.get(setting)?).ok()
     }
 
+    /// When verified revisions are extracted.
+    #[must_use]
+    pub fn extract_schedule(&self) -> Option<Schedule> {
+        self.get(&Setting::ExtractSchedule)?.parse().ok()
+    }
+
     /// How often kept packages are read again.
     #[must_use]
     pub fn scrub_interval(&self) -> Option<Interval> {
@@ -254,7 +261,11 @@ impl fmt::Display for Settings {
 /// The one way of writing a value; what it would have to be, if it cannot be one.
 fn canonical(setting: &Setting, value: &str) -> Result<String, String> {
     match setting {
-        Setting::ExtractSchedule | Setting::Variable(_) => {
+        Setting::ExtractSchedule => {
+            let schedule = Schedule::parse_for(Purpose::Extract, value).map_err(|error| error.to_string())?;
+            Ok(schedule.to_string())
+        }
+        Setting::Variable(_) => {
             let bytes = 1..=Limits::DEFAULT.setting_bytes_max;
             if !bytes.contains(&value.len()) || value.chars().any(char::is_control) {
                 return Err(format!("1 to {} bytes without control characters", bytes.end()));

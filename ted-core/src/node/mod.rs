@@ -31,6 +31,6 @@ pub(crate) use names::{label_of_id, name_of_key};
 pub(crate) use packages::{Opened, is_damaged, judge_signature, keep_packages, open_delta, open_package, wait};
 pub(crate) use records::{RecordBatch, Records};
 pub use restored::Restored;
-pub(crate) use schedules::{Kept, Scheduled, Schedules, TurnTicket, kept};
+pub(crate) use schedules::{Scheduled, Schedules, TurnId, kept};
 #[allow(unused_imports, reason = "for the queue of sends and for relays")]
 pub(crate) use serve::{Answering, Content, Pace, Permit, Permitting, Relayed, Reply, Unpaced, serve};

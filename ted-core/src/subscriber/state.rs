@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::id::{DistributionId, InstanceId, KeyHash, Revision, UnixMillis};
 use crate::model::Endpoint;
 use crate::name::NodeName;
-use crate::node::{Alarm, Clock, EventBus, Links, Records};
+use crate::node::{Alarm, Clock, EventBus, Links, Records, Schedules};
 use crate::protocol::Delivery;
 use crate::security::{Crypto, DistributorRoot, Identity, ReleaseStatement, Stage, Usage};
 use crate::store::{
@@ -23,6 +23,7 @@ use crate::subscriber::arriving::Arrivals;
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::extract_times::{ExtractTask, ExtractTime};
 use crate::subscriber::peers::Network;
 
 /// A Distribution of a Distributor.
@@ -77,6 +78,8 @@ pub(super) struct State {
     /// What is wrong with certificates that were carried here.
     pub(super) carried_troubles: Mutex<HashMap<KeyHash, String>>,
     pub(super) events: EventBus<SubscriberEvent>,
+    /// When what is extracted.
+    pub(super) schedules: Schedules<ExtractTask>,
 }
 
 /// One run, from a start to the stop that ends it: what waits listens to the token, what computes looks at the flag.
@@ -112,6 +115,8 @@ pub(super) struct Standing {
     pub(super) bytes: u64,
     pub(super) bytes_total: u64,
     pub(super) trouble: Option<String>,
+    /// When it is extracted, where it is verified and waits for that.
+    pub(super) waits: Option<ExtractTime>,
     pub(super) at: Option<UnixMillis>,
 }
 
@@ -167,6 +172,7 @@ impl State {
             alarmed: Mutex::default(),
             carried_troubles: Mutex::default(),
             events: EventBus::new(),
+            schedules: Schedules::default(),
             data,
             settings,
             clock,
