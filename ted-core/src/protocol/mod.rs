@@ -15,6 +15,7 @@ mod map;
 mod message;
 mod offer;
 mod patience;
+mod queue;
 mod receiver;
 mod refused;
 
@@ -34,5 +35,6 @@ pub use message::{
 };
 pub use offer::{Floor, Have, Statement, Verdict, judge_offer, judge_root};
 pub use patience::{Silence, SilenceError};
+pub use queue::{Grant, Limit, Moment, Queue, QueueCounts, SendKey, SendRates, StreamId};
 pub use receiver::{Action, Cut, FetchFailure, FetchNumber, FrameBuffers, GiveUp, Progress, Receiver, ReceiverOptions};
 pub use refused::{Refused, code};
