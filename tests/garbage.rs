@@ -14,7 +14,9 @@ use support::{DISTRIBUTION, World, event, find, label, node, noise, within};
 use ted_core::id::{DistributionId, EnvelopeId, FiringId};
 use ted_core::limits::Limits;
 use ted_core::node::{Clock, SystemClock};
-use ted_core::protocol::{Answer, Fetch, FetchTarget, OfferAnswer, PartState, Request, code, encode_request};
+use ted_core::protocol::{
+    Answer, Fetch, FetchTarget, OfferAnswer, PartState, ReceiptsAnswer, Request, code, encode_request,
+};
 use ted_core::security::{
     AwsLc, Crypto as _, EnrolRequest, Envelope, EnvelopeBody, EnvelopeKind, Identity, Receipt, ReleaseStatement, Stage,
 };
@@ -26,6 +28,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 fn refusal(reply: Reply) -> String {
     match reply {
         Reply::Answer(Answer::Refused(refused)) => refused.code().to_owned(),
+        Reply::Answer(Answer::Receipts(answer)) => answer.refusal_of(0).expect("refused").code().to_owned(),
         other => panic!("answered with {other:?}"),
     }
 }
@@ -48,12 +51,12 @@ async fn garbage_on_one_stream_is_answered_or_dropped_and_the_connection_goes_on
     for dropped in [oversize, undersize, vec![], vec![1, 2, 3], b"GET / HTTP/1.1\r\n\r\n".to_vec()] {
         assert_eq!(within("an end", raw::ask_bytes(&bad, dropped)).await, Reply::Dropped);
     }
-    for kind in [0_u16, 7, 999, 0x7fff, 0x8003, 0xffff] {
+    for kind in [0_u16, 9, 999, 0x7fff, 0x8003, 0xffff] {
         let unknown = encode_request(&Request::Unknown { kind }, &Limits::DEFAULT).expect("short");
         let answer = within("an answer", raw::ask_bytes(&bad, unknown)).await;
         assert_eq!(answer, Reply::Answer(Answer::Unsupported { kind }));
     }
-    for kind in [1_u16, 2, 3, 4, 6] {
+    for kind in [1_u16, 2, 3, 4, 6, 7, 8] {
         let nonsense = [10_u32.to_le_bytes().as_slice(), &kind.to_le_bytes(), &[0xff; 8]].concat();
         let answer = within("an answer", raw::ask_bytes(&bad, nonsense)).await;
         assert_eq!(refusal(answer), code::BAD_REQUEST, "kind {kind}");
@@ -161,7 +164,7 @@ async fn receipts_that_are_forged_foreign_or_repeated_change_nothing() {
     let (_, victim_identity) = raw::identity(&world.data_of("victim.example"));
     let fleet = root.key_hash();
     let (_endpoint, bad) = raw::dial(&world.data_of("bad.example"), world.address).await;
-    let say = async |bytes: &[u8]| within("an answer", raw::ask(&bad, &Request::Receipt(bytes.to_vec()))).await;
+    let say = async |bytes: &[u8]| within("an answer", raw::ask(&bad, &Request::Receipts(vec![bytes.to_vec()]))).await;
     let make = |identity: &Identity, change: &dyn Fn(&mut EnvelopeBody)| {
         receipt(identity, firing, distribution, Stage::Extracted, |body| {
             body.distributor = fleet;
@@ -190,10 +193,10 @@ async fn receipts_that_are_forged_foreign_or_repeated_change_nothing() {
     // Its own word about itself counts, once or twice, and about nobody else.
     let own = make(&bad_identity, &|_| {});
     for _ in 0..2 {
-        assert_eq!(say(own.to_bytes()).await, Reply::Answer(Answer::Receipt));
+        assert_eq!(say(own.to_bytes()).await, Reply::Answer(Answer::Receipts(ReceiptsAnswer::default())));
     }
     let late = receipt(&bad_identity, firing, distribution, Stage::Failed, |body| body.distributor = fleet);
-    assert_eq!(say(late.to_bytes()).await, Reply::Answer(Answer::Receipt));
+    assert_eq!(say(late.to_bytes()).await, Reply::Answer(Answer::Receipts(ReceiptsAnswer::default())));
     let report = world.distributor.report(firing).expect("known");
     let extracted: Vec<_> = report
         .rows
@@ -522,7 +525,7 @@ async fn a_stranger_is_enrolled_only_and_asked_for_nothing_else() {
     drop(world.joined("one.example").await);
     let (root, _) = raw::identity(&world.data_of("one.example"));
     let (_endpoint, stranger) = raw::dial_to_enrol(root, world.address).await;
-    for request in [nothing_of(1), Request::Receipt(vec![1])] {
+    for request in [nothing_of(1), Request::Receipts(vec![vec![1]])] {
         assert_eq!(refusal(within("an answer", raw::ask(&stranger, &request)).await), code::NOT_ENTITLED);
     }
     let nonsense = within("an answer", raw::ask(&stranger, &Request::Enrol(vec![1, 2, 3]))).await;

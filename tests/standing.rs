@@ -265,7 +265,7 @@ async fn settings_come_from_the_node_itself_then_from_its_distributor_for_it_the
         unset: vec![],
     };
     let (one, mut events) = (node(ONE), world.distributor.events());
-    let for_one = set(&[("variable.SITE", "north"), ("rate.low", "2k"), ("parents", "other.example,nobody.example")]);
+    let for_one = set(&[("variable.SITE", "north"), ("rate.low", "2k")]);
     world.distributor.configure(Some(&one), for_one).await.expect("set");
     world.distributor.configure(None, set(&[("variable.SITE", "all"), ("scrub.interval", "7d")])).await.expect("set");
     let wrong = world.distributor.configure(Some(&one), set(&[("scrub.interval", "weekly")])).await;
@@ -288,7 +288,6 @@ async fn settings_come_from_the_node_itself_then_from_its_distributor_for_it_the
         rows,
         [
             ("rate.low".to_owned(), "1k".replace('k', "000").as_str(), SettingSource::Own),
-            ("parents".to_owned(), "other.example", SettingSource::Distributor),
             ("variable.SITE".to_owned(), "north", SettingSource::Distributor),
             ("scrub.interval".to_owned(), "7d", SettingSource::DistributorForAll),
         ]

@@ -221,7 +221,7 @@ pub(crate) enum SubscriberCommand {
         #[command(flatten)]
         resolve: ResolveFlag,
     },
-    /// Show or change what is set at it, or at all: schedules, rates, parents, variables, scrubbing.
+    /// Show or change what is set at it, or at all: schedules, rates, variables, scrubbing.
     Configure(ConfigureArgs),
     /// Delete it and forget its keys: it is refused from now on.
     Delete {
@@ -444,7 +444,7 @@ mod tests {
             "ted-distributor certificate revoke s1.example.com --reason lost",
             "ted-distributor certificate revoke 0A:1B:2C",
             "ted-distributor certificate revoke 0A 1B 2C",
-            "ted-distributor subscriber configure s1 --set scrub.interval=7d --set variable.SITE=north --unset parents",
+            "ted-distributor subscriber configure s1 --set scrub.interval=7d --set variable.SITE=north --unset rate.low",
             "ted-distributor subscriber configure --all",
             "ted-distributor certificate renew",
             "ted-distributor certificate replace",

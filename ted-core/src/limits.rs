@@ -114,7 +114,7 @@ pub struct Limits {
     /// The longest such interval, in seconds: ten years.
     pub setting_interval_seconds_max: u64,
     /// Parents that a node may be given: the nearest ones, and where to turn when they fail.
-    pub setting_parents_max: usize,
+    pub parents_max: usize,
     /// Bytes of a variable's name.
     pub variable_name_bytes_max: usize,
     /// Iterations of a key derivation that an imported file may ask for: what programs write is under a million, and
@@ -202,6 +202,12 @@ pub struct Limits {
     pub send_blocks_bytes: u64,
     /// Nodes of which a Distributor keeps how fast they take bytes.
     pub measured_links_max: usize,
+    /// Identity keys in one offer, one message about presence, or one page of entitlements: half of a message.
+    pub named_keys_max: usize,
+    /// Receipts in one message: about as many as fit, and few enough that every one can be refused with a reason.
+    pub receipts_max: usize,
+    /// Deliveries in one message about progress: each needs about 100 bytes.
+    pub progress_entries_max: usize,
 }
 
 impl Limits {
@@ -258,7 +264,7 @@ impl Limits {
         setting_bytes_max: 256,
         setting_interval_seconds_min: 60,
         setting_interval_seconds_max: 3650 * 24 * 3600,
-        setting_parents_max: 8,
+        parents_max: 8,
         variable_name_bytes_max: 64,
         password_iterations_max: 10_000_000,
         backup_bytes_max: 256 * MIB,
@@ -300,6 +306,9 @@ impl Limits {
         sends: 64,
         send_blocks_bytes: 64 * MIB,
         measured_links_max: 100_000,
+        named_keys_max: 1000,
+        receipts_max: 48,
+        progress_entries_max: 500,
     };
 }
 

@@ -17,7 +17,7 @@ use ted_core::node::{Clock, SystemClock};
 use ted_core::package::{PackageError, PackageIndex, Root, read_index};
 use ted_core::protocol::{
     Announce, AnnounceAnswer, Announced, Answer, FetchAnswer, FetchTarget, Hello, Offer, OfferAnswer, PROTOCOL_VERSION,
-    Refused, Request, code, data_header, decode_request, encode_answer, end_block,
+    ReceiptsAnswer, Refused, Request, code, data_header, decode_request, encode_answer, end_block,
 };
 use ted_core::security::{
     Authority, AwsLc, Carried, Envelope, EnvelopeBody, EnvelopeKind, FleetRole, FleetTrust, Identity, PackageRef,
@@ -184,7 +184,7 @@ impl Fake {
     pub async fn announce(&self, kind: EnvelopeKind, id: EnvelopeId, bytes: Vec<u8>) -> AnnounceAnswer {
         let announced = Announced { kind, id, sequence: 1, bytes: bytes.len() as u64 };
         self.hand_out(id, bytes);
-        let request = Request::Announce(Announce { envelopes: vec![announced] });
+        let request = Request::Announce(Announce { recipient: None, envelopes: vec![announced] });
         match within("an answer to the announcement", ask(&self.connection, &request)).await {
             Reply::Answer(Answer::Announce(answer)) => answer,
             other => panic!("an announcement was answered with {other:?}"),
@@ -208,7 +208,9 @@ impl Fake {
         grants: Vec<(PackageId, EnvelopeId)>,
     ) -> OfferAnswer {
         let firing = FiringId::from_bytes([firing; 16]);
-        let offer = Offer { firing, distribution, priority: Priority::Medium, statement, grants };
+        let recipients = vec![self.connection.peer().key.expect("a Subscriber")];
+        let priority = Priority::Medium;
+        let offer = Offer { firing, distribution, priority, statement, grants, recipients, closes: None };
         match within("an answer to the offer", ask(&self.connection, &Request::Offer(offer))).await {
             Reply::Answer(Answer::Offer(answer)) => answer,
             other => panic!("an offer was answered with {other:?}"),
@@ -267,11 +269,13 @@ async fn serve(connection: QuicConnection, shared: Arc<Shared>) {
 fn answer(shared: &Shared, request: Request) -> (Answer, Option<Vec<u8>>) {
     match request {
         Request::Hello(_) => (Answer::Hello(hello()), None),
-        Request::Receipt(bytes) => {
-            let envelope = Envelope::from_bytes(&bytes).expect("an envelope");
-            let receipt = Receipt::from_payload(&envelope.body().payload).expect("a receipt");
-            let _ = shared.receipts.send(receipt);
-            (Answer::Receipt, None)
+        Request::Receipts(envelopes) => {
+            for bytes in envelopes {
+                let envelope = Envelope::from_bytes(&bytes).expect("an envelope");
+                let receipt = Receipt::from_payload(&envelope.body().payload).expect("a receipt");
+                let _ = shared.receipts.send(receipt);
+            }
+            (Answer::Receipts(ReceiptsAnswer::default()), None)
         }
         Request::Fetch(fetch) => match fetch.target {
             FetchTarget::Package(id) if id == shared.package => {

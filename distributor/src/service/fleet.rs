@@ -20,7 +20,6 @@ use crate::api::{
 impl Service {
     pub(super) async fn create_distribution(&self, request: DistributionCreate) -> Result<DistributionView, ApiError> {
         let spec = DistributionSpec {
-            name: request.name.clone(),
             source: request.source,
             exclude: request.exclude,
             include: request.include,
@@ -35,6 +34,7 @@ impl Service {
             level: request.level,
             delta_level: request.delta_level,
             priority: request.priority,
+            ..DistributionSpec::new(request.name.clone(), "")
         };
         self.distributor().create_distribution(spec).await?;
         self.show_distribution(request.name).await

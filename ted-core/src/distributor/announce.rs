@@ -155,7 +155,7 @@ impl State {
         if envelopes.is_empty() {
             return Ok(true);
         }
-        let request = Request::Announce(Announce { envelopes: envelopes.clone() });
+        let request = Request::Announce(Announce { recipient: None, envelopes: envelopes.clone() });
         let Answer::Announce(answer) = ask(connection, &request, &Limits::DEFAULT, PATIENCE).await? else {
             return Err(ExchangeError::Unexpected.into());
         };

@@ -122,11 +122,11 @@ impl State {
             // One that is registered and not of the fleet is being removed.
             let Ok(settings) = fleet.settings_of(name) else { continue };
             let standing = self.standing.get(&self.configuration_slot(recipient));
-            if settings.is_empty() && standing.is_none() {
+            let parents = name.map_or_else(Vec::new, |name| self.parents_of(&fleet, name));
+            if settings.is_empty() && parents.is_empty() && standing.is_none() {
                 continue;
             }
-            let configured =
-                Configured { settings: settings.clone(), parents: self.parents_of(&fleet, settings), unknown: vec![] };
+            let configured = Configured { settings: settings.clone(), parents, unknown: vec![] };
             let payload = Configuration::of(recipient, &configured)?.to_payload()?;
             if standing.is_none_or(|standing| !self.still_says(&standing, &payload)) {
                 envelopes.push(self.seal_configuration(recipient, payload)?);
@@ -142,13 +142,15 @@ impl State {
         body.payload == payload && !standing.is_due(self.now()) && !self.is_key_revoked(&body.issuer)
     }
 
-    fn parents_of(&self, fleet: &Fleet, settings: &Settings) -> Vec<ParentHint> {
+    /// The parents of a Subscriber's route. One that has not enrolled yet is in it once it has.
+    fn parents_of(&self, fleet: &Fleet, subscriber: &NodeName) -> Vec<ParentHint> {
         let hint = |name: NodeName| {
             let key = self.key_of_name(&name)?;
             let endpoints = fleet.subscriber(&name).ok()?.endpoints.clone();
             Some(ParentHint { name, key, endpoints })
         };
-        settings.parents().into_iter().filter_map(hint).collect()
+        let route = fleet.subscriber(subscriber).map(|subscriber| subscriber.parents.clone()).unwrap_or_default();
+        route.into_iter().filter_map(hint).collect()
     }
 
     fn seal_configuration(

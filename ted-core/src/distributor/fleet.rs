@@ -70,9 +70,11 @@ impl State {
         distributions: Vec<Label>,
         subscribers: Vec<NodeName>,
     ) -> Result<(), Error> {
-        let mut channel = Channel::new(name.clone(), distributions);
-        channel.subscribers.extend(subscribers);
-        self.change_fleet(|fleet| Ok(fleet.update_channel(&name, channel)?))
+        self.change_fleet(|fleet| {
+            let now = fleet.channel(&name)?.clone();
+            let (distributions, subscribers) = (distributions.into_iter().collect(), subscribers.into_iter().collect());
+            Ok(fleet.update_channel(&name, Channel { distributions, subscribers, ..now })?)
+        })
     }
 
     pub(super) fn delete_channel(&self, name: &Label) -> Result<(), Error> {

@@ -95,8 +95,15 @@ impl State {
         let preparing = move || state.prepare_offer(id, &of, &built, &target.subscriber);
         let prepared = tokio::task::spawn_blocking(preparing).await.map_err(|_| DistributorError::Worker)??;
         let Some(OfferedWith { statement, grants }) = prepared else { return Ok(()) };
-        let offer =
-            Offer { firing: id, distribution: distribution.id, priority: distribution.priority, statement, grants };
+        let offer = Offer {
+            firing: id,
+            distribution: distribution.id,
+            priority: distribution.priority,
+            statement,
+            grants,
+            recipients: vec![target.subscriber],
+            closes: None,
+        };
         self.change_firing(id, move |firing, now| firing.offered(&target.subscriber, &target.distribution, now)).await;
         let answer = ask(connection, &Request::Offer(offer), &Limits::DEFAULT, OFFER_PATIENCE).await?;
         let Answer::Offer(answer) = answer else { return Ok(()) };

@@ -10,6 +10,7 @@ use crate::model::{CompressionLevel, Digest, Distribution, Endpoint, ExtractMode
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
 use crate::protocol::{Outcome, PartState};
+use crate::schedule::Schedule;
 use crate::security::{Certificate, CertificateState};
 
 /// What a new Distribution shall be, or an existing one become.
@@ -59,6 +60,16 @@ pub struct DistributionSpec {
     /// What extraction does about what else lies in the target; each Subscriber has the last word.
     #[serde(default)]
     pub mode: ExtractMode,
+    /// Whether it is built and sent at all.
+    #[serde(default = "active")]
+    pub active: bool,
+    /// When it is built by itself.
+    #[serde(default = "Schedule::with_send")]
+    pub build: Schedule,
+}
+
+fn active() -> bool {
+    true
 }
 
 fn max_revisions() -> u32 {
@@ -85,6 +96,8 @@ impl DistributionSpec {
             max_revisions: Distribution::MAX_REVISIONS,
             level: CompressionLevel::default(),
             delta_level: CompressionLevel::default(),
+            active: true,
+            build: Schedule::with_send(),
         }
     }
 
@@ -140,6 +153,8 @@ impl DistributionSpec {
             max_revisions: distribution.max_revisions,
             level: distribution.level,
             delta_level: distribution.delta_level,
+            active: distribution.active,
+            build: distribution.build,
         }
     }
 
@@ -161,6 +176,8 @@ impl DistributionSpec {
             max_revisions: self.max_revisions,
             level: self.level,
             delta_level: self.delta_level,
+            active: self.active,
+            build: self.build,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::distributor::state::{Sent, State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
 use crate::node::{Answering, Content, Reply, Unpaced, wait};
-use crate::protocol::{Answer, FetchTarget, Request, code};
+use crate::protocol::{Answer, FetchTarget, ReceiptsAnswer, Refused, Request, code};
 use crate::security::{Envelope, EnvelopeKind, Receipt, Stage};
 use crate::store::Depot;
 
@@ -74,21 +74,10 @@ impl Answering for Serving {
                 let (state, key) = (self.state.clone(), self.key);
                 answer_enrolment(move || state.renew_subscriber(&key, &bytes)).await
             }
-            Request::Receipt(bytes) => {
+            Request::Receipts(envelopes) => {
                 let (state, key) = (self.state.clone(), self.key);
-                let taking = move || match state.judge_receipt(&key, &bytes) {
-                    Ok(receipt) => state.take_receipt(&key, receipt),
-                    Err(error) => {
-                        tracing::warn!(code = error.code(), %error, "a receipt was refused");
-                        Ok(Reply::refuse(error.code(), error.to_string()))
-                    }
-                };
-                match tokio::task::spawn_blocking(taking).await {
-                    Ok(Ok(reply)) => reply,
-                    Ok(Err(error)) => {
-                        tracing::error!(code = error.code(), %error, "a receipt cannot be stored");
-                        Reply::refuse(code::INTERNAL, "the Distributor cannot store the receipt now")
-                    }
+                match tokio::task::spawn_blocking(move || state.take_receipts(&key, &envelopes)).await {
+                    Ok(answer) => Reply::Answer(Answer::Receipts(answer)),
                     Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
                 }
             }
@@ -174,6 +163,28 @@ impl State {
         }
     }
 
+    /// Stores receipts; those that were not are named in the answer.
+    fn take_receipts(&self, key: &KeyHash, envelopes: &[Vec<u8>]) -> ReceiptsAnswer {
+        let mut answer = ReceiptsAnswer::default();
+        for (place, bytes) in (0..).zip(envelopes) {
+            let refused = match self.judge_receipt(key, bytes) {
+                Ok(receipt) => match self.take_receipt(key, receipt) {
+                    Ok(()) => continue,
+                    Err(error) => {
+                        tracing::error!(code = error.code(), %error, "a receipt cannot be stored");
+                        Refused::new(code::INTERNAL, "the Distributor cannot store the receipt now")
+                    }
+                },
+                Err(error) => {
+                    tracing::warn!(code = error.code(), %error, "a receipt was refused");
+                    Refused::new(error.code(), error.to_string())
+                }
+            };
+            answer.refused.push((place, refused));
+        }
+        answer
+    }
+
     /// Verifies that a receipt is one, and of the node that sent it.
     fn judge_receipt(&self, key: &KeyHash, bytes: &[u8]) -> Result<Receipt, Error> {
         let envelope = Envelope::from_bytes(bytes)?;
@@ -188,7 +199,7 @@ impl State {
     }
 
     /// Enters a receipt into the firings it is about, and only then has it acknowledged.
-    fn take_receipt(&self, key: &KeyHash, receipt: Receipt) -> Result<Reply, Error> {
+    fn take_receipt(&self, key: &KeyHash, receipt: Receipt) -> Result<(), Error> {
         self.change_firings_now(|firing, now| firing.receipt(key, &receipt, now))?;
         let (subscriber, distribution) = (self.name_of_key(key), self.name_of_distribution(&receipt.distribution));
         self.doubt_after(&subscriber, &receipt)?;
@@ -211,7 +222,7 @@ impl State {
             code: receipt.code,
             detail: receipt.detail,
         });
-        Ok(Reply::Answer(Answer::Receipt))
+        Ok(())
     }
 
     pub(super) fn entitled(&self, key: &KeyHash, distribution: &DistributionId) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -16,7 +17,7 @@ use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
 use crate::limits::Limits;
-use crate::model::{Channel, Distribution, Fleet, Subscriber};
+use crate::model::{Fleet, FleetParts};
 use crate::name::NodeName;
 use crate::node::{Alarm, Clock, EventBus, Links, RecordBatch, Records, wait};
 use crate::protocol::Firing;
@@ -266,15 +267,22 @@ pub(super) fn put_fleet(mut batch: RecordBatch, fleet: &Fleet) -> Result<RecordB
     for subscriber in fleet.subscribers() {
         batch = batch.put(&format!("fleet/subscriber/{}", subscriber.name), subscriber)?;
     }
+    for group in fleet.groups() {
+        batch = batch.put(&format!("fleet/group/{}", group.name), group)?;
+    }
     Ok(batch.put("fleet/settings", fleet.settings())?)
 }
 
 pub(super) fn load_fleet(records: &Records) -> Result<Fleet, Error> {
-    let values = |rows: Vec<(String, _)>| rows.into_iter().map(|(_, value)| value).collect();
-    let distributions: Vec<Distribution> = values(records.list("fleet/distribution/")?);
-    let channels: Vec<Channel> = records.list("fleet/channel/")?.into_iter().map(|(_, value)| value).collect();
-    let subscribers: Vec<Subscriber> = records.list("fleet/subscriber/")?.into_iter().map(|(_, value)| value).collect();
-    let mut fleet = Fleet::from_parts(distributions, channels, subscribers)?;
-    fleet.set_settings(None, records.get("fleet/settings")?.unwrap_or_default())?;
-    Ok(fleet)
+    fn values<T: DeserializeOwned>(records: &Records, prefix: &str) -> Result<Vec<T>, Error> {
+        Ok(records.list(prefix)?.into_iter().map(|(_, value)| value).collect())
+    }
+    let parts = FleetParts {
+        settings: records.get("fleet/settings")?.unwrap_or_default(),
+        distributions: values(records, "fleet/distribution/")?,
+        subscribers: values(records, "fleet/subscriber/")?,
+        groups: values(records, "fleet/group/")?,
+        channels: values(records, "fleet/channel/")?,
+    };
+    Ok(Fleet::from_parts(parts)?)
 }

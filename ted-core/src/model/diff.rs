@@ -1,11 +1,11 @@
 //! What would change from one fleet to another, in words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::model::{Distribution, Fleet, Item, Subscriber};
+use crate::model::{Channel, Distribution, Fleet, Item, Subscriber};
 
-/// All that differs between two fleets, Distributions first, then Channels, then Subscribers. Prints as lines of
+/// All that differs between two fleets: settings, Distributions, Channels, groups, Subscribers, in that order. Prints as lines of
 /// `+`, `-` and `~`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Difference {
@@ -35,6 +35,9 @@ impl Fleet {
     #[must_use]
     pub fn diff(&self, newer: &Self) -> Difference {
         let mut changes = Vec::new();
+        let mut fields = Vec::new();
+        push_value(&mut fields, "settings", self.settings(), newer.settings());
+        push_changed(&mut changes, Item::AllSubscribers, fields);
         for old in self.distributions() {
             match newer.distribution_by_id(&old.id) {
                 None => changes.push(Change::Removed(old.item())),
@@ -47,15 +50,23 @@ impl Fleet {
         for old in self.channels() {
             match newer.channel(&old.name) {
                 Err(_) => changes.push(Change::Removed(old.item())),
+                Ok(new) => push_changed(&mut changes, old.item(), channel_fields(old, new)),
+            }
+        }
+        let added = newer.channels().filter(|new| self.channel(&new.name).is_err());
+        changes.extend(added.map(|new| Change::Added(new.item())));
+
+        for old in self.groups() {
+            match newer.group(&old.name) {
+                Err(_) => changes.push(Change::Removed(old.item())),
                 Ok(new) => {
                     let mut fields = Vec::new();
-                    push_set(&mut fields, "distributions", &old.distributions, &new.distributions);
                     push_set(&mut fields, "subscribers", &old.subscribers, &new.subscribers);
                     push_changed(&mut changes, old.item(), fields);
                 }
             }
         }
-        let added = newer.channels().filter(|new| self.channel(&new.name).is_err());
+        let added = newer.groups().filter(|new| self.group(&new.name).is_err());
         changes.extend(added.map(|new| Change::Added(new.item())));
 
         for old in self.subscribers() {
@@ -119,6 +130,8 @@ fn distribution_fields(old: &Distribution, new: &Distribution) -> Vec<String> {
         level,
         delta_level,
         mode,
+        active,
+        build,
     } = new;
     let mut fields = Vec::new();
     push_value(&mut fields, "name", &old.name, name);
@@ -137,13 +150,31 @@ fn distribution_fields(old: &Distribution, new: &Distribution) -> Vec<String> {
     push_value(&mut fields, "mode", &old.mode, mode);
     push_value(&mut fields, "level", &old.level, level);
     push_value(&mut fields, "delta_level", &old.delta_level, delta_level);
+    push_value(&mut fields, "active", &old.active, active);
+    push_value(&mut fields, "build", &old.build, build);
+    fields
+}
+
+fn channel_fields(old: &Channel, new: &Channel) -> Vec<String> {
+    let Channel { name: _, distributions, subscribers, groups, active, schedule } = new;
+    let mut fields = Vec::new();
+    push_set(&mut fields, "distributions", &old.distributions, distributions);
+    push_set(&mut fields, "groups", &old.groups, groups);
+    push_set(&mut fields, "subscribers", &old.subscribers, subscribers);
+    push_value(&mut fields, "active", &old.active, active);
+    push_value(&mut fields, "schedule", &old.schedule, schedule);
     fields
 }
 
 fn subscriber_fields(old: &Subscriber, new: &Subscriber) -> Vec<String> {
+    let Subscriber { name: _, endpoints, certificate: _, settings, active, parents, external, labels } = new;
     let mut fields = Vec::new();
-    push_value(&mut fields, "endpoints", &list(&old.endpoints), &list(&new.endpoints));
-    push_value(&mut fields, "settings", &old.settings, &new.settings);
+    push_value(&mut fields, "endpoints", &list(&old.endpoints), &list(endpoints));
+    push_value(&mut fields, "parents", &list(&old.parents), &list(parents));
+    push_value(&mut fields, "external", &old.external, external);
+    push_value(&mut fields, "active", &old.active, active);
+    push_value(&mut fields, "labels", &pairs(&old.labels), &pairs(labels));
+    push_value(&mut fields, "settings", &old.settings, settings);
     let way = |subscriber: &Subscriber| {
         subscriber.certificate.as_ref().map_or_else(|| "by hand".to_owned(), ToString::to_string)
     };
@@ -164,6 +195,11 @@ fn push_set<T: Ord + fmt::Display>(fields: &mut Vec<String>, field: &str, old: &
     if !words.is_empty() {
         fields.push(format!("{field}: {}", words.join(" ")));
     }
+}
+
+fn pairs<K: fmt::Display, V: fmt::Display>(items: &BTreeMap<K, V>) -> String {
+    let words: Vec<String> = items.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    list(&words)
 }
 
 fn list<T: fmt::Display>(items: &[T]) -> String {

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::Coded;
 use crate::id::DistributionId;
 use crate::limits::Limits;
+use crate::model::channel::yes;
 use crate::model::{FleetError, Item, Kept, Sources};
 use crate::name::Label;
+use crate::schedule::Schedule;
 
 /// The operator's digest over a package's body. Frame hashes and the signature are always there besides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -184,6 +186,12 @@ pub struct Distribution {
     /// What extraction does about what else lies in the target; each Subscriber has the last word.
     #[serde(default)]
     pub mode: ExtractMode,
+    /// Whether it is built and sent at all.
+    #[serde(default = "yes")]
+    pub active: bool,
+    /// When it is built by itself.
+    #[serde(default = "Schedule::with_send")]
+    pub build: Schedule,
 }
 
 fn max_revisions() -> u32 {
@@ -214,6 +222,8 @@ impl Distribution {
             max_revisions: Self::MAX_REVISIONS,
             level: CompressionLevel::default(),
             delta_level: CompressionLevel::default(),
+            active: true,
+            build: Schedule::with_send(),
         }
     }
 

@@ -13,6 +13,10 @@ pub enum Item {
     Channel(String),
     /// A Subscriber, by node name.
     Subscriber(String),
+    /// A group, by name.
+    Group(String),
+    /// All Subscribers together, at which something is set.
+    AllSubscribers,
 }
 
 impl fmt::Display for Item {
@@ -21,6 +25,8 @@ impl fmt::Display for Item {
             Self::Distribution(name) => write!(f, "Distribution `{name}`"),
             Self::Channel(name) => write!(f, "Channel `{name}`"),
             Self::Subscriber(name) => write!(f, "Subscriber `{name}`"),
+            Self::Group(name) => write!(f, "group `{name}`"),
+            Self::AllSubscribers => f.write_str("all Subscribers"),
         }
     }
 }

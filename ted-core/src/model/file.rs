@@ -1,13 +1,17 @@
 //! `fleet.toml`: the fleet as text that people write, review and keep in version control.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::DistributionId;
+use crate::model::channel::yes;
 use crate::model::{
-    CertificateWay, Channel, CompressionLevel, Digest, Distribution, Endpoint, ExtractMode, Fleet, FleetError, Kept,
-    Priority, Settings, Sources, Subscriber,
+    CertificateWay, Channel, CompressionLevel, Digest, Distribution, Endpoint, ExtractMode, Fleet, FleetError,
+    FleetParts, Group, Kept, Priority, Settings, Sources, Subscriber,
 };
 use crate::name::{Label, NodeName};
+use crate::schedule::Schedule;
 
 const HEADER: &str = "# TED writes this file after every change and does not read it: commands change the fleet.\n";
 
@@ -21,6 +25,7 @@ impl Fleet {
             settings: self.settings().clone(),
             distribution: self.distributions().map(DistributionFile::from).collect(),
             channel: self.channels().map(ChannelFile::from).collect(),
+            group: self.groups().map(GroupFile::from).collect(),
             subscriber: self.subscribers().map(SubscriberFile::from).collect(),
         };
         let body = toml::to_string(&file).map_err(|error| FleetError::Unwritable { reason: error.to_string() })?;
@@ -35,17 +40,14 @@ impl Fleet {
     pub fn from_toml(text: &str, id_for: &mut dyn FnMut(&Label) -> DistributionId) -> Result<Self, FleetError> {
         let file: FleetFile =
             toml::from_str(text).map_err(|error| FleetError::Malformed { reason: error.to_string() })?;
-        let settings = file.settings;
-        let mut fleet = Self::from_parts(
-            file.distribution
-                .into_iter()
-                .map(|distribution| distribution.into_distribution(id_for))
-                .collect::<Result<_, _>>()?,
-            file.channel.into_iter().map(Channel::from).collect(),
-            file.subscriber.into_iter().map(Subscriber::try_from).collect::<Result<_, _>>()?,
-        )?;
-        fleet.set_settings(None, settings)?;
-        Ok(fleet)
+        let distributions = file.distribution.into_iter().map(|distribution| distribution.into_distribution(id_for));
+        Self::from_parts(FleetParts {
+            settings: file.settings,
+            distributions: distributions.collect::<Result<_, _>>()?,
+            channels: file.channel.into_iter().map(Channel::from).collect(),
+            groups: file.group.into_iter().map(Group::from).collect(),
+            subscribers: file.subscriber.into_iter().map(Subscriber::try_from).collect::<Result<_, _>>()?,
+        })
     }
 }
 
@@ -59,6 +61,8 @@ struct FleetFile {
     distribution: Vec<DistributionFile>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     channel: Vec<ChannelFile>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    group: Vec<GroupFile>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     subscriber: Vec<SubscriberFile>,
 }
@@ -94,6 +98,21 @@ struct DistributionFile {
     delta_level: CompressionLevel,
     #[serde(default)]
     mode: ExtractMode,
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    active: bool,
+    #[serde(default = "Schedule::with_send")]
+    build: Schedule,
+}
+
+/// What is not said in a file that most would not look for.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes what it may skip by reference")]
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes what it may skip by reference")]
+fn is_no(value: &bool) -> bool {
+    !*value
 }
 
 fn max_revisions() -> u32 {
@@ -107,6 +126,20 @@ struct ChannelFile {
     distributions: Vec<Label>,
     #[serde(default)]
     subscribers: Vec<NodeName>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<Label>,
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    active: bool,
+    #[serde(default = "Schedule::never")]
+    schedule: Schedule,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupFile {
+    name: Label,
+    #[serde(default)]
+    subscribers: Vec<NodeName>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -115,8 +148,16 @@ struct SubscriberFile {
     name: NodeName,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     endpoints: Vec<Endpoint>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    parents: Vec<NodeName>,
+    #[serde(default, skip_serializing_if = "is_no")]
+    external: bool,
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    active: bool,
     certificate_directory: Option<String>,
     certificate_command: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<Label, Label>,
     #[serde(default, skip_serializing_if = "Settings::is_empty")]
     settings: Settings,
 }
@@ -146,6 +187,8 @@ impl DistributionFile {
             max_revisions: self.max_revisions,
             level: self.level,
             delta_level: self.delta_level,
+            active: self.active,
+            build: self.build,
         })
     }
 }
@@ -154,7 +197,7 @@ impl From<&Distribution> for DistributionFile {
     fn from(distribution: &Distribution) -> Self {
         let Distribution { id, name, source, exclude, include, gitignore, .. } = distribution;
         let Distribution { digest, target, skip_unreadable, priority, encrypt, keep, mode, .. } = distribution;
-        let Distribution { max_revisions, level, delta_level, .. } = distribution;
+        let Distribution { max_revisions, level, delta_level, active, build, .. } = distribution;
         Self {
             name: name.clone(),
             id: Some(id.to_string()),
@@ -172,17 +215,22 @@ impl From<&Distribution> for DistributionFile {
             max_revisions: *max_revisions,
             level: *level,
             delta_level: *delta_level,
+            active: *active,
+            build: build.clone(),
         }
     }
 }
 
 impl From<&Channel> for ChannelFile {
     fn from(channel: &Channel) -> Self {
-        let Channel { name, distributions, subscribers } = channel;
+        let Channel { name, distributions, subscribers, groups, active, schedule } = channel;
         Self {
             name: name.clone(),
             distributions: distributions.iter().cloned().collect(),
             subscribers: subscribers.iter().cloned().collect(),
+            groups: groups.iter().cloned().collect(),
+            active: *active,
+            schedule: schedule.clone(),
         }
     }
 }
@@ -193,20 +241,44 @@ impl From<ChannelFile> for Channel {
             name: file.name,
             distributions: file.distributions.into_iter().collect(),
             subscribers: file.subscribers.into_iter().collect(),
+            groups: file.groups.into_iter().collect(),
+            active: file.active,
+            schedule: file.schedule,
         }
+    }
+}
+
+impl From<&Group> for GroupFile {
+    fn from(Group { name, subscribers }: &Group) -> Self {
+        Self { name: name.clone(), subscribers: subscribers.iter().cloned().collect() }
+    }
+}
+
+impl From<GroupFile> for Group {
+    fn from(GroupFile { name, subscribers }: GroupFile) -> Self {
+        Self { name, subscribers: subscribers.into_iter().collect() }
     }
 }
 
 impl From<&Subscriber> for SubscriberFile {
     fn from(subscriber: &Subscriber) -> Self {
-        let Subscriber { name, endpoints, certificate, settings } = subscriber;
+        let Subscriber { name, endpoints, certificate, settings, active, parents, external, labels } = subscriber;
         let (certificate_directory, certificate_command) = match certificate {
             None => (None, None),
             Some(CertificateWay::Directory(path)) => (Some(path.clone()), None),
             Some(CertificateWay::Command(template)) => (None, Some(template.text().to_owned())),
         };
-        let (name, endpoints, settings) = (name.clone(), endpoints.clone(), settings.clone());
-        Self { name, endpoints, certificate_directory, certificate_command, settings }
+        Self {
+            name: name.clone(),
+            endpoints: endpoints.clone(),
+            parents: parents.clone(),
+            external: *external,
+            active: *active,
+            certificate_directory,
+            certificate_command,
+            labels: labels.clone(),
+            settings: settings.clone(),
+        }
     }
 }
 
@@ -214,9 +286,10 @@ impl TryFrom<SubscriberFile> for Subscriber {
     type Error = FleetError;
 
     fn try_from(file: SubscriberFile) -> Result<Self, FleetError> {
-        let SubscriberFile { name, endpoints, certificate_directory, certificate_command, settings } = file;
-        let mut subscriber = Self { endpoints, settings, ..Self::new(name) };
-        let (field, way) = match (certificate_directory, certificate_command) {
+        let SubscriberFile { name, endpoints, parents, external, active, labels, settings, .. } = file;
+        let certificate = None;
+        let mut subscriber = Self { name, endpoints, certificate, settings, active, parents, external, labels };
+        let (field, way) = match (file.certificate_directory, file.certificate_command) {
             (None, None) => return Ok(subscriber),
             (Some(path), None) => ("certificate_directory", CertificateWay::directory(&path)),
             (None, Some(text)) => ("certificate_command", CertificateWay::command(&text)),
@@ -268,6 +341,8 @@ mod tests {
         site.mode = ExtractMode::Release;
         site.max_revisions = 4;
         site.level = CompressionLevel::try_from(9).expect("a level");
+        site.active = false;
+        site.build = "every 30m in UTC".parse().expect("a schedule");
         site.delta_level = CompressionLevel::try_from(19).expect("a level");
         fleet.update_distribution(&label("site"), site).expect("valid");
         let mut leaf = fleet.subscriber(&node("leaf1")).expect("there").clone();
@@ -278,6 +353,17 @@ mod tests {
         other.certificate = Some(CertificateWay::command("scp {cer} root@{address}:/x").expect("it can work"));
         fleet.update_subscriber(other).expect("valid");
 
+        let mut behind = Subscriber::new(node("leaf3"));
+        (behind.active, behind.external) = (false, true);
+        behind.parents = vec![node("leaf2"), node("leaf1"), node("dist.example.com")];
+        behind.labels.insert(label("site"), label("berlin"));
+        fleet.create_subscriber(behind).expect("new");
+        let subscribers = [node("leaf3"), node("leaf1")].into();
+        fleet.create_group(Group { name: label("north"), subscribers }).expect("new");
+        let mut hourly = fleet.channel(&label("hourly")).expect("there").clone();
+        (hourly.active, hourly.schedule) = (false, "cron \"0 2 * * *\" in Europe/Berlin".parse().expect("a schedule"));
+        hourly.groups.insert(label("north"));
+        fleet.update_channel(&label("hourly"), hourly).expect("valid");
         let text = fleet.to_toml().expect("writable");
         assert_eq!(Fleet::from_toml(&text, &mut no_id).expect(&text), fleet);
         assert_eq!(Fleet::from_toml(&Fleet::default().to_toml().expect("empty"), &mut no_id), Ok(Fleet::default()));

@@ -1,19 +1,41 @@
 //! The fleet: all that an operator declared, joined and checked.
 
+mod groups;
+mod routes;
+#[cfg(test)]
+pub(super) mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::DistributionId;
-use crate::model::{Channel, Distribution, FleetError, Item, Settings, Subscriber};
+use crate::model::{Channel, Distribution, FleetError, Group, Item, Settings, Subscriber};
 use crate::name::{Label, NodeName};
+use crate::schedule::Purpose;
 
 /// Everything that is declared. Each name stands once, every reference leads somewhere: no operation breaks that.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fleet {
     distributions: BTreeMap<Label, Distribution>,
     channels: BTreeMap<Label, Channel>,
+    groups: BTreeMap<Label, Group>,
     subscribers: BTreeMap<NodeName, Subscriber>,
     /// What is set at all Subscribers.
     settings: Settings,
+}
+
+/// What a fleet is made of.
+#[derive(Debug, Clone, Default)]
+pub struct FleetParts {
+    /// What is set at all Subscribers.
+    pub settings: Settings,
+    /// The Distributions.
+    pub distributions: Vec<Distribution>,
+    /// The Channels.
+    pub channels: Vec<Channel>,
+    /// The groups.
+    pub groups: Vec<Group>,
+    /// The Subscribers.
+    pub subscribers: Vec<Subscriber>,
 }
 
 impl Fleet {
@@ -21,19 +43,18 @@ impl Fleet {
     ///
     /// # Errors
     /// [`FleetError`] names the first mistake.
-    pub fn from_parts(
-        distributions: Vec<Distribution>,
-        channels: Vec<Channel>,
-        subscribers: Vec<Subscriber>,
-    ) -> Result<Self, FleetError> {
-        let mut fleet = Self::default();
-        for distribution in distributions {
+    pub fn from_parts(parts: FleetParts) -> Result<Self, FleetError> {
+        let mut fleet = Self { settings: parts.settings, ..Self::default() };
+        for distribution in parts.distributions {
             fleet.create_distribution(distribution)?;
         }
-        for subscriber in subscribers {
+        for subscriber in parts.subscribers {
             fleet.create_subscriber(subscriber)?;
         }
-        for channel in channels {
+        for group in parts.groups {
+            fleet.create_group(group)?;
+        }
+        for channel in parts.channels {
             fleet.create_channel(channel)?;
         }
         Ok(fleet)
@@ -113,17 +134,24 @@ impl Fleet {
         self.distributions.values().find(|distribution| distribution.id == *id)
     }
 
-    /// The Channels that send to a Subscriber, by name.
+    /// The Channels that send to a Subscriber, itself or through a group, by name.
     pub fn channels_of<'a>(&'a self, subscriber: &'a NodeName) -> impl Iterator<Item = &'a Channel> {
-        self.channels.values().filter(move |channel| channel.subscribers.contains(subscriber))
+        let groups: BTreeSet<&Label> = self.groups_of(subscriber).map(|group| &group.name).collect();
+        self.channels.values().filter(move |channel| {
+            channel.subscribers.contains(subscriber) || channel.groups.iter().any(|group| groups.contains(group))
+        })
     }
 
-    /// The Subscribers that a Channel sends to, by name.
+    /// The Subscribers that a Channel sends to, those of its groups among them, each once and by name.
     ///
     /// # Errors
     /// [`FleetError::NotFound`] for the Channel.
     pub fn subscribers_of(&self, channel: &Label) -> Result<Vec<&Subscriber>, FleetError> {
-        Ok(self.channel(channel)?.subscribers.iter().filter_map(|name| self.subscribers.get(name)).collect())
+        let channel = self.channel(channel)?;
+        let groups = channel.groups.iter().filter_map(|name| self.groups.get(name));
+        let members = groups.flat_map(|group| &group.subscribers);
+        let names: BTreeSet<&NodeName> = channel.subscribers.iter().chain(members).collect();
+        Ok(names.into_iter().filter_map(|name| self.subscribers.get(name)).collect())
     }
 
     /// The Distributions that a Channel sends, by name.
@@ -265,7 +293,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Gives a Subscriber another name; its Channels follow it.
+    /// Gives a Subscriber another name; its Channels, groups and children follow it.
     ///
     /// # Errors
     /// [`FleetError::NotFound`]; [`FleetError::Duplicate`] for the new name.
@@ -279,16 +307,30 @@ impl Fleet {
                 channel.subscribers.insert(to.clone());
             }
         }
+        for group in self.groups.values_mut() {
+            if group.subscribers.remove(name) {
+                group.subscribers.insert(to.clone());
+            }
+        }
+        let parents = self.subscribers.values_mut().flat_map(|subscriber| &mut subscriber.parents);
+        parents.filter(|parent| *parent == name).for_each(|parent| *parent = to.clone());
         Ok(())
     }
 
-    /// Removes a Subscriber, also from its Channels, whose names come back.
+    /// Removes a Subscriber that is nobody's parent, also from its groups and Channels; the Channels' names come back.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`].
+    /// [`FleetError::NotFound`]; [`FleetError::InUse`] for a parent.
     pub fn delete_subscriber(&mut self, name: &NodeName) -> Result<Vec<Label>, FleetError> {
-        self.subscriber(name)?;
+        let item = self.subscriber(name)?.item();
+        let children: Vec<String> = self.children_of(name).map(|child| child.item().to_string()).collect();
+        if !children.is_empty() {
+            return Err(FleetError::InUse { item, by: format!("the route of {}", children.join(", ")) });
+        }
         self.subscribers.remove(name);
+        for group in self.groups.values_mut() {
+            group.subscribers.remove(name);
+        }
         let mut left = Vec::new();
         for channel in self.channels.values_mut() {
             if channel.subscribers.remove(name) {
@@ -341,6 +383,14 @@ impl Fleet {
             let missing = Item::Subscriber(name.to_string());
             return Err(FleetError::UnknownReference { by: by(), missing });
         }
+        if let Some(name) = channel.groups.iter().find(|name| !self.groups.contains_key(*name)) {
+            let missing = Item::Group(name.to_string());
+            return Err(FleetError::UnknownReference { by: by(), missing });
+        }
+        if !channel.schedule.fits(Purpose::Send) {
+            let reason = format!("cannot be `{}`, which is for builds", channel.schedule);
+            return Err(FleetError::BadField { item: by(), field: "schedule", reason });
+        }
         Ok(())
     }
 }
@@ -362,116 +412,4 @@ fn not_found(item: Item) -> FleetError {
 
 fn duplicate(item: Item, detail: &str) -> FleetError {
     FleetError::Duplicate { item, detail: detail.to_owned() }
-}
-
-#[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::error::Coded;
-
-    pub(in crate::model) fn label(text: &str) -> Label {
-        text.parse().expect(text)
-    }
-
-    pub(in crate::model) fn node(text: &str) -> NodeName {
-        text.parse().expect(text)
-    }
-
-    pub(in crate::model) fn distribution(number: u8, name: &str) -> Distribution {
-        Distribution::new(DistributionId::from_bytes([number; 16]), label(name), format!("/srv/{name}"))
-    }
-
-    pub(in crate::model) fn channel(name: &str, distributions: &[&str], subscribers: &[&str]) -> Channel {
-        let mut channel = Channel::new(label(name), distributions.iter().map(|name| label(name)));
-        channel.subscribers = subscribers.iter().map(|name| node(name)).collect();
-        channel
-    }
-
-    /// Two Distributions, two Subscribers; `nightly` sends both to `leaf1`, `hourly` sends `site` to both.
-    pub(in crate::model) fn fleet() -> Fleet {
-        Fleet::from_parts(
-            vec![distribution(1, "site"), distribution(2, "tools")],
-            vec![channel("nightly", &["site", "tools"], &["leaf1"]), channel("hourly", &["site"], &["leaf1", "leaf2"])],
-            vec![Subscriber::new(node("leaf1")), Subscriber::new(node("leaf2"))],
-        )
-        .expect("a valid fleet")
-    }
-
-    #[test]
-    fn a_subscriber_is_entitled_to_what_its_channels_send() {
-        let fleet = fleet();
-        let ids = |numbers: &[u8]| numbers.iter().map(|number| DistributionId::from_bytes([*number; 16])).collect();
-        assert_eq!(fleet.entitled(&node("leaf1")), ids(&[1, 2]));
-        assert_eq!(fleet.entitled(&node("leaf2")), ids(&[1]));
-        assert_eq!(fleet.entitled(&node("stranger")), ids(&[]));
-        let names = |channel| -> Vec<String> {
-            let members = fleet.subscribers_of(&label(channel)).expect("known");
-            members.iter().map(|subscriber| subscriber.name.to_string()).collect()
-        };
-        assert_eq!(names("hourly"), ["leaf1", "leaf2"]);
-        assert_eq!(names("nightly"), ["leaf1"]);
-        assert_eq!(fleet.channels_of(&node("leaf1")).count(), 2);
-        assert_eq!(fleet.distributions_of(&label("nightly")).expect("known").len(), 2);
-    }
-
-    #[test]
-    fn each_mistake_is_refused_by_its_name_and_changes_nothing() {
-        type Change = fn(&mut Fleet) -> Result<(), FleetError>;
-        let cases: [(&str, &str, Change); 13] = [
-            ("TED-1602", "Distribution `site`", |f| f.create_distribution(distribution(9, "site"))),
-            ("TED-1602", "that of Distribution `site`", |f| f.create_distribution(distribution(1, "new"))),
-            ("TED-1606", "id", |f| f.update_distribution(&label("site"), distribution(9, "site"))),
-            ("TED-1602", "`tools`", |f| f.update_distribution(&label("site"), distribution(1, "tools"))),
-            ("TED-1604", "Channel `hourly`, Channel `nightly`", |f| f.delete_distribution(&label("site")).map(drop)),
-            ("TED-1605", "Distribution `none`", |f| f.delete_distribution(&label("none")).map(drop)),
-            ("TED-1602", "Channel `hourly`", |f| f.create_channel(channel("hourly", &["site"], &[]))),
-            ("TED-1603", "Distribution `none`", |f| f.create_channel(channel("new", &["none"], &[]))),
-            ("TED-1603", "Subscriber `none`", |f| f.create_channel(channel("new", &["site"], &["none"]))),
-            ("TED-1606", "distributions", |f| f.update_channel(&label("hourly"), channel("hourly", &[], &[]))),
-            ("TED-1602", "`nightly`", |f| f.update_channel(&label("hourly"), channel("nightly", &["site"], &[]))),
-            ("TED-1602", "Subscriber `leaf1`", |f| f.create_subscriber(Subscriber::new(node("leaf1")))),
-            ("TED-1605", "Subscriber `none`", |f| f.add_to_channel(&label("hourly"), &node("none"))),
-        ];
-        for (code, named, change) in cases {
-            let mut changed = fleet();
-            let error = change(&mut changed).expect_err(named);
-            assert_eq!(error.code(), code, "{error}");
-            assert!(error.to_string().contains(named), "{error} does not name {named}");
-            assert_eq!(changed, fleet(), "{error}: something changed");
-        }
-    }
-
-    #[test]
-    fn a_renamed_distribution_stays_in_its_channels() {
-        let mut fleet = fleet();
-        fleet.update_distribution(&label("site"), distribution(1, "web")).expect("free name");
-        assert!(fleet.distribution(&label("site")).is_err());
-        assert_eq!(fleet.entitled(&node("leaf2")).len(), 1);
-        assert!(fleet.channel(&label("hourly")).expect("there").distributions.contains(&label("web")));
-    }
-
-    #[test]
-    fn a_deleted_subscriber_leaves_its_channels() {
-        let mut fleet = fleet();
-        assert_eq!(fleet.delete_subscriber(&node("leaf1")).expect("there"), [label("hourly"), label("nightly")]);
-        assert_eq!(fleet.channels_of(&node("leaf1")).count(), 0);
-        assert!(fleet.entitled(&node("leaf1")).is_empty());
-    }
-
-    #[test]
-    fn membership_begins_and_ends() {
-        let mut fleet = fleet();
-        fleet.add_to_channel(&label("nightly"), &node("leaf2")).expect("both known");
-        assert_eq!(fleet.entitled(&node("leaf2")).len(), 2);
-        fleet.remove_from_channel(&label("nightly"), &node("leaf2")).expect("known");
-        fleet.remove_from_channel(&label("nightly"), &node("leaf2")).expect("no member any more");
-        assert_eq!(fleet.entitled(&node("leaf2")).len(), 1);
-    }
-
-    #[test]
-    fn an_endpoint_listed_twice_is_refused() {
-        let mut subscriber = Subscriber::new(node("leaf1"));
-        subscriber.endpoints = vec!["leaf1:1229".parse().expect("valid"), "LEAF1:1229".parse().expect("valid")];
-        assert_eq!(fleet().update_subscriber(subscriber).expect_err("twice").code(), "TED-1606");
-    }
 }

@@ -1,4 +1,4 @@
-//! What an operator declares: Distributions, Channels and Subscribers, and the [`Fleet`] that joins them.
+//! What an operator declares: Distributions, Channels, groups and Subscribers, and the [`Fleet`] that joins them.
 //!
 //! Plain data with its validation, its text form `fleet.toml` and a readable difference. Nothing here reads a disk.
 
@@ -10,6 +10,7 @@ mod endpoint;
 mod error;
 mod file;
 mod fleet;
+mod group;
 mod kept;
 mod settings;
 mod source;
@@ -21,7 +22,8 @@ pub use diff::{Change, Difference};
 pub use distribution::{ChoiceError, CompressionLevel, Digest, Distribution, ExtractMode, Priority};
 pub use endpoint::{DEFAULT_PORT, DirectAddress, Endpoint, EndpointError};
 pub use error::{FleetError, Item};
-pub use fleet::Fleet;
+pub use fleet::{Fleet, FleetParts};
+pub use group::Group;
 pub use kept::Kept;
 pub use settings::{Interval, Setting, SettingError, Settings, VariableName};
 pub use source::{Sha256, SourcePlace, SourceSpec, Sources};

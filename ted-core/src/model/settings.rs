@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use crate::error::Coded;
 use crate::limits::Limits;
 use crate::model::Priority;
-use crate::name::NodeName;
 
 /// What can be set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -22,8 +21,6 @@ pub enum Setting {
     InputRate,
     /// Bytes that sends of this priority may take within a second: `rate.high`, `rate.medium`, `rate.low`.
     OutputRate(Priority),
-    /// The parent Subscribers through which the node is reached, in order of preference: `parents`.
-    Parents,
     /// What `%NAME%` in a target stands for: `variable.NAME`.
     Variable(VariableName),
     /// How often kept packages are read again: `scrub.interval`.
@@ -52,8 +49,8 @@ pub enum Interval {
 pub enum SettingError {
     /// There is no such setting.
     #[error(
-        "there is no setting `{0}`: there are extract.schedule, rate.input, rate.high, rate.medium, rate.low, parents, \
-         scrub.interval, scrub.rate, and variable.NAME with a name of capitals, digits and underscores"
+        "there is no setting `{0}`: there are extract.schedule, rate.input, rate.high, rate.medium, rate.low, scrub.interval, \
+         scrub.rate, and variable.NAME with a name of capitals, digits and underscores"
     )]
     Unknown(String),
     /// The setting cannot have that value.
@@ -80,13 +77,12 @@ impl Coded for SettingError {
 const VARIABLE: &str = "variable.";
 
 /// The settings that have no name of their own.
-const PLAIN: [(&str, Setting); 8] = [
+const PLAIN: [(&str, Setting); 7] = [
     ("extract.schedule", Setting::ExtractSchedule),
     ("rate.input", Setting::InputRate),
     ("rate.high", Setting::OutputRate(Priority::High)),
     ("rate.medium", Setting::OutputRate(Priority::Medium)),
     ("rate.low", Setting::OutputRate(Priority::Low)),
-    ("parents", Setting::Parents),
     ("scrub.interval", Setting::ScrubInterval),
     ("scrub.rate", Setting::ScrubRate),
 ];
@@ -234,12 +230,6 @@ impl Settings {
         parse_interval(self.get(&Setting::ScrubInterval)?).ok()
     }
 
-    /// The parents, in order of preference.
-    #[must_use]
-    pub fn parents(&self) -> Vec<NodeName> {
-        self.get(&Setting::Parents).and_then(|text| parse_parents(text).ok()).unwrap_or_default()
-    }
-
     /// All variables.
     pub fn variables(&self) -> impl Iterator<Item = (&VariableName, &str)> {
         self.0.iter().filter_map(|(setting, value)| match setting {
@@ -275,9 +265,6 @@ fn canonical(setting: &Setting, value: &str) -> Result<String, String> {
             parse_rate(value).map(|rate| rate.to_string())
         }
         Setting::ScrubInterval => parse_interval(value).map(|interval| interval.to_string()),
-        Setting::Parents => {
-            parse_parents(value).map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
-        }
     }
 }
 
@@ -322,16 +309,6 @@ impl fmt::Display for Interval {
     }
 }
 
-fn parse_parents(text: &str) -> Result<Vec<NodeName>, String> {
-    let expected = || format!("one to {} node names with commas between them", Limits::DEFAULT.setting_parents_max);
-    let names: Result<Vec<NodeName>, _> = text.split(',').map(|name| name.trim().parse()).collect();
-    let names = names.map_err(|_| expected())?;
-    if names.len() > Limits::DEFAULT.setting_parents_max {
-        return Err(expected());
-    }
-    Ok(names)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,7 +327,6 @@ mod tests {
             ("rate.input", "2M", "2000000"),
             ("rate.high", "500k", "500000"),
             ("rate.low", "7", "7"),
-            ("parents", "p1.example, P2.example", "p1.example,p2.example"),
             ("variable.SITE_2", "north", "north"),
             ("scrub.interval", "168h", "7d"),
             ("scrub.interval", "90m", "90m"),
@@ -377,8 +353,6 @@ mod tests {
             ("scrub.interval", "4000d"),
             ("scrub.interval", "7"),
             ("scrub.interval", "weekly"),
-            ("parents", ""),
-            ("parents", "a..b"),
             ("variable.SITE", ""),
             ("variable.SITE", "a\nb"),
             ("extract.schedule", " "),
@@ -390,7 +364,7 @@ mod tests {
     #[test]
     fn settings_read_what_they_wrote_and_check_it_again() {
         let mut settings = Settings::default();
-        for (name, value) in [("scrub.interval", "7d"), ("variable.SITE", "north"), ("parents", "p1.example")] {
+        for (name, value) in [("scrub.interval", "7d"), ("variable.SITE", "north"), ("rate.low", "7")] {
             settings.set(name.parse().unwrap(), value).unwrap();
         }
         let json = serde_json::to_string(&settings).unwrap();
@@ -402,7 +376,7 @@ mod tests {
             settings.variables().map(|(name, value)| (name.as_str(), value)).collect::<Vec<_>>(),
             [("SITE", "north")]
         );
-        assert_eq!(settings.parents(), ["p1.example".parse().unwrap()]);
-        assert!(settings.unset(&Setting::Parents) && !settings.unset(&Setting::Parents));
+        let rate = Setting::OutputRate(Priority::Low);
+        assert!(settings.unset(&rate) && !settings.unset(&rate));
     }
 }

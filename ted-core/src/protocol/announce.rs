@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::EnvelopeId;
+use crate::id::{EnvelopeId, KeyHash};
 use crate::limits::Limits;
 use crate::protocol::{MessageError, Refused};
 use crate::security::EnvelopeKind;
@@ -11,6 +11,9 @@ use crate::security::EnvelopeKind;
 /// A parent's word which envelopes stand, to be had by `Fetch`. Said on every new connection, and whenever one changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announce {
+    /// For whom they stand: the receiver where it is `None`; else a descendant, to which the receiver passes it on, and
+    /// the answer back. One that is not reached through the receiver now makes it a retryable refusal.
+    pub recipient: Option<KeyHash>,
     /// Those that stand for the child: for everybody, or for it alone. At most [`Limits::announced_envelopes_max`].
     pub envelopes: Vec<Announced>,
 }

@@ -356,7 +356,8 @@ impl Firing {
                 part.code = Some(refused.code().to_owned());
                 part.detail = refused.reason().to_owned();
             }
-            OfferAnswer::Refused(_) => {}
+            // It passes the offer on; how far the others are, their receipts say.
+            OfferAnswer::Refused(_) | OfferAnswer::Relays => {}
         })
     }
 

@@ -4,11 +4,13 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::codec::{self, CodecError};
 use crate::error::Coded;
-use crate::id::{DistributionId, EnvelopeId, FiringId, InstanceId, KeyHash, PackageId, UnixMillis};
+use crate::id::{EnvelopeId, InstanceId, KeyHash, PackageId, UnixMillis};
 use crate::limits::Limits;
-use crate::model::Priority;
 use crate::name::NodeName;
-use crate::protocol::{Announce, AnnounceAnswer, Refused};
+use crate::protocol::receipts;
+use crate::protocol::{
+    Announce, AnnounceAnswer, Offer, OfferAnswer, Presence, ProgressEntry, ReceiptsAnswer, Refused, tiers,
+};
 
 /// The version of the protocol that this library speaks, as `Hello` carries it.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -72,62 +74,6 @@ pub struct Hello {
     pub extensions: Vec<(u16, Vec<u8>)>,
 }
 
-/// A parent's word that there is something to have.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offer {
-    /// The firing that it belongs to.
-    pub firing: FiringId,
-    /// Which Distribution. A hint, so that a node can answer `Later` unread; the statement decides.
-    pub distribution: DistributionId,
-    /// How urgent it is.
-    pub priority: Priority,
-    /// The envelope with the release statement, to be had by `Fetch`.
-    pub statement: EnvelopeId,
-    /// For each sealed package that the statement names, the envelope with its grants; at most
-    /// [`Limits::statement_packages_max`], no package twice.
-    pub grants: Vec<(PackageId, EnvelopeId)>,
-}
-
-impl Offer {
-    /// The envelope with the grants of `package`.
-    #[must_use]
-    pub fn grants_of(&self, package: &PackageId) -> Option<EnvelopeId> {
-        self.grants.iter().find(|(of, _)| of == package).map(|(_, envelope)| *envelope)
-    }
-
-    fn within(self, limits: &Limits) -> Result<Self, MessageError> {
-        let impossible = |reason| Err(MessageError::Impossible { what: "an offer", reason });
-        if self.grants.len() > limits.statement_packages_max {
-            return impossible("it names grants of more packages than a statement may name");
-        }
-        let mut named: Vec<_> = self.grants.iter().map(|(package, _)| package).collect();
-        named.sort_unstable();
-        if named.windows(2).any(|two| two[0] == two[1]) {
-            return impossible("it names grants of a package twice");
-        }
-        Ok(self)
-    }
-}
-
-/// What a child says to an offer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OfferAnswer {
-    /// It has the revision, verified. Its latest receipt for it follows.
-    Current,
-    /// It will fetch these packages, in this order.
-    Want {
-        /// Their ids.
-        packages: Vec<PackageId>,
-    },
-    /// It does not want to be offered this before then.
-    Later {
-        /// The earliest time for another offer.
-        until: UnixMillis,
-    },
-    /// It will not have it.
-    Refused(Refused),
-}
-
 /// What is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FetchTarget {
@@ -171,12 +117,17 @@ pub enum Request {
     Offer(Offer),
     /// See [`Fetch`].
     Fetch(Fetch),
-    /// An envelope that holds a receipt.
-    Receipt(Vec<u8>),
+    /// Envelopes that hold receipts, in the order in which they were made; at most [`Limits::receipts_max`].
+    Receipts(Vec<Vec<u8>>),
     /// An enrolment request; its bytes are judged by the enrolment code.
     Enrol(Vec<u8>),
     /// See [`Announce`].
     Announce(Announce),
+    /// See [`Presence`].
+    Presence(Presence),
+    /// How far deliveries at the sender and behind it are, of what has changed; at most
+    /// [`Limits::progress_entries_max`]. Hints for people: what counts are receipts.
+    Progress(Vec<ProgressEntry>),
     /// A kind from another version. It is answered with [`Answer::Unsupported`].
     Unknown {
         /// Its kind.
@@ -193,12 +144,16 @@ pub enum Answer {
     Offer(OfferAnswer),
     /// See [`FetchAnswer`]; blocks follow.
     Fetch(FetchAnswer),
-    /// The receipt was stored.
-    Receipt,
+    /// See [`ReceiptsAnswer`].
+    Receipts(ReceiptsAnswer),
     /// An answer to an enrolment request; its bytes are judged by the enrolment code.
     Enrol(Vec<u8>),
     /// See [`AnnounceAnswer`].
     Announce(AnnounceAnswer),
+    /// What was said about presence was noted.
+    Presence,
+    /// What was said about progress was heard.
+    Progress,
     /// This node does not know that kind of request.
     Unsupported {
         /// The kind that was asked.
@@ -212,9 +167,11 @@ mod kind {
     pub(super) const HELLO: u16 = 1;
     pub(super) const OFFER: u16 = 2;
     pub(super) const FETCH: u16 = 3;
-    pub(super) const RECEIPT: u16 = 4;
+    pub(super) const RECEIPTS: u16 = 4;
     pub(super) const ENROL: u16 = 5;
     pub(super) const ANNOUNCE: u16 = 6;
+    pub(super) const PRESENCE: u16 = 7;
+    pub(super) const PROGRESS: u16 = 8;
     /// Set in the kind of every answer.
     pub(super) const ANSWER: u16 = 0x8000;
     pub(super) const UNSUPPORTED: u16 = 0xfffe;
@@ -239,9 +196,11 @@ pub fn encode_request(request: &Request, limits: &Limits) -> Result<Vec<u8>, Mes
         Request::Hello(hello) => frame(kind::HELLO, hello, limits),
         Request::Offer(offer) => frame(kind::OFFER, offer, limits),
         Request::Fetch(fetch) => frame(kind::FETCH, fetch, limits),
-        Request::Receipt(envelope) => frame(kind::RECEIPT, envelope, limits),
+        Request::Receipts(envelopes) => frame(kind::RECEIPTS, envelopes, limits),
         Request::Enrol(bytes) => frame(kind::ENROL, bytes, limits),
         Request::Announce(announce) => frame(kind::ANNOUNCE, announce, limits),
+        Request::Presence(presence) => frame(kind::PRESENCE, presence, limits),
+        Request::Progress(entries) => frame(kind::PROGRESS, entries, limits),
         Request::Unknown { kind } => frame(*kind, &(), limits),
     }
 }
@@ -255,9 +214,11 @@ pub fn encode_answer(answer: &Answer, limits: &Limits) -> Result<Vec<u8>, Messag
         Answer::Hello(hello) => frame(kind::ANSWER | kind::HELLO, hello, limits),
         Answer::Offer(answer) => frame(kind::ANSWER | kind::OFFER, answer, limits),
         Answer::Fetch(answer) => frame(kind::ANSWER | kind::FETCH, answer, limits),
-        Answer::Receipt => frame(kind::ANSWER | kind::RECEIPT, &(), limits),
+        Answer::Receipts(answer) => frame(kind::ANSWER | kind::RECEIPTS, answer, limits),
         Answer::Enrol(bytes) => frame(kind::ANSWER | kind::ENROL, bytes, limits),
         Answer::Announce(answer) => frame(kind::ANSWER | kind::ANNOUNCE, answer, limits),
+        Answer::Presence => frame(kind::ANSWER | kind::PRESENCE, &(), limits),
+        Answer::Progress => frame(kind::ANSWER | kind::PROGRESS, &(), limits),
         Answer::Unsupported { kind } => frame(kind::UNSUPPORTED, kind, limits),
         Answer::Refused(refused) => frame(kind::REFUSED, refused, limits),
     }
@@ -279,9 +240,11 @@ pub fn decode_request(message: &Message, limits: &Limits) -> Result<Request, Mes
             }
             Request::Fetch(fetch)
         }
-        kind::RECEIPT => Request::Receipt(payload("a receipt", message, limits)?),
+        kind::RECEIPTS => Request::Receipts(receipts::within(payload("receipts", message, limits)?, limits)?),
         kind::ENROL => Request::Enrol(payload("an enrolment request", message, limits)?),
         kind::ANNOUNCE => Request::Announce(payload::<Announce>("an announcement", message, limits)?.within(limits)?),
+        kind::PRESENCE => Request::Presence(payload::<Presence>("presence", message, limits)?.within(limits)?),
+        kind::PROGRESS => Request::Progress(tiers::within(payload("progress", message, limits)?, limits)?),
         kind => Request::Unknown { kind },
     })
 }
@@ -301,26 +264,26 @@ pub fn decode_answer(message: &Message, limits: &Limits) -> Result<Answer, Messa
     Ok(match message.kind ^ kind::ANSWER {
         kind::HELLO => Answer::Hello(hello(message, limits)?),
         kind::OFFER => {
-            let answer = payload("an answer to an offer", message, limits)?;
-            if let OfferAnswer::Want { packages } = &answer
-                && packages.len() > limits.statement_packages_max
-            {
-                return Err(MessageError::Impossible {
-                    what: "an answer to an offer",
-                    reason: "it wants more packages than a statement may name",
-                });
-            }
-            Answer::Offer(answer)
+            let answer: OfferAnswer = payload("an answer to an offer", message, limits)?;
+            Answer::Offer(answer.within(limits)?)
         }
         kind::FETCH => Answer::Fetch(payload("an answer to a fetch", message, limits)?),
-        kind::RECEIPT => {
-            payload::<()>("an acknowledgement", message, limits)?;
-            Answer::Receipt
+        kind::RECEIPTS => {
+            let answer: ReceiptsAnswer = payload("an answer to receipts", message, limits)?;
+            Answer::Receipts(answer.within(limits)?)
         }
         kind::ENROL => Answer::Enrol(payload("an answer to an enrolment request", message, limits)?),
         kind::ANNOUNCE => {
             let answer: AnnounceAnswer = payload("an answer to an announcement", message, limits)?;
             Answer::Announce(answer.within(limits)?)
+        }
+        kind::PRESENCE => {
+            payload::<()>("an acknowledgement", message, limits)?;
+            Answer::Presence
+        }
+        kind::PROGRESS => {
+            payload::<()>("an acknowledgement", message, limits)?;
+            Answer::Progress
         }
         _ => return Err(MessageError::UnexpectedAnswer { kind: message.kind }),
     })
@@ -415,177 +378,4 @@ fn take(input: &mut &[u8], out: &mut Vec<u8>, until: usize) {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::protocol::{Announced, code};
-    use crate::security::EnvelopeKind;
-
-    const LIMITS: Limits = Limits::DEFAULT;
-
-    fn read(bytes: &[u8]) -> Message {
-        let mut rest = bytes;
-        let message = MessageReader::new(&LIMITS).push(&mut rest).expect("readable").expect("complete");
-        assert!(rest.is_empty());
-        message
-    }
-
-    fn greeting() -> Hello {
-        Hello {
-            version: PROTOCOL_VERSION,
-            node: "edge-1.example.com".parse().expect("valid"),
-            instance: InstanceId::from_bytes([7; 16]),
-            clock: UnixMillis::from_millis(1_800_000_000_000),
-            capabilities: vec![1, 900],
-            extensions: vec![(9, b"later".to_vec())],
-        }
-    }
-
-    fn announcement(envelopes: usize) -> Announce {
-        let (kind, id) = (EnvelopeKind::REVOCATION_LIST, EnvelopeId::from_bytes([6; 32]));
-        Announce { envelopes: vec![Announced { kind, id, sequence: 9, bytes: 700 }; envelopes] }
-    }
-
-    #[test]
-    fn every_request_comes_back_as_it_went() {
-        for request in [
-            Request::Hello(greeting()),
-            Request::Offer(Offer {
-                firing: FiringId::from_bytes([1; 16]),
-                distribution: DistributionId::from_bytes([2; 16]),
-                priority: Priority::High,
-                statement: EnvelopeId::from_bytes([3; 32]),
-                grants: vec![(PackageId::from_bytes([5; 32]), EnvelopeId::from_bytes([4; 32]))],
-            }),
-            Request::Fetch(Fetch {
-                target: FetchTarget::Package(PackageId::from_bytes([5; 32])),
-                from: 7,
-                to: u64::MAX,
-            }),
-            Request::Receipt(vec![1, 2, 3]),
-            Request::Enrol(vec![4]),
-            Request::Announce(announcement(3)),
-        ] {
-            let bytes = encode_request(&request, &LIMITS).expect("short");
-            assert_eq!(decode_request(&read(&bytes), &LIMITS).expect("valid"), request);
-        }
-    }
-
-    #[test]
-    fn every_answer_comes_back_as_it_went() {
-        for answer in [
-            Answer::Hello(greeting()),
-            Answer::Offer(OfferAnswer::Current),
-            Answer::Offer(OfferAnswer::Want { packages: vec![PackageId::from_bytes([5; 32])] }),
-            Answer::Offer(OfferAnswer::Later { until: UnixMillis::from_millis(5) }),
-            Answer::Offer(OfferAnswer::Refused(Refused::new(code::BELOW_FLOOR, "older"))),
-            Answer::Fetch(FetchAnswer { total_bytes: 99 }),
-            Answer::Receipt,
-            Answer::Enrol(vec![4]),
-            Answer::Announce(AnnounceAnswer {
-                holds: vec![EnvelopeId::from_bytes([6; 32])],
-                refused: vec![(EnvelopeId::from_bytes([7; 32]), Refused::new(code::NOT_FOUND, "gone"))],
-            }),
-            Answer::Unsupported { kind: 77 },
-            Answer::Refused(Refused::new(code::NOT_FOUND, "no such package")),
-        ] {
-            let bytes = encode_answer(&answer, &LIMITS).expect("short");
-            assert_eq!(decode_answer(&read(&bytes), &LIMITS).expect("valid"), answer);
-        }
-    }
-
-    /// The bytes of `docs/protocol.md`'s example. They must never change.
-    #[test]
-    fn the_documented_fetch_has_these_bytes() {
-        let fetch = Fetch { target: FetchTarget::Package(PackageId::from_bytes([0xaa; 32])), from: 1, to: 0x0203 };
-        let bytes = encode_request(&Request::Fetch(fetch), &LIMITS).expect("short");
-        let mut expected = vec![54, 0, 0, 0, 3, 0, 0, 0, 0, 0];
-        expected.extend([0xaa; 32]);
-        expected.extend([1, 0, 0, 0, 0, 0, 0, 0, 3, 2, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(bytes, expected);
-    }
-
-    #[test]
-    fn unknown_kinds_are_answered_not_fatal() {
-        let message = Message { kind: 4711, payload: vec![1, 2, 3] };
-        assert_eq!(decode_request(&message, &LIMITS).expect("not fatal"), Request::Unknown { kind: 4711 });
-        let error = decode_answer(&message, &LIMITS).expect_err("not an answer");
-        assert_eq!(error.code(), "TED-1333");
-    }
-
-    #[test]
-    fn lengths_are_judged_before_anything_is_allocated() {
-        for announced in [0, 1, 64 * 1024 + 1, u32::MAX] {
-            let bytes = announced.to_le_bytes();
-            let error = MessageReader::new(&LIMITS).push(&mut bytes.as_slice()).expect_err("out of bounds");
-            assert_eq!(error.code(), "TED-1330", "{announced}");
-        }
-        assert!(encode_request(&Request::Receipt(vec![0; 64 * 1024]), &LIMITS).is_err());
-    }
-
-    #[test]
-    fn a_fetch_that_ends_before_it_starts_is_refused() {
-        let fetch = Fetch { target: FetchTarget::Envelope(EnvelopeId::from_bytes([0; 32])), from: 2, to: 1 };
-        let bytes = encode_request(&Request::Fetch(fetch), &LIMITS).expect("short");
-        assert_eq!(decode_request(&read(&bytes), &LIMITS).expect_err("impossible").code(), "TED-1332");
-    }
-
-    #[test]
-    fn an_offer_that_names_too_many_grants_or_one_twice_is_refused() {
-        let package = |number: usize| PackageId::from_bytes([number as u8; 32]);
-        let grants =
-            |of: &mut dyn Iterator<Item = usize>| of.map(|n| (package(n), EnvelopeId::from_bytes([9; 32]))).collect();
-        for (grants, code) in [
-            (grants(&mut (0..0)), None),
-            (grants(&mut (0..64)), None),
-            (grants(&mut (0..65)), Some("TED-1332")),
-            (grants(&mut [1, 2, 1].into_iter()), Some("TED-1332")),
-        ] {
-            let offer = Offer {
-                firing: FiringId::from_bytes([1; 16]),
-                distribution: DistributionId::from_bytes([2; 16]),
-                priority: Priority::High,
-                statement: EnvelopeId::from_bytes([3; 32]),
-                grants,
-            };
-            let bytes = encode_request(&Request::Offer(offer), &LIMITS).expect("short");
-            assert_eq!(decode_request(&read(&bytes), &LIMITS).err().map(|error| error.code()), code);
-        }
-    }
-
-    #[test]
-    fn an_announcement_that_names_too_much_is_refused() {
-        for (envelopes, code) in [(64, None), (65, Some("TED-1332"))] {
-            let bytes = encode_request(&Request::Announce(announcement(envelopes)), &LIMITS).expect("short");
-            assert_eq!(decode_request(&read(&bytes), &LIMITS).err().map(|error| error.code()), code);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_payloads_never_panic(kind in prop_oneof![0u16..8, 0x8000u16..0x8008, 0xfffdu16.., any::<u16>()],
-                                          payload in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let message = Message { kind, payload };
-            let _ = decode_request(&message, &LIMITS);
-            let _ = decode_answer(&message, &LIMITS);
-        }
-
-        #[test]
-        fn a_message_is_cut_out_of_any_pieces(cuts in proptest::collection::vec(1usize..9, 1..40)) {
-            let mut bytes = encode_request(&Request::Hello(greeting()), &LIMITS).expect("short");
-            bytes.extend_from_slice(b"what follows");
-            let mut reader = MessageReader::new(&LIMITS);
-            let (mut rest, mut cuts) = (bytes.as_slice(), cuts.iter().cycle());
-            let message = loop {
-                let (mut piece, after) = rest.split_at((*cuts.next().expect("endless")).min(rest.len()));
-                let done = reader.push(&mut piece).expect("valid");
-                let taken = rest.len() - after.len() - piece.len();
-                rest = &rest[taken..];
-                if let Some(message) = done { break message; }
-            };
-            prop_assert_eq!(decode_request(&message, &LIMITS).expect("valid"), Request::Hello(greeting()));
-            prop_assert_eq!(rest, b"what follows");
-        }
-    }
-}
+mod tests;

@@ -14,10 +14,13 @@ mod index_phase;
 mod map;
 mod message;
 mod offer;
+mod offer_message;
 mod patience;
 mod queue;
+mod receipts;
 mod receiver;
 mod refused;
+mod tiers;
 
 pub use announce::{Announce, AnnounceAnswer, Announced};
 pub use block::{
@@ -30,11 +33,14 @@ pub use firing::{Counts, Firing, FiringError, FiringTarget, Outcome, Part, PartS
 pub use index_phase::{IndexAction, IndexPhase};
 pub use map::{FrameLayout, FrameMap, MapError};
 pub use message::{
-    Answer, Fetch, FetchAnswer, FetchTarget, Hello, Message, MessageError, MessageReader, Offer, OfferAnswer,
-    PROTOCOL_VERSION, Request, decode_answer, decode_request, encode_answer, encode_request,
+    Answer, Fetch, FetchAnswer, FetchTarget, Hello, Message, MessageError, MessageReader, PROTOCOL_VERSION, Request,
+    decode_answer, decode_request, encode_answer, encode_request,
 };
 pub use offer::{Floor, Have, Statement, Verdict, judge_offer, judge_root};
+pub use offer_message::{Offer, OfferAnswer};
 pub use patience::{Silence, SilenceError};
 pub use queue::{Grant, Limit, Moment, Queue, QueueCounts, SendKey, SendRates, StreamId};
+pub use receipts::{ReceiptsAnswer, receipts_that_fit};
 pub use receiver::{Action, Cut, FetchFailure, FetchNumber, FrameBuffers, GiveUp, Progress, Receiver, ReceiverOptions};
 pub use refused::{Refused, code};
+pub use tiers::{Presence, ProgressEntry, ProgressState, WaitsFor};

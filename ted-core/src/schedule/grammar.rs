@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::limits::Limits;
 use crate::schedule::cron::Cron;
 use crate::schedule::error::{Problem, ScheduleError};
-use crate::schedule::window::{TimeOfDay, Weekdays, Window};
+use crate::schedule::window::{TimeOfDay, Weekdays};
 use crate::schedule::zone::{LocalTime, Zone};
 use crate::schedule::{LocalMinute, Purpose, Schedule, Start};
 
@@ -26,7 +26,7 @@ impl FromStr for Schedule {
         let mut words = Words::of(text);
         let begin = words.next();
         let start = start(&begin, &mut words)?;
-        let mut schedule = Self { start, window: Window::ALWAYS, zone: None, jitter: None };
+        let mut schedule = Self::plain(start);
         clauses(&mut schedule, &mut words)?;
         if schedule.is_impossible() {
             return Err(begin.refused(Problem::Impossible));
@@ -42,7 +42,7 @@ impl Schedule {
     /// [`ScheduleError`], also where the purpose does not have that kind of schedule.
     pub fn parse_for(purpose: Purpose, text: &str) -> Result<Self, ScheduleError> {
         let schedule: Self = text.parse()?;
-        if schedule.start == Start::WithSend && purpose != Purpose::Build {
+        if !schedule.fits(purpose) {
             return Err(Words::of(text).next().refused(Problem::Purpose { purpose }));
         }
         Ok(schedule)

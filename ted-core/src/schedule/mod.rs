@@ -24,6 +24,8 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use calendar::Occurrence;
 pub use cron::Cron;
 pub use error::{Problem, ScheduleError};
@@ -35,7 +37,8 @@ use window::Window;
 use zone::LocalTime;
 
 /// When something is done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Schedule {
     start: Start,
     window: Window,
@@ -89,6 +92,34 @@ impl fmt::Display for Purpose {
 }
 
 impl Schedule {
+    /// `never`.
+    #[must_use]
+    pub fn never() -> Self {
+        Self::plain(Start::Never)
+    }
+
+    /// `now`.
+    #[must_use]
+    pub fn now() -> Self {
+        Self::plain(Start::Now)
+    }
+
+    /// `with send`.
+    #[must_use]
+    pub fn with_send() -> Self {
+        Self::plain(Start::WithSend)
+    }
+
+    fn plain(start: Start) -> Self {
+        Self { start, window: Window::ALWAYS, zone: None, jitter: None }
+    }
+
+    /// Whether the purpose has schedules of this kind: only builds go `with send`.
+    #[must_use]
+    pub fn fits(&self, purpose: Purpose) -> bool {
+        self.start != Start::WithSend || purpose == Purpose::Build
+    }
+
     /// What it begins with.
     #[must_use]
     pub fn start(&self) -> &Start {
@@ -111,5 +142,19 @@ impl Schedule {
     #[must_use]
     pub fn is_always_open(&self) -> bool {
         self.window.is_always()
+    }
+}
+
+impl TryFrom<String> for Schedule {
+    type Error = ScheduleError;
+
+    fn try_from(text: String) -> Result<Self, ScheduleError> {
+        text.parse()
+    }
+}
+
+impl From<Schedule> for String {
+    fn from(schedule: Schedule) -> Self {
+        schedule.to_string()
     }
 }

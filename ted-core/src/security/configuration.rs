@@ -48,7 +48,7 @@ pub struct Configuration {
 pub struct Configured {
     /// The settings.
     pub settings: Settings,
-    /// The parents that the settings name, with their keys and places.
+    /// The parents of the node's route, in order of preference, with their keys and places.
     pub parents: Vec<ParentHint>,
     /// What this version does not know: kept, and without effect.
     pub unknown: Vec<Section>,
@@ -77,7 +77,7 @@ struct Scrub {
 }
 
 impl Configuration {
-    /// The configuration that says this. Of the parents that the settings name, those that `parents` knows are in it.
+    /// The configuration that says this.
     ///
     /// # Errors
     /// [`CodecError`] when it is beyond [`Limits`].
@@ -97,12 +97,10 @@ impl Configuration {
         if rates != Rates::default() {
             sections.push(section(RATES, &rates)?);
         }
-        let wanted = settings.parents();
-        if !wanted.is_empty() {
-            let known = wanted.iter().filter_map(|name| parents.iter().find(|parent| parent.name == *name)).cloned();
-            let known: Vec<_> =
-                known.map(|ParentHint { name, key, endpoints }| Parent { name, key, endpoints }).collect();
-            sections.push(section(PARENTS, &known)?);
+        if !parents.is_empty() {
+            let parent = |ParentHint { name, key, endpoints }| Parent { name, key, endpoints };
+            let parents: Vec<_> = parents.iter().cloned().map(parent).collect();
+            sections.push(section(PARENTS, &parents)?);
         }
         let variables: BTreeMap<&VariableName, &str> = settings.variables().collect();
         if !variables.is_empty() {
@@ -188,9 +186,8 @@ impl Configured {
             }
             PARENTS => {
                 let parents: Vec<Parent> = content(section)?;
-                let names: Vec<String> = parents.iter().map(|parent| parent.name.to_string()).collect();
-                if !names.is_empty() {
-                    self.set(Setting::Parents, &names.join(","))?;
+                if parents.len() > Limits::DEFAULT.parents_max {
+                    return Err(malformed("it names too many parents"));
                 }
                 let hint = |Parent { name, key, endpoints }| ParentHint { name, key, endpoints };
                 self.parents = parents.into_iter().map(hint).collect();
@@ -239,7 +236,6 @@ mod tests {
             ("extract.schedule", "every 30m"),
             ("rate.input", "2M"),
             ("rate.low", "100k"),
-            ("parents", "p1.example,p2.example"),
             ("variable.SITE", "north"),
             ("scrub.interval", "never"),
             ("scrub.rate", "5M"),

@@ -11,7 +11,9 @@ use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
 use crate::limits::Limits;
 use crate::node::{Alarm, fetch};
-use crate::protocol::{Delivery, DeliveryAction, Fetch, FetchTarget, Floor, Offer, OfferAnswer, Refused, Statement};
+use crate::protocol::{
+    Delivery, DeliveryAction, Fetch, FetchTarget, Floor, Offer, OfferAnswer, Refused, Statement, code,
+};
 use crate::security::{DistributorRoot, Envelope, EnvelopeKind, ReleaseStatement};
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
@@ -30,6 +32,9 @@ impl State {
     /// Answers an offer that came over `connection`.
     pub(super) async fn take_offer(self: &Arc<Self>, connection: &QuicConnection, offer: Offer) -> OfferAnswer {
         let fleet = connection.peer().fleet;
+        if !self.is_recipient(&fleet, &offer) {
+            return OfferAnswer::Refused(Refused::new(code::NOT_ENTITLED, "the offer is not for this node"));
+        }
         match self.judge(connection, fleet, &offer).await {
             Ok(answer) => {
                 if let OfferAnswer::Refused(refused) = &answer {
@@ -46,6 +51,11 @@ impl State {
                 OfferAnswer::Refused(Refused::new(error.code(), error.to_string()))
             }
         }
+    }
+
+    /// Whether an offer is for this node itself.
+    fn is_recipient(&self, fleet: &KeyHash, offer: &Offer) -> bool {
+        self.identity(fleet).is_ok_and(|identity| offer.is_for(&identity.certificate.key_hash()))
     }
 
     fn refused_offer(&self, fleet: &KeyHash, code: &str, reason: &str) {
@@ -281,6 +291,8 @@ mod tests {
             priority: crate::model::Priority::Medium,
             statement: crate::id::EnvelopeId::from_bytes([8; 32]),
             grants: vec![],
+            recipients: vec![FLEET],
+            closes: None,
         };
         (offer, Statement { release, issued, expires })
     }

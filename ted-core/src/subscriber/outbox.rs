@@ -9,8 +9,8 @@ use crate::codec;
 use crate::error::Error;
 use crate::id::{KeyHash, next_number};
 use crate::limits::Limits;
-use crate::node::{RecordBatch, ask};
-use crate::protocol::Request;
+use crate::node::{ExchangeError, RecordBatch, ask};
+use crate::protocol::{Answer, Request, receipts_that_fit};
 use crate::security::{Envelope, EnvelopeBody, EnvelopeKind, Receipt};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::state::{State, lock};
@@ -106,7 +106,7 @@ impl State {
         Ok(())
     }
 
-    /// Sends what waits for one Distributor, oldest first; gives up at the first that is not acknowledged.
+    /// Sends what waits for one Distributor, oldest first and several together; gives up where one is to be sent later.
     pub(super) async fn send_receipts(
         self: &Arc<Self>,
         fleet: KeyHash,
@@ -115,20 +115,38 @@ impl State {
         let state = self.clone();
         let listing = move || state.records.list::<Waiting>(&format!("outbox/{fleet}/"));
         let waiting = tokio::task::spawn_blocking(listing).await.map_err(|_| SubscriberError::Worker)??;
-        for (key, waiting) in waiting {
-            if let Ok(envelope) = hex::decode(&waiting.envelope) {
-                match ask(connection, &Request::Receipt(envelope), &Limits::DEFAULT, PATIENCE).await {
-                    Ok(_) => {}
+        let mut waiting: Vec<(String, Vec<u8>)> = waiting
+            .into_iter()
+            .map(|(key, waiting)| (key, hex::decode(&waiting.envelope).unwrap_or_default()))
+            .collect();
+        while !waiting.is_empty() {
+            let count = receipts_that_fit(waiting.iter().map(|(_, envelope)| envelope), &Limits::DEFAULT);
+            let together: Vec<_> = waiting.drain(..count).collect();
+            let envelopes = together.iter().map(|(_, envelope)| envelope.clone()).collect();
+            let asked = ask(connection, &Request::Receipts(envelopes), &Limits::DEFAULT, PATIENCE).await?;
+            let Answer::Receipts(answer) = asked else { return Err(ExchangeError::Unexpected.into()) };
+            let mut batch = RecordBatch::default();
+            let mut later = None;
+            for (place, (key, _)) in together.iter().enumerate() {
+                match answer.refusal_of(place) {
+                    Some(refused) if refused.is_retryable() => {
+                        later.get_or_insert_with(|| refused.clone());
+                        continue;
+                    }
                     // A receipt that the Distributor will never take is of no use to anybody.
-                    Err(crate::node::ExchangeError::Refused(refused)) if !refused.is_retryable() => {
+                    Some(refused) => {
                         tracing::warn!(code = refused.code(), reason = refused.reason(), "a receipt was refused");
                     }
-                    Err(error) => return Err(error.into()),
+                    None => {}
                 }
+                batch = batch.delete(key);
             }
             let state = self.clone();
-            let deleting = move || state.records.delete(&key);
+            let deleting = move || state.records.apply(batch);
             tokio::task::spawn_blocking(deleting).await.map_err(|_| SubscriberError::Worker)??;
+            if let Some(refused) = later {
+                return Err(ExchangeError::Refused(refused).into());
+            }
         }
         Ok(())
     }

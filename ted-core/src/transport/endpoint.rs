@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use quinn::crypto::rustls::HandshakeData;
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig};
 use quinn::{ConnectError, TokioRuntime, TransportConfig, VarInt};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
@@ -15,10 +15,10 @@ use zeroize::Zeroizing;
 use crate::error::Coded;
 use crate::id::{KeyHash, UnixMillis};
 use crate::limits::Limits;
-use crate::security::{Alpn, Facts, Peer, Refusal, Side, TrustPolicy, fleet_sni, judge_connection};
+use crate::security::{Alpn, Facts, Identity, Peer, Refusal, Side, TrustPolicy, fleet_sni, judge_connection};
 use crate::transport::budget::SendBudget;
 use crate::transport::quic::{canonical, over};
-use crate::transport::tls::{Identities, client_config, provider, server_config};
+use crate::transport::tls::{Identities, certified_key, client_config, dialler, provider, server_config};
 use crate::transport::{CLOSE_DONE, FleetIdentity, QuicConnection, Timing, TransportError, config, socket};
 
 /// How long connections may take to say goodbye.
@@ -205,6 +205,31 @@ impl Endpoint {
         alpn: Alpn,
     ) -> Result<QuicConnection, TransportError> {
         let tls = client_config(&self.shared.provider, &self.shared.identities, fleet, alpn)?;
+        self.dial_with(address, fleet, tls).await
+    }
+
+    /// As [`Endpoint::dial`] on [`Alpn::Ted1`], showing `identity` instead of what this endpoint appears as in that
+    /// fleet: for programs that are many nodes at once.
+    ///
+    /// # Errors
+    /// As [`Endpoint::dial`].
+    pub async fn dial_as(
+        &self,
+        address: SocketAddr,
+        fleet: &KeyHash,
+        identity: &Identity,
+    ) -> Result<QuicConnection, TransportError> {
+        let shown = certified_key(identity)?;
+        let tls = dialler(&self.shared.provider, Alpn::Ted1.as_bytes(), Some(shown))?;
+        self.dial_with(address, fleet, tls).await
+    }
+
+    async fn dial_with(
+        &self,
+        address: SocketAddr,
+        fleet: &KeyHash,
+        tls: QuicClientConfig,
+    ) -> Result<QuicConnection, TransportError> {
         let mut client = quinn::ClientConfig::new(Arc::new(tls));
         client.transport_config(self.shared.transport.clone());
         let sni = fleet_sni(fleet);

@@ -8,8 +8,8 @@ use ted_core::limits::Limits;
 use ted_core::model::Priority;
 use ted_core::protocol::{
     Answer, Fetch, FetchAnswer, FetchTarget, Firing, FiringTarget, Hello, MessageReader, Offer, OfferAnswer, Outcome,
-    PROTOCOL_VERSION, Refused, Request, SendStep, Sending, Statement, Until, code, data_header, decode_answer,
-    decode_request, encode_answer, encode_request, end_block, error_block, waiting_block,
+    PROTOCOL_VERSION, ReceiptsAnswer, Refused, Request, SendStep, Sending, Statement, Until, code, data_header,
+    decode_answer, decode_request, encode_answer, encode_request, end_block, error_block, waiting_block,
 };
 use ted_core::security::{Carried, PackageRef, Receipt, ReleaseStatement};
 
@@ -114,6 +114,8 @@ impl Distributor {
                 priority: firing.priority(),
                 statement: self.statements[chosen],
                 grants: vec![],
+                recipients: vec![SUBSCRIBER],
+                closes: None,
             };
             firing.offered(&SUBSCRIBER, &SITE, now);
             let stream = env.number();
@@ -214,11 +216,9 @@ impl Distributor {
                 self.make_offers(env);
             }
             Request::Fetch(fetch) => self.serve_fetch(connection, stream, &fetch, env),
-            Request::Receipt(envelope) => self.serve_receipt(connection, stream, &envelope, env),
-            Request::Offer(_) | Request::Enrol(_) | Request::Announce(_) => {
-                self.refuse(connection, stream, code::BAD_REQUEST, "not here", env);
-            }
+            Request::Receipts(envelopes) => self.serve_receipt(connection, stream, &envelopes[0], env),
             Request::Unknown { kind } => self.answer(connection, stream, &Answer::Unsupported { kind }, env),
+            _ => self.refuse(connection, stream, code::BAD_REQUEST, "not here", env),
         }
     }
 
@@ -236,7 +236,7 @@ impl Distributor {
             env.truth.demand(!claimed || so, || format!("revision {revision} counts as extracted and is not"));
         }
         self.persist();
-        self.answer(connection, stream, &Answer::Receipt, env);
+        self.answer(connection, stream, &Answer::Receipts(ReceiptsAnswer::default()), env);
     }
 
     fn serve_fetch(&mut self, connection: u64, stream: u64, fetch: &Fetch, env: &mut Env) {

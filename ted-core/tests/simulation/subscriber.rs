@@ -244,7 +244,7 @@ impl Subscriber {
                         }
                     }
                     (Ok(Answer::Fetch(_)), Purpose::Statement { .. }) => {}
-                    (Ok(Answer::Hello(_)), Purpose::Hello) | (Ok(Answer::Receipt), Purpose::Receipt) => {
+                    (Ok(Answer::Hello(_)), Purpose::Hello) | (Ok(Answer::Receipts(_)), Purpose::Receipt) => {
                         return Progress::Done;
                     }
                     (Ok(Answer::Refused(refused)), _) => return Progress::Failed(Some(refused)),
@@ -397,7 +397,7 @@ impl Subscriber {
             at: env.unix(),
         };
         let envelope = seal(codec::encode("a receipt", &receipt, 4096).expect("short"));
-        self.ask(&Request::Receipt(envelope), Purpose::Receipt, env);
+        self.ask(&Request::Receipts(vec![envelope]), Purpose::Receipt, env);
     }
 
     /// Work that was given away is done.
