@@ -240,7 +240,8 @@ impl Node {
                 payload: receipt.to_payload()?,
             };
             let envelope = Envelope::seal(&AwsLc, &self.identity, body)?;
-            let Answer::Receipt = ask(connection, &Request::Receipt(envelope.to_bytes().to_vec())).await? else {
+            let receipts = Request::Receipts(vec![envelope.to_bytes().to_vec()]);
+            let Answer::Receipts(_) = ask(connection, &receipts).await? else {
                 return Err("a receipt was not acknowledged".into());
             };
             fleet.counts.add(&fleet.counts.receipts, 1);

@@ -208,6 +208,8 @@ pub struct Limits {
     pub receipts_max: usize,
     /// Deliveries in one message about progress: each needs about 100 bytes.
     pub progress_entries_max: usize,
+    /// Firings of one Distribution that a relay passes on at a time: one for each Channel that has it, many times over.
+    pub relayed_firings_max: usize,
 }
 
 impl Limits {
@@ -309,6 +311,7 @@ impl Limits {
         named_keys_max: 1000,
         receipts_max: 48,
         progress_entries_max: 500,
+        relayed_firings_max: 256,
     };
 }
 

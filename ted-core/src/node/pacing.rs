@@ -159,6 +159,14 @@ impl SendQueue {
         Asking { queue: self, stream, granted }
     }
 
+    /// Hands out what may go, and says when to look again.
+    fn step(&self) -> Option<Duration> {
+        let now = self.now();
+        let mut inner = self.lock();
+        self.pump(&mut inner, now);
+        inner.queue.next_wakeup(now)
+    }
+
     /// Starts the task that wakes up when the queue says so, once.
     fn drive(self: &Arc<Self>) {
         if self.is_driven.swap(true, Ordering::Relaxed) {
@@ -169,11 +177,7 @@ impl SendQueue {
             loop {
                 // It goes when its node does.
                 let Some(strong) = queue.upgrade() else { return };
-                let now = strong.now();
-                let mut inner = strong.lock();
-                strong.pump(&mut inner, now);
-                let wakeup = inner.queue.next_wakeup(now);
-                drop(inner);
+                let wakeup = strong.step();
                 drop(strong);
                 let sleeping = async {
                     match wakeup {

@@ -20,6 +20,7 @@ mod queue;
 mod receipts;
 mod receiver;
 mod refused;
+mod relay;
 mod tiers;
 
 pub use announce::{Announce, AnnounceAnswer, Announced};
@@ -43,4 +44,5 @@ pub use queue::{Grant, Limit, Moment, Queue, QueueCounts, SendKey, SendRates, St
 pub use receipts::{ReceiptsAnswer, receipts_that_fit};
 pub use receiver::{Action, Cut, FetchFailure, FetchNumber, FrameBuffers, GiveUp, Progress, Receiver, ReceiverOptions};
 pub use refused::{Refused, code};
+pub use relay::{Asked, Passed, PassedOffer, Relay, RelayAction, RelayEnd};
 pub use tiers::{Presence, ProgressEntry, ProgressState, WaitsFor};

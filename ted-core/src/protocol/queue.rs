@@ -64,7 +64,7 @@ pub struct SendKey {
 }
 
 /// One Fetch that is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(u64);
 
 /// Bytes that may go now.
