@@ -1,18 +1,18 @@
 //! Answering what the other side asks on the streams that it opens.
 
+mod relayed;
+
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::limits::Limits;
 use crate::node::exchange::read_message;
-use crate::node::live::{Live, LiveError, Ready};
 use crate::package::ReadAt;
 use crate::protocol::{
     Answer, Fetch, FetchAnswer, Refused, Request, SendStep, Sending, code, data_header, decode_request, encode_answer,
@@ -20,12 +20,13 @@ use crate::protocol::{
 };
 use crate::transport::{Connection, ConnectionError, SendHalf};
 
+pub(crate) use relayed::Relayed;
+
 /// How long a peer may take to say what it wants on a stream that it opened: a message is one packet or a few.
 const QUESTION_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often a peer that waits for bytes hears that they will come: often enough for the shortest connection timeout
-/// that makes sense.
-const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// How often a peer that waits for bytes hears that they will come: well within the shortest silence that people set.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// What a request gets.
 pub(crate) enum Reply {
@@ -48,18 +49,9 @@ pub(crate) enum Content {
     /// From a package file of this many bytes, when `pace` permits; the callback hears how many were handed to the
     /// connection.
     File { file: Arc<dyn ReadAt>, bytes: u64, pace: Box<dyn Pace>, sent: Box<dyn FnMut(u64) + Send> },
-    /// From a package that may still be arriving, each frame verified right before it goes out.
-    Live(Relayed),
-}
-
-/// A package that is passed on.
-pub(crate) struct Relayed {
-    pub(crate) live: Arc<Live>,
-    pub(crate) pace: Box<dyn Pace>,
-    /// Hears how many bytes were handed to the connection.
-    pub(crate) sent: Box<dyn FnMut(u64) + Send>,
-    /// Hears of a frame that turned out not to be what the package's table says. None of it was sent.
-    pub(crate) damaged: Box<dyn FnMut(u64) + Send>,
+    /// From a package that may still be arriving.
+    #[allow(dead_code, reason = "for the driver of the relay")]
+    Relayed(Relayed),
 }
 
 /// Decides when bytes of a package may go to a peer, and how many at once. One value serves one Fetch; dropped, it gives
@@ -166,7 +158,7 @@ async fn write_content<S: SendHalf>(
     let total_bytes = match &content {
         Content::Bytes(bytes) => bytes.len() as u64,
         Content::File { bytes, .. } => *bytes,
-        Content::Live(relayed) => relayed.live.bytes(),
+        Content::Relayed(relayed) => relayed.live.bytes(),
     };
     let answer = encode_answer(&Answer::Fetch(FetchAnswer { total_bytes }), limits)?;
     send.write(Bytes::from(answer)).await?;
@@ -177,9 +169,8 @@ async fn write_content<S: SendHalf>(
             let blocks = FileBlocks { file, total_bytes, sending, step: 0..0, pace };
             write_blocks(send, blocks, sent).await?
         }
-        Content::Live(Relayed { live, pace, sent, damaged }) => {
-            let changes = live.changes();
-            let blocks = LiveBlocks { live, changes, verified: 0..0, sending, step: 0..0, pace, damaged };
+        Content::Relayed(relayed) => {
+            let (blocks, sent) = relayed.into_blocks(sending);
             write_blocks(send, blocks, sent).await?
         }
     };
@@ -275,74 +266,6 @@ impl Blocks for FileBlocks {
         let from = self.step.start;
         self.step.start += bytes;
         read_block(&self.file, from..from + bytes).await.map(Some)
-    }
-}
-
-/// Blocks of a package that may still be arriving, each frame verified before anything of it goes out.
-struct LiveBlocks {
-    live: Arc<Live>,
-    changes: watch::Receiver<u64>,
-    /// The frames that were verified last.
-    verified: std::ops::Range<u64>,
-    sending: Sending,
-    /// What is left of the step that was taken last.
-    step: std::ops::Range<u64>,
-    pace: Box<dyn Pace>,
-    damaged: Box<dyn FnMut(u64) + Send>,
-}
-
-impl LiveBlocks {
-    /// What can be sent next, once it is there; nothing at the end.
-    async fn step(&mut self) -> Result<std::ops::Range<u64>, Refused> {
-        loop {
-            self.changes.borrow_and_update();
-            let available_to = match self.live.ready(self.sending.at()) {
-                Ready::To(to) => to,
-                Ready::NotYet => self.sending.at(),
-                Ready::Over(refused) => return Err(refused),
-            };
-            match self.sending.next(available_to) {
-                SendStep::End => return Ok(0..0),
-                SendStep::Data { from, to } => return Ok(from..to),
-                SendStep::Waiting => {
-                    let gone = |_| Refused::new(code::BUSY, "the package is not received here any more");
-                    self.changes.changed().await.map_err(gone)?;
-                }
-            }
-        }
-    }
-}
-
-impl Blocks for LiveBlocks {
-    async fn next(&mut self) -> Result<Option<Bytes>, Refused> {
-        if self.step.is_empty() {
-            self.step = self.step().await?;
-        }
-        let wanted = self.step.end - self.step.start;
-        if wanted == 0 {
-            return Ok(None);
-        }
-        let bytes = match self.pace.permit(self.step.start, wanted).await {
-            Permit::Bytes(bytes) => bytes.min(wanted),
-            Permit::Over(refused) => return Err(refused),
-        };
-        let range = self.step.start..self.step.start + bytes;
-        self.step.start = range.end;
-        let (live, mut verified) = (self.live.clone(), self.verified.clone());
-        let reading = tokio::task::spawn_blocking(move || (live.read(range, &mut verified), verified));
-        let unreadable = || Refused::new(code::INTERNAL, "the package cannot be read here");
-        let (read, verified) = reading.await.map_err(|_| unreadable())?;
-        self.verified = verified;
-        read.map(Some).map_err(|error| match error {
-            LiveError::Damaged { frame } => {
-                (self.damaged)(frame);
-                Refused::new(code::BUSY, format!("frame {frame} is damaged here and is mended"))
-            }
-            LiveError::Unreadable(error) => {
-                tracing::error!(%error, "a package cannot be read");
-                unreadable()
-            }
-        })
     }
 }
 

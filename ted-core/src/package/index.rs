@@ -270,7 +270,7 @@ impl BlindIndex {
             before => {
                 let start = before.map_or(0, |(_, range)| range.end);
                 let end = self.0.layout.stored_offsets.get(behind).copied().unwrap_or(self.0.bytes);
-                PackagePart::Between { range: start..end }
+                PackagePart::Between { range: if offset < end { start..end } else { end..end } }
             }
         }
     }

@@ -305,7 +305,7 @@ impl Relay {
         }
         self.actions.push_back(RelayAction::Keep { distribution: *distribution });
         for ((_, of, by), offered) in &mut self.offers {
-            if (&*of, &*by) == (distribution, firing) {
+            if *of == *distribution && *by == *firing {
                 offered.recipients.remove(recipient);
             }
         }

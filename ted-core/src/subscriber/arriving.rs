@@ -30,6 +30,7 @@ pub(super) struct Arrival {
 
 impl Arrivals {
     /// A package that is arriving.
+    #[allow(dead_code, reason = "for the driver of the relay")]
     pub(super) fn get(&self, package: &PackageId) -> Option<Arc<Live>> {
         lock(&self.0).get(package).cloned()
     }

@@ -74,7 +74,7 @@ impl From<FileError> for ReceptionError {
 
 impl ReceptionError {
     /// A damaged package that came from this node.
-    fn from_hop(self, hop: Option<&NodeName>) -> Self {
+    fn sent_by(self, hop: Option<&NodeName>) -> Self {
         match self {
             Self::Corrupt { frame, part, .. } => Self::Corrupt { frame, from: hop.cloned(), part },
             other => other,
@@ -190,7 +190,7 @@ impl Reception {
             linked = connection.is_some();
             match (phase.poll(self.now()), connection) {
                 (Some(IndexAction::GiveUp(cause)), _) => {
-                    return Err(ReceptionError::from(cause).from_hop(self.hop.as_ref()));
+                    return Err(ReceptionError::from(cause).sent_by(self.hop.as_ref()));
                 }
                 (Some(IndexAction::Attempt), Some(connection)) => {
                     self.hop.clone_from(&connection.peer().name);
@@ -330,7 +330,7 @@ impl Reception {
         let result = self.run(&mut body, batches, done).await;
         body.workers.close();
         body.workers.wait().await;
-        result.map_err(|error| error.from_hop(self.hop.as_ref()))
+        result.map_err(|error| error.sent_by(self.hop.as_ref()))
     }
 
     async fn run(
