@@ -202,6 +202,13 @@ pub struct Limits {
     pub send_blocks_bytes: u64,
     /// Nodes of which a Distributor keeps how fast they take bytes.
     pub measured_links_max: usize,
+    /// Bytes of a firing's head, or of one part of it: names, times, and 1 KiB of what went wrong.
+    pub firing_record_bytes_max: u64,
+    /// Firings of one Channel that stay on record when they are over: a day of one every quarter of an hour.
+    pub firings_kept_max: usize,
+    /// Parts of firings that are over which stay on record, the oldest firings going first: a hundred firings to 10,000
+    /// nodes. Each takes about 300 bytes on disk.
+    pub firing_parts_kept_max: u64,
     /// Identity keys in one offer, one message about presence, or one page of entitlements: half of a message.
     pub named_keys_max: usize,
     /// Receipts in one message: about as many as fit, and few enough that every one can be refused with a reason.
@@ -308,6 +315,9 @@ impl Limits {
         sends: 64,
         send_blocks_bytes: 64 * MIB,
         measured_links_max: 100_000,
+        firing_record_bytes_max: 16 * KIB,
+        firings_kept_max: 100,
+        firing_parts_kept_max: 1000 * 1000,
         named_keys_max: 1000,
         receipts_max: 48,
         progress_entries_max: 500,

@@ -135,7 +135,8 @@ impl State {
             self.registrations.remove(&key)?;
             self.withdraw(|slot| slot.recipient == Some(key))?;
             self.links.close(&key, "the Subscriber was removed from the fleet");
-            self.change_firings_now(|firing, _| firing.remove(&key))?;
+            let ticket = self.change_firings_of(&[key], |firing, now| firing.remove(&key, now));
+            self.durable_now(ticket)?;
         }
         Ok(())
     }
@@ -181,7 +182,7 @@ impl State {
             distributions,
             channels: channels.collect(),
             subscribers: fleet.subscribers().map(subscriber_status).collect::<Result<_, Error>>()?,
-            firings: self.reports(|firing| !firing.is_over()),
+            firings: self.reports(false)?,
             alarms: self.alarms()?,
         })
     }

@@ -6,6 +6,7 @@ mod build;
 mod certificates;
 mod chain;
 mod configure;
+mod deliveries;
 mod deltas;
 mod dialling;
 mod enrol;
@@ -14,6 +15,7 @@ mod events;
 mod firings;
 mod fleet;
 mod grants;
+mod hints;
 mod history;
 mod issued;
 mod names;
@@ -516,7 +518,7 @@ impl Distributor {
     /// # Errors
     /// When the catalog cannot be read.
     pub async fn firings(&self) -> Result<Vec<FiringReport>, Error> {
-        self.blocking(|state| Ok(state.reports(|_| true))).await
+        self.blocking(|state| state.reports(true)).await
     }
 
     /// Ends a firing: what is not delivered yet is not offered any more.

@@ -9,7 +9,7 @@ use crate::id::{DistributionId, FiringId, PackageId, Revision, UnixMillis};
 use crate::model::{CompressionLevel, Digest, Distribution, Endpoint, ExtractMode, Kept, Priority, Sources};
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
-use crate::protocol::{Outcome, PartState};
+use crate::protocol::{Cause, Outcome, PartRole, PartState, StageTimes, Waiting};
 use crate::schedule::Schedule;
 use crate::security::{Certificate, CertificateState};
 
@@ -315,6 +315,9 @@ pub struct FiringReport {
     pub channel: Label,
     /// When it began.
     pub started: UnixMillis,
+    /// Why it began.
+    #[serde(default)]
+    pub cause: Cause,
     /// How it stands.
     pub outcome: Outcome,
     /// A row for each Subscriber and Distribution.
@@ -334,6 +337,18 @@ pub struct DeliveryRow {
     pub state: PartState,
     /// Since when.
     pub since: UnixMillis,
+    /// Whether it is to have the Distribution, or only passes it on.
+    #[serde(default)]
+    pub role: PartRole,
+    /// What it waits for, where something is known to be in the way.
+    #[serde(default)]
+    pub waiting: Option<Waiting>,
+    /// The node over which it was offered last, where that is another one.
+    #[serde(default)]
+    pub hop: Option<NodeName>,
+    /// When it came to its stages.
+    #[serde(default)]
+    pub times: StageTimes,
     /// The error's code where it failed.
     pub code: Option<String>,
     /// What happened, for people.

@@ -81,6 +81,11 @@ impl Answering for Serving {
                     Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
                 }
             }
+            Request::Progress(entries) => {
+                let own: Vec<_> = entries.into_iter().filter(|entry| entry.subscriber == self.key).collect();
+                self.state.note_progress(&self.key, &own);
+                Reply::Answer(Answer::Progress)
+            }
             _ => Reply::refuse(code::BAD_REQUEST, "a Distributor does not answer this"),
         }
     }
@@ -128,16 +133,13 @@ impl State {
                 entry.bytes = entry.bytes.saturating_add(bytes);
                 *entry
             };
-            let now = state.now();
-            for firing in lock(&state.firings).values_mut() {
-                firing.heard(&key, &distribution, now);
-            }
             // Every block would be thousands of events a second.
             let done = served.bytes >= served.bytes_total;
             if !done && said.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL) {
                 return;
             }
             said = Some(Instant::now());
+            state.note_receiving(&key, &distribution, (served.bytes, served.bytes_total));
             state.events.emit(DistributorEvent::Sending {
                 subscriber: subscriber.clone(),
                 distribution: label.clone(),
@@ -166,22 +168,28 @@ impl State {
     /// Stores receipts; those that were not are named in the answer.
     fn take_receipts(&self, key: &KeyHash, envelopes: &[Vec<u8>]) -> ReceiptsAnswer {
         let mut answer = ReceiptsAnswer::default();
+        let mut entered = vec![];
         for (place, bytes) in (0..).zip(envelopes) {
-            let refused = match self.judge_receipt(key, bytes) {
-                Ok(receipt) => match self.take_receipt(key, receipt) {
-                    Ok(()) => continue,
-                    Err(error) => {
-                        tracing::error!(code = error.code(), %error, "a receipt cannot be stored");
-                        Refused::new(code::INTERNAL, "the Distributor cannot store the receipt now")
-                    }
-                },
+            match self.judge_receipt(key, bytes) {
+                Ok(receipt) => {
+                    let ticket = self.change_firings_of(&[*key], |firing, now| firing.receipt(key, &receipt, now));
+                    entered.push((place, receipt, ticket));
+                }
                 Err(error) => {
                     tracing::warn!(code = error.code(), %error, "a receipt was refused");
-                    Refused::new(error.code(), error.to_string())
+                    answer.refused.push((place, Refused::new(error.code(), error.to_string())));
                 }
-            };
-            answer.refused.push((place, refused));
+            }
         }
+        // The first one that needs a flush has all of them written.
+        for (place, receipt, ticket) in entered {
+            if let Err(error) = self.durable_now(ticket).and_then(|()| self.receipt_taken(key, receipt)) {
+                tracing::error!(code = error.code(), %error, "a receipt cannot be stored");
+                let refused = Refused::new(code::INTERNAL, "the Distributor cannot store the receipt now");
+                answer.refused.push((place, refused));
+            }
+        }
+        answer.refused.sort_by_key(|(place, _)| *place);
         answer
     }
 
@@ -198,9 +206,8 @@ impl State {
         Ok(Receipt::from_payload(&envelope.body().payload)?)
     }
 
-    /// Enters a receipt into the firings it is about, and only then has it acknowledged.
-    fn take_receipt(&self, key: &KeyHash, receipt: Receipt) -> Result<(), Error> {
-        self.change_firings_now(|firing, now| firing.receipt(key, &receipt, now))?;
+    /// Does what follows from a receipt that is durable, and tells of it.
+    fn receipt_taken(&self, key: &KeyHash, receipt: Receipt) -> Result<(), Error> {
         let (subscriber, distribution) = (self.name_of_key(key), self.name_of_distribution(&receipt.distribution));
         self.doubt_after(&subscriber, &receipt)?;
         let (revision, stage) = (receipt.revision, receipt.stage);

@@ -1,6 +1,6 @@
 //! A Distributor's state: what it keeps, and how it is opened.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::de::DeserializeOwned;
@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::distributor::events::DistributorEvent;
+use crate::distributor::firings::Firings;
 use crate::distributor::grants::GrantSets;
 use crate::distributor::peers::Network;
 use crate::distributor::repair::load_mended;
@@ -16,11 +17,9 @@ use crate::distributor::source::{Fetching, KnownArchives, clean_spool};
 use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
-use crate::limits::Limits;
 use crate::model::{Fleet, FleetParts};
 use crate::name::NodeName;
-use crate::node::{Alarm, Clock, EventBus, Links, RecordBatch, Records, wait};
-use crate::protocol::Firing;
+use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, RecordBatch, Records, wait};
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
     DataDir, DurableFile, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences,
@@ -52,7 +51,9 @@ pub(super) struct State {
     pub(super) records: Records,
     pub(super) depot: LocalDepot,
     pub(super) fleet: Mutex<Fleet>,
-    pub(super) firings: Mutex<BTreeMap<FiringId, Firing>>,
+    pub(super) firings: Mutex<Firings>,
+    /// What firings are written with.
+    pub(super) kept: Arc<BatchedRecords>,
     /// What was served to whom since this process started, for those who watch.
     pub(super) sent: Mutex<HashMap<(KeyHash, DistributionId), Sent>>,
     /// Counts changes of firings, for those who wait for one.
@@ -141,11 +142,7 @@ impl State {
         let depot = LocalDepot::open(data.path())?;
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
-        let mut firings = BTreeMap::new();
-        for bytes in records.list_bytes("firing/")? {
-            let firing = Firing::decode(&bytes, &Limits::DEFAULT)?;
-            firings.insert(firing.id(), firing);
-        }
+        let firings = Firings::load(&records)?;
         let mended = load_mended(&records)?;
         let state = Self {
             data,
@@ -161,6 +158,7 @@ impl State {
             announce_later: Mutex::default(),
             own: RwLock::new(Arc::new(own)),
             security,
+            kept: Arc::new(BatchedRecords::new(records.clone())),
             records,
             depot,
             fleet: Mutex::new(fleet),

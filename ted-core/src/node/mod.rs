@@ -2,6 +2,7 @@
 
 mod alarm;
 pub(crate) mod as_text;
+mod batching;
 mod clock;
 mod dial;
 mod events;
@@ -19,6 +20,7 @@ mod serve;
 mod who_may_say_what;
 
 pub use alarm::Alarm;
+pub(crate) use batching::{BatchedRecords, Ticket};
 pub use clock::{Clock, SystemClock};
 pub(crate) use dial::{Backoff, DialError, dial, endpoint_secret};
 pub(crate) use events::EventBus;

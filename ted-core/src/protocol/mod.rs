@@ -30,7 +30,10 @@ pub use block::{
 };
 pub use chain::{baseline_chain, cheapest_chain};
 pub use delivery::{Delivery, DeliveryAction, DeliveryEnd};
-pub use firing::{Counts, Firing, FiringError, FiringTarget, Outcome, Part, PartState, Until};
+pub use firing::{
+    Cause, Counts, Firing, FiringChanges, FiringEnd, FiringError, FiringHead, FiringRecord, FiringStart, FiringTarget,
+    Outcome, Part, PartRole, PartState, StageTimes, Until, Waiting, WaitingFor,
+};
 pub use index_phase::{IndexAction, IndexPhase};
 pub use map::{FrameLayout, FrameMap, MapError};
 pub use message::{
