@@ -34,6 +34,7 @@ mod rollback;
 mod rotation;
 mod seen;
 mod send;
+mod sends;
 mod serving;
 mod sign;
 mod source;
@@ -54,7 +55,7 @@ use crate::id::FiringId;
 use crate::model::{Endpoint, Fleet};
 use crate::name::{Label, NodeName};
 use crate::node::{Clock, Events, SystemClock};
-use crate::protocol::{Silence, Until};
+use crate::protocol::{QueueCounts, SendRates, Silence, Until};
 use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
 pub use configure::{SettingChanges, SubscriberSettings};
@@ -89,6 +90,7 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) advertise: Vec<Endpoint>,
     pub(crate) silence: Silence,
+    pub(crate) sends: SendRates,
     pub(crate) keys: Keys,
     /// Asked before each step of a change, so that tests can stop it there.
     #[cfg(test)]
@@ -142,6 +144,13 @@ impl DistributorBuilder {
         self
     }
 
+    /// How many sends there are at once, and how fast those of each priority go together; no limits by default.
+    #[must_use]
+    pub fn sends(mut self, rates: SendRates) -> Self {
+        self.settings.sends = rates;
+        self
+    }
+
     /// Where the time comes from; the system's clock by default.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -179,6 +188,7 @@ impl Distributor {
             listen: LISTEN,
             advertise: vec![],
             silence: Silence::default(),
+            sends: SendRates::default(),
             keys: Keys::Kept,
             #[cfg(test)]
             steps: None,
@@ -261,6 +271,17 @@ impl Distributor {
     /// When it is serving already, or the address cannot be bound.
     pub async fn start(&self) -> Result<SocketAddr, Error> {
         self.state.start().await
+    }
+
+    /// Puts other rates of sends in force, at once, until it is opened anew.
+    pub fn set_sends(&self, rates: &SendRates) {
+        self.state.sends.set_rates(rates);
+    }
+
+    /// How many packages are on their way, and how many wait for their turn.
+    #[must_use]
+    pub fn sends(&self) -> QueueCounts {
+        self.state.sends.counts()
     }
 
     /// Stops serving: connections close, and what was running ends. The state stays usable.

@@ -1,6 +1,7 @@
 //! A Distributor's state: what it keeps, and how it is opened.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::de::DeserializeOwned;
@@ -13,13 +14,14 @@ use crate::distributor::grants::GrantSets;
 use crate::distributor::peers::Network;
 use crate::distributor::repair::load_mended;
 use crate::distributor::rotation::open_own;
+use crate::distributor::sends::{load_speeds, paused_in};
 use crate::distributor::source::{Fetching, KnownArchives, clean_spool};
 use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
-use crate::model::{Fleet, FleetParts};
+use crate::model::{Fleet, FleetParts, Item};
 use crate::name::NodeName;
-use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, RecordBatch, Records, wait};
+use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, RecordBatch, Records, SendQueue, wait};
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
     DataDir, DurableFile, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences,
@@ -77,6 +79,12 @@ pub(super) struct State {
     pub(super) granting: Mutex<()>,
     pub(super) grant_sets: Mutex<GrantSets>,
     pub(super) network: Mutex<Option<Network>>,
+    /// The sending side of all package bytes.
+    pub(super) sends: Arc<SendQueue>,
+    /// What an operator paused.
+    pub(super) paused: Mutex<BTreeSet<Item>>,
+    /// Something was paused and is no more.
+    pub(super) resumed: AtomicBool,
 }
 
 /// The Distributor's CA, and what it issued for this node.
@@ -144,6 +152,9 @@ impl State {
         crypto.fill_random(&mut instance)?;
         let firings = Firings::load(&records)?;
         let mended = load_mended(&records)?;
+        let sends = SendQueue::new(&settings.sends, clock.clone());
+        sends.measured.remember(load_speeds(&records)?);
+        let paused = Mutex::new(paused_in(&fleet));
         let state = Self {
             data,
             instance: InstanceId::from_bytes(instance),
@@ -178,6 +189,9 @@ impl State {
             granting: Mutex::default(),
             grant_sets: Mutex::default(),
             network: Mutex::default(),
+            sends,
+            paused,
+            resumed: AtomicBool::new(false),
             settings,
             clock,
             crypto,
@@ -245,6 +259,8 @@ impl State {
         self.records.apply(put_fleet(batch, &changed)?)?;
         *fleet = changed;
         self.export_fleet(&fleet)?;
+        drop(fleet);
+        self.follow_fleet();
         Ok(result)
     }
 

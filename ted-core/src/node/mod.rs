@@ -26,11 +26,12 @@ pub(crate) use dial::{Backoff, DialError, dial, endpoint_secret};
 pub(crate) use events::EventBus;
 pub use events::Events;
 pub(crate) use exchange::{ExchangeError, Fetched, ask, fetch};
+pub(crate) use measure::LinkSpeed;
 pub(crate) use links::{Links, is_spare};
 pub(crate) use live::Live;
 pub(crate) use names::{label_of_id, name_of_key};
+pub(crate) use pacing::{FrameEnd, Gate, GateLook, InputPace, PaceOptions, SendQueue};
 pub(crate) use packages::{Opened, is_damaged, judge_signature, keep_packages, open_delta, open_package, wait};
 pub(crate) use records::{RecordBatch, Records};
 pub use restored::Restored;
-#[allow(unused_imports, reason = "for the queue of sends and for relays")]
 pub(crate) use serve::{Answering, Content, Pace, Permit, Permitting, Relayed, Reply, Unpaced, serve};

@@ -118,6 +118,11 @@ impl State {
                 }
                 DeliveryEnd::NoBase
             }
+            Err(ReceptionError::Held(refused)) => {
+                tracing::info!(code = refused.code(), reason = refused.reason(), "receiving waits for another offer");
+                self.note(key, |standing| standing.trouble = Some(refused.to_string()));
+                DeliveryEnd::Stopped
+            }
             Err(error) => {
                 let error = Error::from(error);
                 tracing::warn!(code = error.code(), %error, "receiving stopped");

@@ -60,6 +60,9 @@ pub(super) enum ReceptionError {
     Silence,
     #[error("{0}")]
     Refused(crate::protocol::Refused),
+    /// Nothing is wrong: it is offered again, and goes on from what is here.
+    #[error("{0}")]
+    Held(crate::protocol::Refused),
     #[error("{0}")]
     Failed(#[from] Error),
     #[error("the Subscriber is stopping")]
@@ -87,7 +90,7 @@ impl Coded for ReceptionError {
         match self {
             Self::Corrupt { .. } => code::CORRUPT,
             Self::Silence => code::SILENCE,
-            Self::Refused(_) => "TED-1865",
+            Self::Refused(_) | Self::Held(_) => "TED-1865",
             Self::Failed(error) | Self::NoBase(error) => error.code(),
             Self::Stopping => "TED-1866",
         }
@@ -99,6 +102,7 @@ impl From<GiveUp> for ReceptionError {
         match cause {
             GiveUp::Corrupt { frame } => Self::Corrupt { frame, from: None, part: None },
             GiveUp::Silence => Self::Silence,
+            GiveUp::Refused(refused) if refused.waits_for_offer() => Self::Held(refused),
             GiveUp::Refused(refused) => Self::Refused(refused),
         }
     }
