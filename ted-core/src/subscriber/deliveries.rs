@@ -109,6 +109,11 @@ impl State {
                 }
                 return;
             }
+            Err(ReceptionError::Stopping) if self.is_paused() && !self.run().is_over() => {
+                let refused = Self::says_paused();
+                self.note(key, |standing| standing.trouble = Some(refused.to_string()));
+                DeliveryEnd::Stopped
+            }
             Err(ReceptionError::Stopping) => return,
             Err(ReceptionError::NoBase(error)) => {
                 let (state, wanted) = (self.clone(), statement.revision);

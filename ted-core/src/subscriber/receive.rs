@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::{Coded, Error};
 use crate::limits::Limits;
 use crate::name::NodeName;
-use crate::node::{ExchangeError, Fetched, Live, fetch};
+use crate::node::{ExchangeError, Fetched, InputPace, Live, fetch};
 use crate::package::{
     AnyIndex, BlindIndex, FrameError, IndexReader, Opening, PackageError, ReadAt, Root, Step, check_frame,
 };
@@ -149,6 +149,8 @@ pub(super) struct Reception {
     pub(super) link: LinkWatch,
     /// Says when the Subscriber stops.
     pub(super) stop: CancellationToken,
+    /// How fast bytes are taken in.
+    pub(super) input: Arc<InputPace>,
     pub(super) options: ReceiverOptions,
     /// Judges the root as soon as it is there: signature, signer, and that it is the package the statement names.
     pub(super) judge: RootJudge,
@@ -285,16 +287,18 @@ impl Reception {
     /// The bytes of a Fetch, at most `bytes_max`. Whatever comes, be it that the other side waits itself, is heard.
     async fn collect<R: RecvHalf>(&self, mut fetched: Fetched<R>, bytes_max: u64) -> Result<Vec<u8>, ExchangeError> {
         let mut all = Vec::new();
-        while let Some(batch) = fetched.next_batch(BATCH_BYTES).await? {
+        loop {
+            self.input.ready().await;
+            let Some(batch) = fetched.next_batch(self.input.grain(BATCH_BYTES)).await? else { return Ok(all) };
             self.heard.store(true, Ordering::Relaxed);
             for bytes in batch {
+                self.input.took(bytes.len() as u64);
                 if all.len() as u64 + bytes.len() as u64 > bytes_max {
                     return Err(ExchangeError::Unexpected);
                 }
                 all.extend_from_slice(&bytes);
             }
         }
-        Ok(all)
     }
 
     /// Fetches the body's frames that `map` lacks into `part`, until all are there, synced and vouched for. Those that
@@ -376,11 +380,11 @@ impl Reception {
     fn open(&self, body: &mut Body, connection: QuicConnection, number: FetchNumber, from: u64, to: u64) {
         let wanted = Fetch { target: FetchTarget::Package(self.package.id), from, to };
         let (limits, patience, batches) = (self.limits().clone(), self.patience(), body.batches_in.clone());
-        let bytes_stated = self.package.bytes;
+        let (bytes_stated, input) = (self.package.bytes, self.input.clone());
         let task = body.tasks.spawn(async move {
             let ended = match fetch(&connection, wanted, &limits, patience).await {
                 Ok(fetched) => match fetched.expect_total(bytes_stated) {
-                    Ok(()) => forward(fetched, number, &batches).await,
+                    Ok(()) => forward(fetched, number, &batches, &input).await,
                     Err(error) => Err(error),
                 },
                 Err(error) => Err(error),
@@ -401,13 +405,16 @@ async fn forward<R: RecvHalf>(
     mut fetched: Fetched<R>,
     number: FetchNumber,
     batches: &mpsc::Sender<Batch>,
+    input: &InputPace,
 ) -> Result<(), ExchangeError> {
-    while let Some(pieces) = fetched.next_batch(BATCH_BYTES).await? {
+    loop {
+        input.ready().await;
+        let Some(pieces) = fetched.next_batch(input.grain(BATCH_BYTES)).await? else { return Ok(()) };
+        input.took(pieces.iter().map(|piece| piece.len() as u64).sum());
         if batches.send(Batch::Bytes(number, pieces)).await.is_err() {
             return Ok(());
         }
     }
-    Ok(())
 }
 
 /// What comes from a stream.

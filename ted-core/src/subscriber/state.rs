@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::id::{DistributionId, InstanceId, KeyHash, Revision, UnixMillis};
 use crate::model::Endpoint;
 use crate::name::NodeName;
-use crate::node::{Alarm, Clock, EventBus, Links, Records};
-use crate::protocol::Delivery;
+use crate::node::{Alarm, Clock, EventBus, InputPace, Links, Records, SendQueue};
+use crate::protocol::{Delivery, SendRates};
 use crate::security::{Crypto, DistributorRoot, Identity, ReleaseStatement, Stage, Usage};
 use crate::store::{
     DataDir, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog, StandingEnvelopes,
@@ -24,6 +24,7 @@ use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::peers::Network;
+use crate::subscriber::rates::own_input;
 
 /// A Distribution of a Distributor.
 pub(super) type Key = (KeyHash, DistributionId);
@@ -77,6 +78,14 @@ pub(super) struct State {
     /// What is wrong with certificates that were carried here.
     pub(super) carried_troubles: Mutex<HashMap<KeyHash, String>>,
     pub(super) events: EventBus<SubscriberEvent>,
+    /// How fast package bytes are taken in.
+    pub(super) input: Arc<InputPace>,
+    /// The sending side of all package bytes that are passed on.
+    pub(super) sends: Arc<SendQueue>,
+    /// Whether an operator paused this node.
+    pub(super) paused: AtomicBool,
+    /// Ends receptions when that happens.
+    pub(super) pausing: Mutex<CancellationToken>,
 }
 
 /// One run, from a start to the stop that ends it: what waits listens to the token, what computes looks at the flag.
@@ -132,6 +141,7 @@ impl State {
             None => security,
         };
         let records = Records::new(Arc::new(SledCatalog::open(&data.catalog())?));
+        let paused = AtomicBool::new(Self::was_paused(&records)?);
         let name = node_name(&settings, &records)?;
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
@@ -167,6 +177,10 @@ impl State {
             alarmed: Mutex::default(),
             carried_troubles: Mutex::default(),
             events: EventBus::new(),
+            input: InputPace::new(own_input(&settings.own), clock.clone()),
+            sends: SendQueue::new(&SendRates::default(), clock.clone()),
+            paused,
+            pausing: Mutex::default(),
             data,
             settings,
             clock,
