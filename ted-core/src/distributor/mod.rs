@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod firings;
 mod fleet;
+mod forecasting;
 mod grants;
 mod hints;
 mod history;
@@ -67,8 +68,9 @@ pub use rekey::RekeyReport;
 pub use replace::{GRACE, ReplacementReport};
 pub use report::{
     BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DeltaPackage, DistributionSpec, DistributionStatus,
-    DistributorStatus, FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, Reading, RequestingNode,
-    Resolving, ResolvingOutcome, ResolvingRow, ResolvingWay, SendOptions, SendPlan, SignedNode, SubscriberStatus,
+    DistributorStatus, FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, PlannedLink, Reading,
+    RequestingNode, Resolving, ResolvingOutcome, ResolvingRow, ResolvingWay, SendOptions, SendPlan, SignedNode,
+    SubscriberStatus,
 };
 pub use revoke::RevokedRow;
 pub use rotation::Renew;

@@ -186,7 +186,8 @@ impl State {
 /// What is known of links from earlier.
 pub(super) fn load_speeds(records: &Records) -> Result<Vec<(KeyHash, LinkSpeed)>, Error> {
     let kept: Vec<(String, LinkSpeed)> = records.list(SPEEDS)?;
-    let read = |(key, speed): (String, LinkSpeed)| Some((key.strip_prefix(SPEEDS).unwrap_or(&key).parse().ok()?, speed));
+    let read =
+        |(key, speed): (String, LinkSpeed)| Some((key.strip_prefix(SPEEDS).unwrap_or(&key).parse().ok()?, speed));
     Ok(kept.into_iter().filter_map(read).take(Limits::DEFAULT.measured_links_max).collect())
 }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::schedule::RatePlan;
 use crate::model::{Channel, Distribution, Fleet, Item, Subscriber};
+use crate::schedule::RatePlan;
 
 /// All that differs between two fleets: settings, Distributions, Channels, groups, Subscribers, in that order. Prints as lines of
 /// `+`, `-` and `~`.

@@ -117,7 +117,8 @@ impl Links {
             None => rate,
             Some(known) if !is_links_own => known.bytes_per_second.max(rate),
             Some(known) => {
-                let weighed = u128::from(known.bytes_per_second) * u128::from(100 - WEIGHT) + u128::from(rate) * u128::from(WEIGHT);
+                let weighed = u128::from(known.bytes_per_second) * u128::from(100 - WEIGHT)
+                    + u128::from(rate) * u128::from(WEIGHT);
                 u64::try_from(weighed / 100).unwrap_or(u64::MAX)
             }
         };

@@ -9,6 +9,7 @@ mod block;
 mod chain;
 mod delivery;
 mod firing;
+mod forecast;
 mod greeting;
 mod index_phase;
 mod map;
@@ -34,6 +35,7 @@ pub use firing::{
     Cause, Counts, Firing, FiringChanges, FiringEnd, FiringError, FiringHead, FiringRecord, FiringStart, FiringTarget,
     Outcome, Part, PartRole, PartState, StageTimes, Until, Waiting, WaitingFor,
 };
+pub use forecast::{ForecastLink, ForecastNode, forecast, time_for};
 pub use index_phase::{IndexAction, IndexPhase};
 pub use map::{FrameLayout, FrameMap, MapError};
 pub use message::{

@@ -435,7 +435,11 @@ impl Queue {
                 Some(send) => send.in_line = false,
                 None => {}
             }
-            if returning { line.returning.pop_front() } else { line.waiting.pop_front() };
+            if returning {
+                line.returning.pop_front()
+            } else {
+                line.waiting.pop_front()
+            };
         }
     }
 

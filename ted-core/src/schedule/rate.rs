@@ -185,8 +185,9 @@ fn part(text: &str, follows_others: bool) -> Result<Part, RateError> {
             "between" => part.window.between = Some(between(&mut words)?),
             "on" => {
                 let word = words.next();
-                part.window.on = Weekdays::parse(word.text)
-                    .map_err(|_| misplaced(&word, "after `on` come weekdays with commas between them, as in mon,tue"))?;
+                part.window.on = Weekdays::parse(word.text).map_err(|_| {
+                    misplaced(&word, "after `on` come weekdays with commas between them, as in mon,tue")
+                })?;
             }
             "in" => {
                 let word = words.next();

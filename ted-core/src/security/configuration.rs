@@ -273,7 +273,7 @@ mod tests {
     fn what_a_section_may_not_say_is_refused() {
         let of =
             |id, bytes: Vec<u8>| Configuration { recipient: None, sections: vec![Section { id, version: 1, bytes }] };
-        let rates = Rates { input: Some(0), ..Rates::default() };
+        let rates = Rates { input: Some("0".to_owned()), ..Rates::default() };
         for configuration in [
             of(RATES, section(RATES, &rates).unwrap().bytes),
             of(SCRUB, section(SCRUB, &Scrub { interval_seconds: Some(1), bytes_per_second: None }).unwrap().bytes),

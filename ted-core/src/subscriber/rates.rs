@@ -114,7 +114,8 @@ impl State {
         if let Some(own) = self.settings.own.rate_plan(setting) {
             return Some(own);
         }
-        let mut fleets: Vec<KeyHash> = self.envelopes.choose(|_| true).into_iter().map(|(slot, _)| slot.fleet).collect();
+        let mut fleets: Vec<KeyHash> =
+            self.envelopes.choose(|_| true).into_iter().map(|(slot, _)| slot.fleet).collect();
         fleets.sort_unstable();
         fleets.dedup();
         let given = fleets.into_iter().filter_map(|fleet| self.settings_from(&fleet).rate_plan(setting));

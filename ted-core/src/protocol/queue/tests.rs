@@ -57,7 +57,14 @@ impl World {
         Moment { elapsed: self.now, wall: self.began.plus(self.now) }
     }
 
-    fn reader(&mut self, send: SendKey, priority: Priority, plan: Option<RatePlan>, speed: u64, bytes: u64) -> StreamId {
+    fn reader(
+        &mut self,
+        send: SendKey,
+        priority: Priority,
+        plan: Option<RatePlan>,
+        speed: u64,
+        bytes: u64,
+    ) -> StreamId {
         let now = self.moment();
         let stream = self.queue.open(send, priority, plan, now);
         self.queue.want(stream, BLOCK.min(bytes), now);
