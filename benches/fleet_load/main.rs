@@ -43,6 +43,8 @@ struct Options {
     settle: Duration,
     idle: Duration,
     package_kib: usize,
+    /// Where the Distributor's data directory is made.
+    folder: PathBuf,
 }
 
 fn main() -> Result<(), Failure> {
@@ -56,7 +58,9 @@ fn main() -> Result<(), Failure> {
         let at = arguments.iter().position(|argument| argument == name);
         at.map_or(Ok(default), |at| Ok(arguments.get(at + 1).ok_or(format!("{name} takes a number"))?.parse()?))
     };
+    let folder = arguments.iter().position(|argument| argument == "--folder").and_then(|at| arguments.get(at + 1));
     let options = Options {
+        folder: folder.map_or_else(std::env::temp_dir, PathBuf::from),
         subscribers: number("--subscribers", 2000)?,
         channels: number("--channels", 1000)?,
         settle: Duration::from_secs(number("--settle", 30)? as u64),
@@ -67,9 +71,7 @@ fn main() -> Result<(), Failure> {
 }
 
 async fn measure(options: &Options) -> Result<(), Failure> {
-    let shared_memory = Path::new("/dev/shm");
-    let parent = if shared_memory.is_dir() { shared_memory.to_owned() } else { std::env::temp_dir() };
-    let work = tempfile::Builder::new().prefix("ted-load-").tempdir_in(parent)?;
+    let work = tempfile::Builder::new().prefix("ted-load-").tempdir_in(&options.folder)?;
     println!(
         "{} Subscribers, {} Channels, a package of {} KiB",
         options.subscribers, options.channels, options.package_kib

@@ -10,6 +10,7 @@ pub(crate) use configuration::{ConfigurationShow, ConfigurationView, ExtractionS
 pub(crate) use distribution::{
     DistributionExtract, DistributionResume, DistributionRollback, DistributionVerify, DistributionView, Extracted,
     ExtractedView, FailedView, PlaceView, TargetList, TargetSet, TargetUnset, Targets, Verified, VerifiedView,
+    WaitsView,
 };
 pub(crate) use distributor::{
     DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust, DistributorView,

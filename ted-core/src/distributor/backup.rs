@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::distributor::state::{load_fleet, lock, put_fleet};
+use crate::distributor::fleet_records::{load_fleet, put_fleet};
+use crate::distributor::state::lock;
 use crate::distributor::{Distributor, DistributorError};
 use crate::error::Error;
 use crate::id::DistributionId;
 use crate::model::Fleet;
+use crate::name::NodeName;
 use crate::node::{RecordBatch, Records, Restored};
 use crate::store::{Backup, BackupError, NodeRole, Overwrite, Restoring, SledCatalog};
 
@@ -50,21 +52,21 @@ impl Distributor {
 
 fn restore(data: &Path, sealed: &[u8], passphrase: &str, overwrite: Overwrite) -> Result<Restored, Error> {
     let backup = Backup::open(sealed, passphrase)?;
-    let fleet = backup.extra(FLEET).map(read_fleet).transpose()?;
+    let fleet = backup.extra(FLEET).map(|text| read_fleet(text, backup.node())).transpose()?;
     let restoring = Restoring::prepare(&backup, data, NodeRole::Distributor, overwrite)?;
     // Before the keys: what is declared and has no keys yet does nothing.
     if let Some(fleet) = fleet {
         let records = Records::new(Arc::new(SledCatalog::open(&restoring.data().catalog())?));
-        if load_fleet(&records)? == Fleet::default() {
+        if load_fleet(&records, Some(backup.node().clone()))? == Fleet::default() {
             records.apply(put_fleet(RecordBatch::default(), &fleet)?)?;
         }
     }
     Ok(Restored { node: backup.node().clone(), made: backup.made(), aside: restoring.finish()? })
 }
 
-fn read_fleet(text: &[u8]) -> Result<Fleet, Error> {
+fn read_fleet(text: &[u8], distributor: &NodeName) -> Result<Fleet, Error> {
     let text =
         str::from_utf8(text).map_err(|error| BackupError::Malformed(format!("its fleet is no text: {error}")))?;
     // Every Distribution in it has its id.
-    Ok(Fleet::from_toml(text, &mut |_| DistributionId::from_bytes([0; 16]))?)
+    Ok(Fleet::from_toml(text, Some(distributor), &mut |_| DistributionId::from_bytes([0; 16]))?)
 }

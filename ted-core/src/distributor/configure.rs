@@ -112,21 +112,41 @@ impl State {
 
     /// Signs and announces what the fleet sets, wherever that is not what stands already.
     pub(super) fn announce_configuration(&self) -> Result<(), Error> {
+        let registered = self.registrations.all().into_iter();
+        let recipients = registered.map(|(key, registration)| (key, registration.name));
+        self.announce_configuration_to(true, recipients.collect())
+    }
+
+    /// The same where a node was registered: its own, and that of those who have it in their route.
+    pub(super) fn announce_configuration_around(&self, name: &NodeName) -> Result<(), Error> {
+        let mut names = vec![name.clone()];
+        names.extend(lock(&self.fleet).children_of(name).map(|child| child.name.clone()));
+        let recipients = names.into_iter().filter_map(|name| Some((self.key_of_name(&name)?, name)));
+        self.announce_configuration_to(false, recipients.collect())
+    }
+
+    /// For these nodes, and for all of them at once where that is asked for.
+    fn announce_configuration_to(&self, all: bool, recipients: Vec<(KeyHash, NodeName)>) -> Result<(), Error> {
         // Two at once might have the older one stand.
         let _one_at_a_time = lock(&self.configuring);
-        let fleet = lock(&self.fleet).clone();
+        let declared: Vec<_> = {
+            let fleet = lock(&self.fleet);
+            let declared = |recipient: Option<KeyHash>, name: Option<&NodeName>| {
+                // One that is registered and not of the fleet is being removed.
+                let settings = fleet.settings_of(name).ok()?.clone();
+                let parents = name.map_or_else(Vec::new, |name| self.parents_of(&fleet, name));
+                Some((recipient, settings, parents))
+            };
+            let own = recipients.iter().map(|(key, name)| declared(Some(*key), Some(name)));
+            all.then(|| declared(None, None)).into_iter().chain(own).flatten().collect()
+        };
         let mut envelopes = vec![];
-        let registered = self.registrations.all();
-        let recipients = registered.iter().map(|(key, registration)| (Some(*key), Some(&registration.name)));
-        for (recipient, name) in std::iter::once((None, None)).chain(recipients) {
-            // One that is registered and not of the fleet is being removed.
-            let Ok(settings) = fleet.settings_of(name) else { continue };
+        for (recipient, settings, parents) in declared {
             let standing = self.standing.get(&self.configuration_slot(recipient));
-            let parents = name.map_or_else(Vec::new, |name| self.parents_of(&fleet, name));
             if settings.is_empty() && parents.is_empty() && standing.is_none() {
                 continue;
             }
-            let configured = Configured { settings: settings.clone(), parents, unknown: vec![] };
+            let configured = Configured { settings, parents, unknown: vec![] };
             let payload = Configuration::of(recipient, &configured)?.to_payload()?;
             if standing.is_none_or(|standing| !self.still_says(&standing, &payload)) {
                 envelopes.push(self.seal_configuration(recipient, payload)?);

@@ -115,6 +115,9 @@ impl State {
 
     /// Declares a Subscriber unless it is there, and puts it into Channels.
     pub(super) fn ensure_subscriber(&self, name: &NodeName, channels: &[Label]) -> Result<(), Error> {
+        if channels.is_empty() && lock(&self.fleet).subscriber(name).is_ok() {
+            return Ok(());
+        }
         self.change_fleet(|fleet| {
             if fleet.subscriber(name).is_err() {
                 fleet.create_subscriber(Subscriber::new(name.clone()))?;
@@ -142,13 +145,12 @@ impl State {
     }
 
     pub(super) fn name_of_key(&self, key: &KeyHash) -> NodeName {
-        self.registrations.get(key).map_or_else(|| name_of_key(key), |registration| registration.name)
+        self.registrations.name_of(key).unwrap_or_else(|| name_of_key(key))
     }
 
     /// The registered key of a node.
     pub(super) fn key_of_name(&self, name: &NodeName) -> Option<KeyHash> {
-        let mut all = self.registrations.all().into_iter();
-        all.find_map(|(key, registration)| (registration.name == *name).then_some(key))
+        self.registrations.key_of(name)
     }
 
     pub(super) fn status(&self) -> Result<DistributorStatus, Error> {

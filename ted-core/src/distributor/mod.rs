@@ -15,6 +15,7 @@ mod events;
 mod firings;
 mod fleet;
 mod forecasting;
+mod fleet_records;
 mod grants;
 mod hints;
 mod history;

@@ -4,29 +4,33 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use serde::de::DeserializeOwned;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::distributor::events::DistributorEvent;
 use crate::distributor::firings::Firings;
+use crate::distributor::fleet_records::load_fleet;
 use crate::distributor::grants::GrantSets;
 use crate::distributor::peers::Network;
 use crate::distributor::repair::load_mended;
 use crate::distributor::rotation::open_own;
 use crate::distributor::sends::{load_speeds, paused_in};
 use crate::distributor::source::{Fetching, KnownArchives, clean_spool};
+use crate::distributor::standing::Judged;
 use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
-use crate::model::{Fleet, FleetParts, Item};
+use crate::model::{Fleet, Item};
 use crate::name::NodeName;
-use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, RecordBatch, Records, SendQueue, wait};
+use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, Records, SendQueue, wait};
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
-    DataDir, DurableFile, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences,
-    SledCatalog, StandingEnvelopes, Tokens,
+    DataDir, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
+    StandingEnvelopes, Tokens,
 };
+
+/// See [`State::upkeep`].
+const UPKEEP_AT_ONCE: usize = 8;
 
 /// What a Distributor keeps while it is open.
 pub(super) struct State {
@@ -53,6 +57,12 @@ pub(super) struct State {
     pub(super) records: Records,
     pub(super) depot: LocalDepot,
     pub(super) fleet: Mutex<Fleet>,
+    /// Held while the fleet changes, the writing of its records included.
+    pub(super) changing: Mutex<()>,
+    /// Held while `fleet.toml` is written.
+    pub(super) writing_fleet: Mutex<()>,
+    /// `fleet.toml` is not what the fleet is.
+    pub(super) fleet_changed: Notify,
     pub(super) firings: Mutex<Firings>,
     /// What firings are written with.
     pub(super) kept: Arc<BatchedRecords>,
@@ -67,6 +77,11 @@ pub(super) struct State {
     /// What is being fetched.
     pub(super) fetching: Arc<Fetching>,
     pub(super) links: Links,
+    /// What the peers that are connected were judged by last.
+    pub(super) judged: Mutex<Option<Judged>>,
+    /// Lets a few connections at a time have something looked up or noted on a thread where blocking is allowed: a
+    /// fleet that comes back at once would take a thread for each otherwise.
+    pub(super) upkeep: Semaphore,
     pub(super) events: EventBus<DistributorEvent>,
     pub(super) enrolling: Mutex<()>,
     pub(super) stating: Mutex<()>,
@@ -146,7 +161,7 @@ impl State {
         let own = open_own(&security, &lineage, &settings, &*crypto, now)?;
         let catalog = SledCatalog::open(&data.catalog())?;
         let records = Records::new(Arc::new(catalog));
-        let fleet = load_fleet(&records)?;
+        let fleet = load_fleet(&records, Some(own.authority.root().name().clone()))?;
         let depot = LocalDepot::open(data.path())?;
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
@@ -173,6 +188,9 @@ impl State {
             records,
             depot,
             fleet: Mutex::new(fleet),
+            changing: Mutex::default(),
+            writing_fleet: Mutex::default(),
+            fleet_changed: Notify::new(),
             firings: Mutex::new(firings),
             sent: Mutex::default(),
             firing_changes: watch::Sender::new(0),
@@ -180,6 +198,8 @@ impl State {
             archives: Arc::default(),
             fetching: Arc::default(),
             links: Links::new(),
+            judged: Mutex::default(),
+            upkeep: Semaphore::new(UPKEEP_AT_ONCE),
             events: EventBus::new(),
             enrolling: Mutex::default(),
             stating: Mutex::default(),
@@ -197,6 +217,7 @@ impl State {
             crypto,
         };
         state.clear_unfinished();
+        state.write_fleet_file()?;
         state.finish_cancelling()?;
         state.finish_succession()?;
         // A crash may have come between revoking an own certificate and replacing it.
@@ -246,57 +267,4 @@ impl State {
     pub(super) fn next_sequence(&self) -> Result<u64, Error> {
         Ok(self.sequences.next_sequence(self.now())?)
     }
-
-    /// Changes the fleet: the change is checked, written to the catalog and to `fleet.toml`, and only then in force.
-    pub(super) fn change_fleet<T>(&self, change: impl FnOnce(&mut Fleet) -> Result<T, Error>) -> Result<T, Error> {
-        let mut fleet = lock(&self.fleet);
-        let mut changed = fleet.clone();
-        let result = change(&mut changed)?;
-        let mut batch = RecordBatch::default();
-        for (key, _) in self.records.list::<serde_json::Value>("fleet/")? {
-            batch = batch.delete(&key);
-        }
-        self.records.apply(put_fleet(batch, &changed)?)?;
-        *fleet = changed;
-        self.export_fleet(&fleet)?;
-        drop(fleet);
-        self.follow_fleet();
-        Ok(result)
-    }
-
-    fn export_fleet(&self, fleet: &Fleet) -> Result<(), Error> {
-        let file = DurableFile::new(self.data.path().join("fleet.toml"));
-        Ok(file.replace(fleet.to_toml()?.as_bytes())?)
-    }
-}
-
-/// The records that a fleet is kept in.
-pub(super) fn put_fleet(mut batch: RecordBatch, fleet: &Fleet) -> Result<RecordBatch, Error> {
-    for distribution in fleet.distributions() {
-        batch = batch.put(&format!("fleet/distribution/{}", distribution.id), distribution)?;
-    }
-    for channel in fleet.channels() {
-        batch = batch.put(&format!("fleet/channel/{}", channel.name), channel)?;
-    }
-    for subscriber in fleet.subscribers() {
-        batch = batch.put(&format!("fleet/subscriber/{}", subscriber.name), subscriber)?;
-    }
-    for group in fleet.groups() {
-        batch = batch.put(&format!("fleet/group/{}", group.name), group)?;
-    }
-    Ok(batch.put("fleet/settings", fleet.settings())?)
-}
-
-pub(super) fn load_fleet(records: &Records) -> Result<Fleet, Error> {
-    fn values<T: DeserializeOwned>(records: &Records, prefix: &str) -> Result<Vec<T>, Error> {
-        Ok(records.list(prefix)?.into_iter().map(|(_, value)| value).collect())
-    }
-    let parts = FleetParts {
-        settings: records.get("fleet/settings")?.unwrap_or_default(),
-        distributions: values(records, "fleet/distribution/")?,
-        subscribers: values(records, "fleet/subscriber/")?,
-        groups: values(records, "fleet/group/")?,
-        channels: values(records, "fleet/channel/")?,
-    };
-    Ok(Fleet::from_parts(parts)?)
 }

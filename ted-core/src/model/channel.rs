@@ -43,6 +43,19 @@ impl Channel {
         }
     }
 
+    /// The same without its Subscribers.
+    pub(super) fn without_subscribers(&self) -> Self {
+        let Self { name, distributions, subscribers: _, groups, active, schedule } = self;
+        Self {
+            name: name.clone(),
+            distributions: distributions.clone(),
+            subscribers: BTreeSet::new(),
+            groups: groups.clone(),
+            active: *active,
+            schedule: schedule.clone(),
+        }
+    }
+
     pub(crate) fn item(&self) -> Item {
         Item::Channel(self.name.to_string())
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::error::Coded;
+use crate::name::NodeName;
 
 /// A thing of the fleet, for messages: `Distribution site`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +78,39 @@ pub enum FleetError {
         /// Who uses it, in words.
         by: String,
     },
+    /// A route comes back to where it begins.
+    #[error("a route goes in a circle: {}", way(circle))]
+    RouteCircle {
+        /// The nodes on it, each behind the next one; the first is the last.
+        circle: Vec<NodeName>,
+    },
+    /// A route goes through a node that takes nobody in.
+    #[error("{by} names as a parent `{parent}`, which is External: it is nobody's parent")]
+    ExternalParent {
+        /// Whose route it is.
+        by: Item,
+        /// The External Subscriber.
+        parent: NodeName,
+    },
+    /// An External Subscriber is sent no configuration.
+    #[error("{item} is External, so that nothing can be set at it: {settings}")]
+    ExternalSettings {
+        /// The Subscriber.
+        item: Item,
+        /// What is set.
+        settings: String,
+    },
+    /// A route goes through a node that is not known.
+    #[error("{by} names as a parent `{parent}`, which is neither a Subscriber of the fleet nor its Distributor{}",
+        distributor.as_ref().map_or_else(String::new, |name| format!(", `{name}`")))]
+    UnknownParent {
+        /// Whose route it is.
+        by: Item,
+        /// The name that is not known.
+        parent: NodeName,
+        /// The Distributor.
+        distributor: Option<NodeName>,
+    },
     /// A field has a value that cannot work.
     #[error("{item}: {field} {reason}")]
     BadField {
@@ -99,6 +133,14 @@ impl Coded for FleetError {
             Self::NotFound { .. } => "TED-1605",
             Self::BadField { .. } => "TED-1606",
             Self::Unwritable { .. } => "TED-1608",
+            Self::RouteCircle { .. } => "TED-1374",
+            Self::ExternalParent { .. } => "TED-1375",
+            Self::ExternalSettings { .. } => "TED-1376",
+            Self::UnknownParent { .. } => "TED-1377",
         }
     }
+}
+
+fn way(names: &[NodeName]) -> String {
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(" -> ")
 }

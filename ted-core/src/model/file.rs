@@ -37,11 +37,27 @@ impl Fleet {
     ///
     /// # Errors
     /// [`FleetError::Malformed`] with line and column, also for a key that is not known; else the first mistake.
+    pub fn from_toml(
+        text: &str,
+        distributor: Option<&NodeName>,
+        id_for: &mut dyn FnMut(&Label) -> DistributionId,
+    ) -> Result<Self, FleetError> {
+        let parts = FleetParts::from_toml(text, id_for)?;
+        Self::from_parts(FleetParts { distributor: distributor.cloned(), ..parts })
+    }
+}
+
+impl FleetParts {
+    /// What the text of a `fleet.toml` declares, not joined and checked yet.
+    ///
+    /// # Errors
+    /// [`FleetError::Malformed`] with line and column, also for a key that is not known; [`FleetError::BadField`].
     pub fn from_toml(text: &str, id_for: &mut dyn FnMut(&Label) -> DistributionId) -> Result<Self, FleetError> {
         let file: FleetFile =
             toml::from_str(text).map_err(|error| FleetError::Malformed { reason: error.to_string() })?;
         let distributions = file.distribution.into_iter().map(|distribution| distribution.into_distribution(id_for));
-        Self::from_parts(FleetParts {
+        Ok(Self {
+            distributor: None,
             settings: file.settings,
             distributions: distributions.collect::<Result<_, _>>()?,
             channels: file.channel.into_iter().map(Channel::from).collect(),
@@ -356,6 +372,7 @@ mod tests {
         other.certificate = Some(CertificateWay::command("scp {cer} root@{address}:/x").expect("it can work"));
         fleet.update_subscriber(other).expect("valid");
 
+        fleet.set_distributor(node("dist.example.com"));
         let mut behind = Subscriber::new(node("leaf3"));
         (behind.active, behind.external) = (false, true);
         behind.parents = vec![node("leaf2"), node("leaf1"), node("dist.example.com")];
@@ -368,8 +385,11 @@ mod tests {
         hourly.groups.insert(label("north"));
         fleet.update_channel(&label("hourly"), hourly).expect("valid");
         let text = fleet.to_toml().expect("writable");
-        assert_eq!(Fleet::from_toml(&text, &mut no_id).expect(&text), fleet);
-        assert_eq!(Fleet::from_toml(&Fleet::default().to_toml().expect("empty"), &mut no_id), Ok(Fleet::default()));
+        assert_eq!(Fleet::from_toml(&text, Some(&node("dist.example.com")), &mut no_id).expect(&text), fleet);
+        assert_eq!(
+            Fleet::from_toml(&Fleet::default().to_toml().expect("empty"), None, &mut no_id),
+            Ok(Fleet::default())
+        );
     }
 
     #[test]
@@ -387,7 +407,7 @@ mod tests {
             [[subscriber]]
             name = "leaf1"
         "#;
-        let fleet = Fleet::from_toml(text, &mut |_| DistributionId::from_bytes([7; 16])).expect("valid");
+        let fleet = Fleet::from_toml(text, None, &mut |_| DistributionId::from_bytes([7; 16])).expect("valid");
         let expected = Distribution::new(DistributionId::from_bytes([7; 16]), label("site"), "/srv/site");
         assert_eq!(fleet.distribution(&label("site")), Ok(&expected));
         assert_eq!(fleet.entitled(&node("leaf1")).len(), 1);
@@ -414,7 +434,7 @@ mod tests {
             ("TED-1601", "SHA-256", "[[distribution]]\nname='a'\nsource={from='https://a/b', sha256='xyz'}"),
             ("TED-1601", "siez", "[[distribution]]\nname='a'\nsource=['/a', {from='https://a/b', siez=5}]"),
         ] {
-            let error = Fleet::from_toml(text, &mut |_| DistributionId::from_bytes([1; 16])).expect_err(text);
+            let error = Fleet::from_toml(text, None, &mut |_| DistributionId::from_bytes([1; 16])).expect_err(text);
             assert_eq!(error.code(), code, "{error}");
             assert!(error.to_string().contains(named), "{error} does not name {named}");
         }

@@ -1,6 +1,9 @@
 //! The fleet: all that an operator declared, joined and checked.
 
+mod check;
 mod groups;
+mod index;
+mod records;
 mod routes;
 #[cfg(test)]
 pub(super) mod tests;
@@ -10,22 +13,59 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::id::DistributionId;
 use crate::model::{Channel, Distribution, FleetError, Group, Item, Settings, Subscriber};
 use crate::name::{Label, NodeName};
-use crate::schedule::Purpose;
 
-/// Everything that is declared. Each name stands once, every reference leads somewhere: no operation breaks that.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub use records::{FleetRecord, Membership};
+
+use index::Index;
+
+/// Everything that is declared. Each name stands once, every reference leads somewhere, no route goes in a circle: no
+/// operation breaks that.
+#[derive(Debug, Clone, Default)]
 pub struct Fleet {
-    distributions: BTreeMap<Label, Distribution>,
+    /// The Distributor's own node name, which may stand in routes.
+    distributor: Option<NodeName>,
+    distributions: BTreeMap<DistributionId, Distribution>,
     channels: BTreeMap<Label, Channel>,
     groups: BTreeMap<Label, Group>,
     subscribers: BTreeMap<NodeName, Subscriber>,
     /// What is set at all Subscribers.
     settings: Settings,
+    index: Index,
+    /// While a change is tried: what was before each of its steps.
+    before: Option<Vec<FleetRecord>>,
+    /// Counts what was done to it.
+    version: u64,
 }
+
+/// Two fleets are the same if the same is declared.
+impl PartialEq for Fleet {
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            distributor: _,
+            distributions,
+            channels,
+            groups,
+            subscribers,
+            settings,
+            index: _,
+            before: _,
+            version: _,
+        } = self;
+        *distributions == other.distributions
+            && *channels == other.channels
+            && *groups == other.groups
+            && *subscribers == other.subscribers
+            && *settings == other.settings
+    }
+}
+
+impl Eq for Fleet {}
 
 /// What a fleet is made of.
 #[derive(Debug, Clone, Default)]
 pub struct FleetParts {
+    /// The Distributor's own node name, which may stand in routes.
+    pub distributor: Option<NodeName>,
     /// What is set at all Subscribers.
     pub settings: Settings,
     /// The Distributions.
@@ -44,25 +84,43 @@ impl Fleet {
     /// # Errors
     /// [`FleetError`] names the first mistake.
     pub fn from_parts(parts: FleetParts) -> Result<Self, FleetError> {
-        let mut fleet = Self { settings: parts.settings, ..Self::default() };
-        for distribution in parts.distributions {
+        let FleetParts { distributor, settings, distributions, channels, groups, subscribers } = parts;
+        let mut fleet = Self { distributor, settings, ..Self::default() };
+        for distribution in distributions {
             fleet.create_distribution(distribution)?;
         }
-        for subscriber in parts.subscribers {
-            fleet.create_subscriber(subscriber)?;
+        let names: Vec<NodeName> = subscribers.iter().map(|subscriber| subscriber.name.clone()).collect();
+        for subscriber in subscribers {
+            fleet.refuse_taken(&subscriber)?;
+            fleet.put_subscriber_as_is(subscriber);
         }
-        for group in parts.groups {
+        // Parents may be declared after their children.
+        for name in &names {
+            fleet.check_subscriber(fleet.subscriber(name)?)?;
+        }
+        for group in groups {
             fleet.create_group(group)?;
         }
-        for channel in parts.channels {
+        for channel in channels {
             fleet.create_channel(channel)?;
         }
         Ok(fleet)
     }
 
+    /// The Distributor's own node name, where the fleet was told.
+    #[must_use]
+    pub fn distributor(&self) -> Option<&NodeName> {
+        self.distributor.as_ref()
+    }
+
+    /// Says what the Distributor itself is called.
+    pub fn set_distributor(&mut self, name: NodeName) {
+        self.distributor = Some(name);
+    }
+
     /// All Distributions, by name.
-    pub fn distributions(&self) -> impl ExactSizeIterator<Item = &Distribution> {
-        self.distributions.values()
+    pub fn distributions(&self) -> impl Iterator<Item = &Distribution> {
+        self.index.distributions.values().filter_map(|id| self.distributions.get(id))
     }
 
     /// All Channels, by name.
@@ -92,16 +150,14 @@ impl Fleet {
     /// Puts other settings in their place.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`].
+    /// [`FleetError::NotFound`], [`FleetError::ExternalSettings`].
     pub fn set_settings(&mut self, subscriber: Option<&NodeName>, settings: Settings) -> Result<(), FleetError> {
-        match subscriber {
-            None => self.settings = settings,
-            Some(name) => {
-                let found = self.subscribers.get_mut(name);
-                found.ok_or_else(|| not_found(Item::Subscriber(name.to_string())))?.settings = settings;
-            }
-        }
-        Ok(())
+        let Some(name) = subscriber else {
+            self.put(FleetRecord::Settings(settings));
+            return Ok(());
+        };
+        let now = self.subscriber(name)?.clone();
+        self.update_subscriber(Subscriber { settings, ..now })
     }
 
     /// The Distribution of this name.
@@ -109,7 +165,8 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::NotFound`].
     pub fn distribution(&self, name: &Label) -> Result<&Distribution, FleetError> {
-        self.distributions.get(name).ok_or_else(|| not_found(Item::Distribution(name.to_string())))
+        let found = self.index.distributions.get(name).and_then(|id| self.distributions.get(id));
+        found.ok_or_else(|| not_found(Item::Distribution(name.to_string())))
     }
 
     /// The Channel of this name.
@@ -131,15 +188,14 @@ impl Fleet {
     /// The Distribution with this id, where the fleet has it.
     #[must_use]
     pub fn distribution_by_id(&self, id: &DistributionId) -> Option<&Distribution> {
-        self.distributions.values().find(|distribution| distribution.id == *id)
+        self.distributions.get(id)
     }
 
     /// The Channels that send to a Subscriber, itself or through a group, by name.
-    pub fn channels_of<'a>(&'a self, subscriber: &'a NodeName) -> impl Iterator<Item = &'a Channel> {
-        let groups: BTreeSet<&Label> = self.groups_of(subscriber).map(|group| &group.name).collect();
-        self.channels.values().filter(move |channel| {
-            channel.subscribers.contains(subscriber) || channel.groups.iter().any(|group| groups.contains(group))
-        })
+    pub fn channels_of(&self, subscriber: &NodeName) -> impl Iterator<Item = &Channel> {
+        let through_groups = self.index.groups.of(subscriber).flat_map(|group| self.index.reaching.of(group));
+        let names: BTreeSet<&Label> = self.index.channels.of(subscriber).chain(through_groups).collect();
+        names.into_iter().filter_map(|name| self.channels.get(name))
     }
 
     /// The Subscribers that a Channel sends to, those of its groups among them, each once and by name.
@@ -154,12 +210,18 @@ impl Fleet {
         Ok(names.into_iter().filter_map(|name| self.subscribers.get(name)).collect())
     }
 
+    /// The Channels that send a Distribution, by name.
+    pub fn channels_with(&self, distribution: &Label) -> impl Iterator<Item = &Channel> {
+        self.index.sending.of(distribution).filter_map(|name| self.channels.get(name))
+    }
+
     /// The Distributions that a Channel sends, by name.
     ///
     /// # Errors
     /// [`FleetError::NotFound`] for the Channel.
     pub fn distributions_of(&self, channel: &Label) -> Result<Vec<&Distribution>, FleetError> {
-        Ok(self.channel(channel)?.distributions.iter().filter_map(|name| self.distributions.get(name)).collect())
+        let names = self.channel(channel)?.distributions.iter();
+        Ok(names.filter_map(|name| self.distribution(name).ok()).collect())
     }
 
     /// What a Subscriber may fetch: the Distributions of its Channels. A name that is not of the fleet may nothing.
@@ -167,8 +229,7 @@ impl Fleet {
     pub fn entitled(&self, subscriber: &NodeName) -> BTreeSet<DistributionId> {
         self.channels_of(subscriber)
             .flat_map(|channel| &channel.distributions)
-            .filter_map(|name| self.distributions.get(name))
-            .map(|distribution| distribution.id)
+            .filter_map(|name| self.index.distributions.get(name).copied())
             .collect()
     }
 
@@ -178,13 +239,13 @@ impl Fleet {
     /// [`FleetError::Duplicate`] for its name or id, [`FleetError::BadField`].
     pub fn create_distribution(&mut self, distribution: Distribution) -> Result<(), FleetError> {
         distribution.check()?;
-        if self.distributions.contains_key(&distribution.name) {
+        if self.index.distributions.contains_key(&distribution.name) {
             return Err(duplicate(distribution.item(), ""));
         }
         if let Some(other) = self.distribution_by_id(&distribution.id) {
             return Err(duplicate(distribution.item(), &format!(": its id is that of {}", other.item())));
         }
-        self.distributions.insert(distribution.name.clone(), distribution);
+        self.put(FleetRecord::Distribution(distribution.id, Some(distribution)));
         Ok(())
     }
 
@@ -200,18 +261,19 @@ impl Fleet {
             return Err(FleetError::BadField { item: old.item(), field: "id", reason });
         }
         distribution.check()?;
-        if distribution.name != *name {
-            if self.distributions.contains_key(&distribution.name) {
-                return Err(duplicate(distribution.item(), ""));
-            }
-            self.distributions.remove(name);
-            for channel in self.channels.values_mut() {
-                if channel.distributions.remove(name) {
-                    channel.distributions.insert(distribution.name.clone());
-                }
+        let to = distribution.name.clone();
+        if to != *name && self.index.distributions.contains_key(&to) {
+            return Err(duplicate(distribution.item(), ""));
+        }
+        self.put(FleetRecord::Distribution(distribution.id, Some(distribution)));
+        if to != *name {
+            let channels: Vec<Channel> = self.channels_with(name).map(Channel::without_subscribers).collect();
+            for mut channel in channels {
+                channel.distributions.remove(name);
+                channel.distributions.insert(to.clone());
+                self.put(FleetRecord::Channel(channel.name.clone(), Some(channel)));
             }
         }
-        self.distributions.insert(distribution.name.clone(), distribution);
         Ok(())
     }
 
@@ -220,17 +282,13 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::NotFound`], [`FleetError::InUse`].
     pub fn delete_distribution(&mut self, name: &Label) -> Result<Distribution, FleetError> {
-        let item = self.distribution(name)?.item();
-        let using: Vec<String> = self
-            .channels
-            .values()
-            .filter(|channel| channel.distributions.contains(name))
-            .map(|channel| channel.item().to_string())
-            .collect();
+        let distribution = self.distribution(name)?.clone();
+        let using: Vec<String> = self.channels_with(name).map(|channel| channel.item().to_string()).collect();
         if !using.is_empty() {
-            return Err(FleetError::InUse { item, by: using.join(", ") });
+            return Err(FleetError::InUse { item: distribution.item(), by: using.join(", ") });
         }
-        self.distributions.remove(name).ok_or(FleetError::NotFound { item })
+        self.put(FleetRecord::Distribution(distribution.id, None));
+        Ok(distribution)
     }
 
     /// Adds a Channel.
@@ -242,7 +300,7 @@ impl Fleet {
             return Err(duplicate(channel.item(), ""));
         }
         self.check_channel(&channel)?;
-        self.channels.insert(channel.name.clone(), channel);
+        self.put_channel(channel);
         Ok(())
     }
 
@@ -256,8 +314,10 @@ impl Fleet {
             return Err(duplicate(channel.item(), ""));
         }
         self.check_channel(&channel)?;
-        self.channels.remove(name);
-        self.channels.insert(channel.name.clone(), channel);
+        if channel.name != *name {
+            self.put_nothing(Membership::Channel(name.clone()));
+        }
+        self.put_channel(channel);
         Ok(())
     }
 
@@ -266,30 +326,30 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::NotFound`].
     pub fn delete_channel(&mut self, name: &Label) -> Result<Channel, FleetError> {
-        self.channels.remove(name).ok_or_else(|| not_found(Item::Channel(name.to_string())))
+        let channel = self.channel(name)?.clone();
+        self.put_nothing(Membership::Channel(name.clone()));
+        Ok(channel)
     }
 
     /// Adds a Subscriber.
     ///
     /// # Errors
-    /// [`FleetError::Duplicate`] for its name, or an endpoint it lists twice.
+    /// [`FleetError::Duplicate`] for its name; [`FleetError::BadField`]; what is wrong with its route.
     pub fn create_subscriber(&mut self, subscriber: Subscriber) -> Result<(), FleetError> {
-        if self.subscribers.contains_key(&subscriber.name) {
-            return Err(duplicate(subscriber.item(), ""));
-        }
-        check_subscriber(&subscriber)?;
-        self.subscribers.insert(subscriber.name.clone(), subscriber);
+        self.refuse_taken(&subscriber)?;
+        self.check_subscriber(&subscriber)?;
+        self.put_subscriber_as_is(subscriber);
         Ok(())
     }
 
     /// Puts `subscriber` in the place of the one with its name.
     ///
     /// # Errors
-    /// [`FleetError::NotFound`]; [`FleetError::BadField`] for an endpoint listed twice.
+    /// As [`Fleet::create_subscriber`], and [`FleetError::NotFound`].
     pub fn update_subscriber(&mut self, subscriber: Subscriber) -> Result<(), FleetError> {
         self.subscriber(&subscriber.name)?;
-        check_subscriber(&subscriber)?;
-        self.subscribers.insert(subscriber.name.clone(), subscriber);
+        self.check_subscriber(&subscriber)?;
+        self.put_subscriber_as_is(subscriber);
         Ok(())
     }
 
@@ -300,20 +360,18 @@ impl Fleet {
     pub fn rename_subscriber(&mut self, name: &NodeName, to: &NodeName) -> Result<(), FleetError> {
         let mut subscriber = self.subscriber(name)?.clone();
         subscriber.name = to.clone();
-        self.create_subscriber(subscriber)?;
-        self.subscribers.remove(name);
-        for channel in self.channels.values_mut() {
-            if channel.subscribers.remove(name) {
-                channel.subscribers.insert(to.clone());
-            }
+        self.refuse_taken(&subscriber)?;
+        self.put_subscriber_as_is(subscriber);
+        for of in self.memberships_of(name) {
+            self.put(FleetRecord::Member(of.clone(), name.clone(), false));
+            self.put(FleetRecord::Member(of, to.clone(), true));
         }
-        for group in self.groups.values_mut() {
-            if group.subscribers.remove(name) {
-                group.subscribers.insert(to.clone());
-            }
+        let children: Vec<Subscriber> = self.children_of(name).cloned().collect();
+        for mut child in children {
+            child.parents.iter_mut().filter(|parent| *parent == name).for_each(|parent| *parent = to.clone());
+            self.put_subscriber_as_is(child);
         }
-        let parents = self.subscribers.values_mut().flat_map(|subscriber| &mut subscriber.parents);
-        parents.filter(|parent| *parent == name).for_each(|parent| *parent = to.clone());
+        self.put(FleetRecord::Subscriber(name.clone(), None));
         Ok(())
     }
 
@@ -327,16 +385,11 @@ impl Fleet {
         if !children.is_empty() {
             return Err(FleetError::InUse { item, by: format!("the route of {}", children.join(", ")) });
         }
-        self.subscribers.remove(name);
-        for group in self.groups.values_mut() {
-            group.subscribers.remove(name);
+        let left = self.index.channels.of(name).cloned().collect();
+        for of in self.memberships_of(name) {
+            self.put(FleetRecord::Member(of, name.clone(), false));
         }
-        let mut left = Vec::new();
-        for channel in self.channels.values_mut() {
-            if channel.subscribers.remove(name) {
-                left.push(channel.name.clone());
-            }
-        }
+        self.put(FleetRecord::Subscriber(name.clone(), None));
         Ok(left)
     }
 
@@ -346,13 +399,10 @@ impl Fleet {
     /// [`FleetError::NotFound`] for either.
     pub fn add_to_channel(&mut self, channel: &Label, subscriber: &NodeName) -> Result<(), FleetError> {
         self.subscriber(subscriber)?;
-        match self.channels.get_mut(channel) {
-            Some(channel) => {
-                channel.subscribers.insert(subscriber.clone());
-                Ok(())
-            }
-            None => Err(not_found(Item::Channel(channel.to_string()))),
+        if !self.channel(channel)?.subscribers.contains(subscriber) {
+            self.put(FleetRecord::Member(Membership::Channel(channel.clone()), subscriber.clone(), true));
         }
+        Ok(())
     }
 
     /// Ends a Subscriber's membership of a Channel; one that is no member stays none.
@@ -360,50 +410,20 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::NotFound`] for the Channel.
     pub fn remove_from_channel(&mut self, channel: &Label, subscriber: &NodeName) -> Result<(), FleetError> {
-        match self.channels.get_mut(channel) {
-            Some(channel) => {
-                channel.subscribers.remove(subscriber);
-                Ok(())
-            }
-            None => Err(not_found(Item::Channel(channel.to_string()))),
-        }
-    }
-
-    fn check_channel(&self, channel: &Channel) -> Result<(), FleetError> {
-        let by = || channel.item();
-        if channel.distributions.is_empty() {
-            let reason = "names none, so there is nothing to send".to_owned();
-            return Err(FleetError::BadField { item: by(), field: "distributions", reason });
-        }
-        if let Some(name) = channel.distributions.iter().find(|name| !self.distributions.contains_key(*name)) {
-            let missing = Item::Distribution(name.to_string());
-            return Err(FleetError::UnknownReference { by: by(), missing });
-        }
-        if let Some(name) = channel.subscribers.iter().find(|name| !self.subscribers.contains_key(*name)) {
-            let missing = Item::Subscriber(name.to_string());
-            return Err(FleetError::UnknownReference { by: by(), missing });
-        }
-        if let Some(name) = channel.groups.iter().find(|name| !self.groups.contains_key(*name)) {
-            let missing = Item::Group(name.to_string());
-            return Err(FleetError::UnknownReference { by: by(), missing });
-        }
-        if !channel.schedule.fits(Purpose::Send) {
-            let reason = format!("cannot be `{}`, which is for builds", channel.schedule);
-            return Err(FleetError::BadField { item: by(), field: "schedule", reason });
+        if self.channel(channel)?.subscribers.contains(subscriber) {
+            self.put(FleetRecord::Member(Membership::Channel(channel.clone()), subscriber.clone(), false));
         }
         Ok(())
     }
-}
 
-fn check_subscriber(subscriber: &Subscriber) -> Result<(), FleetError> {
-    let mut seen = BTreeSet::new();
-    for endpoint in &subscriber.endpoints {
-        if !seen.insert(endpoint) {
-            let reason = format!("lists {endpoint} twice");
-            return Err(FleetError::BadField { item: subscriber.item(), field: "endpoints", reason });
-        }
+    fn put_subscriber_as_is(&mut self, subscriber: Subscriber) {
+        self.put(FleetRecord::Subscriber(subscriber.name.clone(), Some(Box::new(subscriber))));
     }
-    Ok(())
+
+    fn memberships_of(&self, subscriber: &NodeName) -> Vec<Membership> {
+        let channels = self.index.channels.of(subscriber).cloned().map(Membership::Channel);
+        channels.chain(self.index.groups.of(subscriber).cloned().map(Membership::Group)).collect()
+    }
 }
 
 fn not_found(item: Item) -> FleetError {

@@ -22,7 +22,7 @@ pub use diff::{Change, Difference};
 pub use distribution::{ChoiceError, CompressionLevel, Digest, Distribution, ExtractMode, Priority};
 pub use endpoint::{DEFAULT_PORT, DirectAddress, Endpoint, EndpointError};
 pub use error::{FleetError, Item};
-pub use fleet::{Fleet, FleetParts};
+pub use fleet::{Fleet, FleetParts, FleetRecord, Membership};
 pub use group::Group;
 pub use kept::Kept;
 pub use settings::{Interval, Setting, SettingError, Settings, VariableName};

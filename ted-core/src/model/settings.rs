@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Coded;
 use crate::limits::Limits;
 use crate::model::Priority;
-use crate::schedule::RatePlan;
+use crate::schedule::{Purpose, RatePlan, Schedule};
 
 /// What can be set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -234,6 +234,12 @@ impl Settings {
         parse_rate(self.get(setting)?).ok()
     }
 
+    /// When verified revisions are extracted.
+    #[must_use]
+    pub fn extract_schedule(&self) -> Option<Schedule> {
+        self.get(&Setting::ExtractSchedule)?.parse().ok()
+    }
+
     /// How often kept packages are read again.
     #[must_use]
     pub fn scrub_interval(&self) -> Option<Interval> {
@@ -264,7 +270,11 @@ impl fmt::Display for Settings {
 /// The one way of writing a value; what it would have to be, if it cannot be one.
 fn canonical(setting: &Setting, value: &str) -> Result<String, String> {
     match setting {
-        Setting::ExtractSchedule | Setting::Variable(_) => {
+        Setting::ExtractSchedule => {
+            let schedule = Schedule::parse_for(Purpose::Extract, value).map_err(|error| error.to_string())?;
+            Ok(schedule.to_string())
+        }
+        Setting::Variable(_) => {
             let bytes = 1..=Limits::DEFAULT.setting_bytes_max;
             if !bytes.contains(&value.len()) || value.chars().any(char::is_control) {
                 return Err(format!("1 to {} bytes without control characters", bytes.end()));
@@ -375,7 +385,7 @@ mod tests {
     #[test]
     fn settings_read_what_they_wrote_and_check_it_again() {
         let mut settings = Settings::default();
-        for (name, value) in [("scrub.interval", "7d"), ("variable.SITE", "north"), ("rate.low", "7")] {
+        for (name, value) in [("scrub.interval", "7d"), ("variable.SITE", "north"), ("rate.low", "7k")] {
             settings.set(name.parse().unwrap(), value).unwrap();
         }
         let json = serde_json::to_string(&settings).unwrap();

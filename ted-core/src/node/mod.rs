@@ -15,6 +15,7 @@ mod pacing;
 mod packages;
 mod records;
 mod restored;
+mod schedules;
 mod serve;
 #[cfg(test)]
 mod who_may_say_what;
@@ -34,5 +35,6 @@ pub(crate) use pacing::{FrameEnd, Gate, InputPace, PaceOptions, SendQueue};
 pub(crate) use packages::{Opened, is_damaged, judge_signature, keep_packages, open_delta, open_package, wait};
 pub(crate) use records::{RecordBatch, Records};
 pub use restored::Restored;
-#[allow(unused_imports, reason = "what is passed on needs them")]
+pub(crate) use schedules::{Scheduled, Schedules, TurnId, kept};
+#[allow(unused_imports, reason = "for the queue of sends and for relays")]
 pub(crate) use serve::{Answering, Content, Pace, Permit, Permitting, Relayed, Reply, Unpaced, serve};

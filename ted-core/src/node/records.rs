@@ -16,6 +16,8 @@ pub(crate) enum RecordError {
     Unreadable { key: String, source: serde_json::Error },
     #[error("the catalog's record `{key}` was changed by somebody else")]
     Conflict { key: String },
+    #[error("a worker thread failed")]
+    Worker,
     #[error("the catalog's records were not written: the node is stopping")]
     Abandoned,
 }
@@ -26,6 +28,7 @@ impl Coded for RecordError {
             Self::Catalog(error) => error.code(),
             Self::Unreadable { .. } => "TED-1824",
             Self::Conflict { .. } => "TED-1825",
+            Self::Worker => "TED-1839",
             Self::Abandoned => "TED-1345",
         }
     }
@@ -92,6 +95,10 @@ pub(crate) struct RecordBatch {
 }
 
 impl RecordBatch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
     pub(crate) fn put<T: Serialize>(mut self, key: &str, value: &T) -> Result<Self, RecordError> {
         let bytes =
             serde_json::to_vec(value).map_err(|source| RecordError::Unreadable { key: key.to_owned(), source })?;

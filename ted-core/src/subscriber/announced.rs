@@ -155,6 +155,7 @@ impl State {
         }
         let distributor = self.distributor_name(fleet);
         tracing::info!(%distributor, %kind, sequence = offered, "a standing envelope is in force");
+        self.schedules.declared();
         self.events.emit(SubscriberEvent::EnvelopeAccepted { distributor, kind: kind.to_string(), sequence: offered });
         Ok(())
     }

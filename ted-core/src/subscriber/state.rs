@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::id::{DistributionId, InstanceId, KeyHash, Revision, UnixMillis};
 use crate::model::Endpoint;
 use crate::name::NodeName;
-use crate::node::{Alarm, Clock, EventBus, InputPace, Links, Records, SendQueue};
+use crate::node::{Alarm, Clock, EventBus, InputPace, Links, Records, Schedules, SendQueue};
 use crate::protocol::{Delivery, SendRates};
 use crate::security::{Crypto, DistributorRoot, Identity, ReleaseStatement, Stage, Usage};
 use crate::store::{
@@ -23,6 +23,7 @@ use crate::subscriber::arriving::Arrivals;
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::extract_times::{ExtractTask, ExtractTime};
 use crate::subscriber::peers::Network;
 use crate::subscriber::rates::own_input;
 
@@ -86,6 +87,8 @@ pub(super) struct State {
     pub(super) paused: AtomicBool,
     /// Ends receptions when that happens.
     pub(super) pausing: Mutex<CancellationToken>,
+    /// When what is extracted.
+    pub(super) schedules: Schedules<ExtractTask>,
 }
 
 /// One run, from a start to the stop that ends it: what waits listens to the token, what computes looks at the flag.
@@ -121,6 +124,8 @@ pub(super) struct Standing {
     pub(super) bytes: u64,
     pub(super) bytes_total: u64,
     pub(super) trouble: Option<String>,
+    /// When it is extracted, where it is verified and waits for that.
+    pub(super) waits: Option<ExtractTime>,
     pub(super) at: Option<UnixMillis>,
 }
 
@@ -181,6 +186,7 @@ impl State {
             sends: SendQueue::new(&SendRates::default(), clock.clone()),
             paused,
             pausing: Mutex::default(),
+            schedules: Schedules::default(),
             data,
             settings,
             clock,

@@ -1,7 +1,7 @@
 //! Groups of a fleet.
 
-use crate::model::fleet::{duplicate, not_found};
-use crate::model::{Fleet, FleetError, Group, Item};
+use crate::model::fleet::{FleetRecord, Membership, duplicate, not_found};
+use crate::model::{Channel, Fleet, FleetError, Group, Item};
 use crate::name::{Label, NodeName};
 
 impl Fleet {
@@ -19,8 +19,13 @@ impl Fleet {
     }
 
     /// The groups that a Subscriber belongs to, by name.
-    pub fn groups_of<'a>(&'a self, subscriber: &'a NodeName) -> impl Iterator<Item = &'a Group> {
-        self.groups.values().filter(move |group| group.subscribers.contains(subscriber))
+    pub fn groups_of(&self, subscriber: &NodeName) -> impl Iterator<Item = &Group> {
+        self.index.groups.of(subscriber).filter_map(|name| self.groups.get(name))
+    }
+
+    /// The Channels that send to a group, by name.
+    pub fn channels_to(&self, group: &Label) -> impl Iterator<Item = &Channel> {
+        self.index.reaching.of(group).filter_map(|name| self.channels.get(name))
     }
 
     /// Adds a group.
@@ -32,7 +37,7 @@ impl Fleet {
             return Err(duplicate(group.item(), ""));
         }
         self.check_group(&group)?;
-        self.groups.insert(group.name.clone(), group);
+        self.put_group(group);
         Ok(())
     }
 
@@ -43,18 +48,20 @@ impl Fleet {
     pub fn update_group(&mut self, name: &Label, group: Group) -> Result<(), FleetError> {
         self.group(name)?;
         self.check_group(&group)?;
-        if group.name != *name {
-            if self.groups.contains_key(&group.name) {
-                return Err(duplicate(group.item(), ""));
-            }
-            self.groups.remove(name);
-            for channel in self.channels.values_mut() {
-                if channel.groups.remove(name) {
-                    channel.groups.insert(group.name.clone());
-                }
-            }
+        let to = group.name.clone();
+        if to != *name && self.groups.contains_key(&to) {
+            return Err(duplicate(group.item(), ""));
         }
-        self.groups.insert(group.name.clone(), group);
+        self.put_group(group);
+        if to != *name {
+            let channels: Vec<Channel> = self.channels_to(name).map(Channel::without_subscribers).collect();
+            for mut channel in channels {
+                channel.groups.remove(name);
+                channel.groups.insert(to.clone());
+                self.put(FleetRecord::Channel(channel.name.clone(), Some(channel)));
+            }
+            self.put_nothing(Membership::Group(name.clone()));
+        }
         Ok(())
     }
 
@@ -63,13 +70,13 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::NotFound`], [`FleetError::InUse`].
     pub fn delete_group(&mut self, name: &Label) -> Result<Group, FleetError> {
-        let item = self.group(name)?.item();
-        let using = self.channels.values().filter(|channel| channel.groups.contains(name));
-        let using: Vec<String> = using.map(|channel| channel.item().to_string()).collect();
+        let group = self.group(name)?.clone();
+        let using: Vec<String> = self.channels_to(name).map(|channel| channel.item().to_string()).collect();
         if !using.is_empty() {
-            return Err(FleetError::InUse { item, by: using.join(", ") });
+            return Err(FleetError::InUse { item: group.item(), by: using.join(", ") });
         }
-        self.groups.remove(name).ok_or(FleetError::NotFound { item })
+        self.put_nothing(Membership::Group(name.clone()));
+        Ok(group)
     }
 
     /// Makes a Subscriber a member of a group; a member stays one.
@@ -78,13 +85,10 @@ impl Fleet {
     /// [`FleetError::NotFound`] for either.
     pub fn add_to_group(&mut self, group: &Label, subscriber: &NodeName) -> Result<(), FleetError> {
         self.subscriber(subscriber)?;
-        match self.groups.get_mut(group) {
-            Some(group) => {
-                group.subscribers.insert(subscriber.clone());
-                Ok(())
-            }
-            None => Err(not_found(Item::Group(group.to_string()))),
+        if !self.group(group)?.subscribers.contains(subscriber) {
+            self.put(FleetRecord::Member(Membership::Group(group.clone()), subscriber.clone(), true));
         }
+        Ok(())
     }
 
     /// Ends a Subscriber's membership of a group; one that is no member stays none.
@@ -92,13 +96,10 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::NotFound`] for the group.
     pub fn remove_from_group(&mut self, group: &Label, subscriber: &NodeName) -> Result<(), FleetError> {
-        match self.groups.get_mut(group) {
-            Some(group) => {
-                group.subscribers.remove(subscriber);
-                Ok(())
-            }
-            None => Err(not_found(Item::Group(group.to_string()))),
+        if self.group(group)?.subscribers.contains(subscriber) {
+            self.put(FleetRecord::Member(Membership::Group(group.clone()), subscriber.clone(), false));
         }
+        Ok(())
     }
 
     fn check_group(&self, group: &Group) -> Result<(), FleetError> {

@@ -13,11 +13,8 @@ impl Fleet {
     pub fn way_to(&self, subscriber: &NodeName) -> Vec<NodeName> {
         let mut way: Vec<NodeName> = Vec::new();
         let mut at = subscriber;
-        // What is first in a route and no Subscriber is the Distributor.
         while let Some(parent) = self.subscribers.get(at).and_then(|node| node.parents.first())
-            && self.subscribers.contains_key(parent)
-            && !way.contains(parent)
-            && parent != subscriber
+            && !self.is_distributor(parent)
         {
             way.push(parent.clone());
             at = parent;
@@ -27,8 +24,14 @@ impl Fleet {
     }
 
     /// The Subscribers that name this one as a parent, preferred or not, by name.
-    pub fn children_of<'a>(&'a self, parent: &'a NodeName) -> impl Iterator<Item = &'a Subscriber> {
-        self.subscribers.values().filter(move |subscriber| subscriber.parents.contains(parent))
+    pub fn children_of(&self, parent: &NodeName) -> impl Iterator<Item = &Subscriber> {
+        self.index.children.of(parent).filter_map(|name| self.subscribers.get(name))
+    }
+
+    /// Whether a name in a route means the Distributor itself, also where a Subscriber beside it has the same name.
+    #[must_use]
+    pub fn is_distributor(&self, name: &NodeName) -> bool {
+        self.distributor.as_ref() == Some(name)
     }
 
     /// All that may be reached through a parent: its children, theirs, and so on, each once and by name.
@@ -38,7 +41,7 @@ impl Fleet {
         let mut open = vec![parent];
         while let Some(at) = open.pop() {
             for child in self.children_of(at) {
-                if child.name != *parent && found.insert(child.name.clone()) {
+                if found.insert(child.name.clone()) {
                     open.push(&child.name);
                 }
             }
@@ -71,6 +74,7 @@ mod tests {
     /// `leaf` prefers `p2`, which is behind `p1`, and may come back through `p3` or to the Distributor.
     fn tiers() -> Fleet {
         Fleet::from_parts(FleetParts {
+            distributor: Some(node("dist")),
             distributions: vec![distribution(1, "site"), distribution(2, "tools")],
             channels: vec![channel("c1", &["site"], &["leaf"]), channel("c2", &["tools"], &["p2"])],
             subscribers: vec![
