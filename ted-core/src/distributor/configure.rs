@@ -1,5 +1,6 @@
 //! Settings of Subscribers: declared in the fleet, and announced as signed configuration to whom they concern.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -112,21 +113,40 @@ impl State {
 
     /// Signs and announces what the fleet sets, wherever that is not what stands already.
     pub(super) fn announce_configuration(&self) -> Result<(), Error> {
+        let registered = self.registrations.all().into_iter();
+        let recipients = registered.map(|(key, registration)| (Some(key), Some(registration.name)));
+        self.announce_configurations(std::iter::once((None, None)).chain(recipients))
+    }
+
+    /// The same for some Subscribers.
+    pub(super) fn announce_configuration_to(&self, names: &BTreeSet<NodeName>) -> Result<(), Error> {
+        let registered = names.iter().filter_map(|name| Some((Some(self.key_of_name(name)?), Some(name.clone()))));
+        self.announce_configurations(registered)
+    }
+
+    fn announce_configurations(
+        &self,
+        recipients: impl Iterator<Item = (Option<KeyHash>, Option<NodeName>)>,
+    ) -> Result<(), Error> {
         // Two at once might have the older one stand.
         let _one_at_a_time = lock(&self.configuring);
-        let fleet = lock(&self.fleet).clone();
         let mut envelopes = vec![];
-        let registered = self.registrations.all();
-        let recipients = registered.iter().map(|(key, registration)| (Some(*key), Some(&registration.name)));
-        for (recipient, name) in std::iter::once((None, None)).chain(recipients) {
-            // One that is registered and not of the fleet is being removed.
-            let Ok(settings) = fleet.settings_of(name) else { continue };
+        for (recipient, name) in recipients {
+            let (settings, parents) = {
+                let fleet = lock(&self.fleet);
+                // One that is registered and not of the fleet is being removed; an External one is sent no configuration.
+                let Ok(settings) = fleet.settings_of(name.as_ref()) else { continue };
+                if name.as_ref().is_some_and(|name| fleet.subscriber(name).is_ok_and(|node| node.external)) {
+                    continue;
+                }
+                let parents = name.as_ref().map_or_else(Vec::new, |name| self.parents_of(&fleet, name));
+                (settings.clone(), parents)
+            };
             let standing = self.standing.get(&self.configuration_slot(recipient));
-            let parents = name.map_or_else(Vec::new, |name| self.parents_of(&fleet, name));
             if settings.is_empty() && parents.is_empty() && standing.is_none() {
                 continue;
             }
-            let configured = Configured { settings: settings.clone(), parents, unknown: vec![] };
+            let configured = Configured { settings, parents, unknown: vec![] };
             let payload = Configuration::of(recipient, &configured)?.to_payload()?;
             if standing.is_none_or(|standing| !self.still_says(&standing, &payload)) {
                 envelopes.push(self.seal_configuration(recipient, payload)?);

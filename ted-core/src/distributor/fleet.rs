@@ -128,6 +128,11 @@ impl State {
 
     pub(super) fn delete_subscriber(&self, name: &NodeName) -> Result<(), Error> {
         self.change_fleet(|fleet| Ok(fleet.delete_subscriber(name).map(drop)?))?;
+        self.forget_subscriber(name)
+    }
+
+    /// Forgets the keys and all that belongs to a Subscriber that is not of the fleet any more.
+    pub(super) fn forget_subscriber(&self, name: &NodeName) -> Result<(), Error> {
         let key = self.key_of_name(name);
         self.forget_invitations(name)?;
         self.forget_certificates(name, key.as_ref())?;

@@ -5,6 +5,7 @@ mod backup;
 mod build;
 mod certificates;
 mod chain;
+mod changes;
 mod configure;
 mod deltas;
 mod dialling;
@@ -56,6 +57,7 @@ use crate::node::{Clock, Events, SystemClock};
 use crate::protocol::{Silence, Until};
 use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
+pub use changes::{CertificateBringing, ChannelChanges, FleetChange, GroupChanges, SubscriberChanges, Trial};
 pub use configure::{SettingChanges, SubscriberSettings};
 pub use error::DistributorError;
 pub use events::{BuildPhase, DistributorEvent};
