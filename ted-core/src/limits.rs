@@ -187,12 +187,31 @@ pub struct Limits {
     pub schedule_days_max: u32,
     /// Seconds after which the schedule `now` fires again while a Subscriber lacks the revision.
     pub schedule_retry_seconds: u64,
+    /// Seconds by which a planned moment may be overtaken before it counts as missed: longer than a busy machine takes,
+    /// shorter than the least time between two.
+    pub schedule_late_seconds: u64,
+    /// Seconds by which a clock is set back before what it planned earlier counts as planned by a wrong clock. Less than
+    /// that, and nothing comes a second time.
+    pub schedule_set_back_seconds: u64,
+    /// Seconds after which sources are looked at again, where a schedule says `now`.
+    pub schedule_look_seconds: u64,
+    /// The most seconds of real time between two looks at the clock, which may have been set meanwhile.
+    pub schedule_idle_seconds: u64,
     /// Identity keys in one offer, one message about presence, or one page of entitlements: half of a message.
     pub named_keys_max: usize,
     /// Receipts in one message: about as many as fit, and few enough that every one can be refused with a reason.
     pub receipts_max: usize,
     /// Deliveries in one message about progress: each needs about 100 bytes.
     pub progress_entries_max: usize,
+    /// Firings of one Distribution that a relay passes on at a time: one for each Channel that has it, many times over.
+    pub relayed_firings_max: usize,
+    /// Bytes of a firing's head, or of one part of it: names, times, and 1 KiB of what went wrong.
+    pub firing_record_bytes_max: u64,
+    /// Firings of one Channel that stay on record when they are over: a day of one every quarter of an hour.
+    pub firings_kept_max: usize,
+    /// Parts of firings that are over which stay on record, the oldest firings going first: a hundred firings to 10,000
+    /// nodes. Each takes about 300 bytes on disk.
+    pub firing_parts_kept_max: u64,
 }
 
 impl Limits {
@@ -284,9 +303,17 @@ impl Limits {
         schedule_jitter_seconds_max: 24 * 3600,
         schedule_days_max: 15_000,
         schedule_retry_seconds: 15 * 60,
+        schedule_late_seconds: 60,
+        schedule_set_back_seconds: 24 * 3600,
+        schedule_look_seconds: 60,
+        schedule_idle_seconds: 30,
         named_keys_max: 1000,
         receipts_max: 48,
         progress_entries_max: 500,
+        relayed_firings_max: 256,
+        firing_record_bytes_max: 16 * KIB,
+        firings_kept_max: 100,
+        firing_parts_kept_max: 1000 * 1000,
     };
 }
 

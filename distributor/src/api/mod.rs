@@ -3,6 +3,7 @@
 mod channel;
 mod distribution;
 mod firing;
+mod fleet;
 mod node;
 mod policy;
 mod resolve;
@@ -22,6 +23,10 @@ pub(crate) use distribution::{
 pub(crate) use firing::{
     ChannelSend, DeliveryStage, DeliveryView, FiringCancel, FiringState, FiringView, FiringWait, PlannedView, SendView,
 };
+pub(crate) use fleet::{
+    ChangeView, FleetApply, FleetExport, FleetFile, GroupCreate, GroupDelete, GroupList, GroupShow, GroupUpdate,
+    GroupView, Groups, RouteOf, RouteRow, RouteShow, RouteView, WarningView,
+};
 pub(crate) use node::{DaemonView, NodeDoctor, NodeStatus, NodeView, StatusView};
 pub(crate) use policy::{CertificateRevoke, Revoked, RevokedView, SettingView, SettingsView, SubscriberConfigure};
 pub(crate) use resolve::{CertificateNeeded, CertificateResolve, NeededView, PairView, ResolvingView};
@@ -39,5 +44,5 @@ pub(crate) use security::{
 pub(crate) use sign::{CertificateSign, IssuedView, SigningView};
 pub(crate) use subscriber::{
     EnrolledView, Pending, PendingView, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList,
-    SubscriberPending, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers, WayUpdate,
+    SubscriberPending, SubscriberRename, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers,
 };

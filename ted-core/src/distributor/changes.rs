@@ -178,6 +178,21 @@ impl Distributor {
         self.blocking(move |state| state.change_and_tell(Trial::Make, change).map(drop)).await
     }
 
+    /// Declares a Subscriber unless it is there, and changes it as `changes` say.
+    ///
+    /// # Errors
+    /// As [`Distributor::declare_subscriber`].
+    pub async fn ensure_subscriber(&self, name: &NodeName, changes: SubscriberChanges) -> Result<(), Error> {
+        let name = name.clone();
+        let change = move |fleet: &mut Fleet| {
+            if fleet.subscriber(&name).is_err() {
+                fleet.create_subscriber(Subscriber::new(name.clone()))?;
+            }
+            Ok(changes.apply(fleet, &name)?)
+        };
+        self.blocking(move |state| state.change_and_tell(Trial::Make, change).map(drop)).await
+    }
+
     /// Changes Subscribers, all of them or none.
     ///
     /// # Errors

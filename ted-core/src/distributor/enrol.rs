@@ -218,7 +218,8 @@ impl State {
             self.registrations.remove(&before)?;
             self.links.close(&before, "another node was enrolled under this name");
             let after = checked.key_hash();
-            self.change_firings_now(|firing, now| firing.replace(&before, &after, now))?;
+            let ticket = self.change_firings_of(&[before], |firing, now| firing.replace(&before, &after, now));
+            self.durable_now(ticket)?;
         }
         self.announce_configuration()?;
         let fingerprint = checked.key_hash().fingerprint();

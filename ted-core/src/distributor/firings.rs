@@ -1,21 +1,161 @@
-//! Firings as they are kept: changed, persisted, reported, and forgotten after a while.
+//! Firings as they are kept: changed, persisted in batches, reported, and forgotten after a while.
+//!
+//! In memory are the open ones, with an index of whose parts are in them, and the heads of those that are over. So a
+//! connection, a fetch, a receipt and a round cost what they concern, and history costs no memory.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
-use crate::distributor::report::{DeliveryRow, FiringReport};
+use crate::distributor::report::FiringReport;
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
-use crate::id::{FiringId, UnixMillis};
+use crate::id::{FiringId, KeyHash, UnixMillis};
 use crate::limits::Limits;
-use crate::protocol::{Firing, Outcome, PartState, Until};
+use crate::name::Label;
+use crate::node::{BatchedRecords, Records, Ticket};
+use crate::protocol::{Firing, FiringHead, FiringRecord, Outcome, Part, Until};
 
-/// Ended firings that stay on record.
-const FIRINGS_KEPT: usize = 100;
+/// All firings on record.
+#[derive(Default)]
+pub(super) struct Firings {
+    open: BTreeMap<FiringId, Firing>,
+    /// The open firings that somebody's word may still change, by whose word that is.
+    by_key: HashMap<KeyHash, BTreeSet<FiringId>>,
+    /// Those that are over, the oldest first.
+    over: BTreeMap<(UnixMillis, FiringId), FiringHead>,
+    /// When those that are over began.
+    began: HashMap<FiringId, UnixMillis>,
+}
+
+/// Which open firings a change is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Which<'a> {
+    All,
+    One(FiringId),
+    /// Those that concern one of these nodes.
+    Of(&'a [KeyHash]),
+}
+
+/// What changing firings came to.
+struct Changing {
+    is_changed: bool,
+    ended: Vec<FiringId>,
+}
+
+impl Firings {
+    /// The firings that the catalog holds.
+    pub(super) fn load(records: &Records) -> Result<Self, Error> {
+        let mut firings = Self::default();
+        for bytes in records.list_bytes(HEADS)? {
+            let head = FiringHead::decode(&bytes, &Limits::DEFAULT)?;
+            if head.is_over() && head.ended.is_some() {
+                firings.file(head);
+            } else {
+                let parts = load_parts(records, &head.id)?;
+                firings.put_in(Firing::restore(head, parts));
+            }
+        }
+        Ok(firings)
+    }
+
+    /// An open firing.
+    pub(super) fn get(&self, id: &FiringId) -> Option<&Firing> {
+        self.open.get(id)
+    }
+
+    /// The open firings.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Firing> {
+        self.open.values()
+    }
+
+    /// The open firings that concern a node: that have a part of it which is not done.
+    pub(super) fn of(&self, key: &KeyHash) -> impl Iterator<Item = &Firing> {
+        self.by_key.get(key).into_iter().flatten().filter_map(|id| self.open.get(id))
+    }
+
+    /// The heads of all firings on record, the newest first.
+    pub(super) fn heads(&self) -> impl Iterator<Item = &FiringHead> {
+        let mut heads: Vec<_> = self.open.values().map(Firing::head).chain(self.over.values()).collect();
+        heads.sort_by_key(|head| std::cmp::Reverse((head.started, head.id)));
+        heads.into_iter()
+    }
+
+    /// The head of a firing that is over.
+    pub(super) fn over(&self, id: &FiringId) -> Option<&FiringHead> {
+        self.over.get(&(*self.began.get(id)?, *id))
+    }
+
+    fn put_in(&mut self, firing: Firing) {
+        let keys: BTreeSet<_> = firing.parts().iter().map(|part| part.subscriber).collect();
+        for key in keys {
+            if firing.concerns(&key) {
+                self.by_key.entry(key).or_default().insert(firing.id());
+            }
+        }
+        self.open.insert(firing.id(), firing);
+    }
+
+    fn file(&mut self, head: FiringHead) {
+        self.began.insert(head.id, head.started);
+        self.over.insert((head.started, head.id), head);
+    }
+
+    fn ids(&self, which: Which<'_>) -> Vec<FiringId> {
+        match which {
+            Which::All => self.open.keys().copied().collect(),
+            Which::One(id) => self.open.contains_key(&id).then_some(id).into_iter().collect(),
+            Which::Of(keys) => {
+                let ids: BTreeSet<_> = keys.iter().filter_map(|key| self.by_key.get(key)).flatten().collect();
+                ids.into_iter().copied().collect()
+            }
+        }
+    }
+
+    /// Keeps the index and the records in step with one firing that changed. Says whether it is over now.
+    fn settle(&mut self, id: FiringId, kept: &BatchedRecords) -> Result<bool, Error> {
+        let Some(firing) = self.open.get_mut(&id) else { return Ok(false) };
+        let touched = firing.touched();
+        let changes = firing.take_changes(&Limits::DEFAULT)?;
+        kept.put(changes.into_iter().map(|(record, bytes)| (record_key(&id, record), bytes)));
+        let is_over = firing.is_over();
+        let indexed = if is_over { firing.parts().iter().map(|part| part.subscriber).collect() } else { touched };
+        for key in indexed {
+            let concerns = !is_over && firing.concerns(&key);
+            let ids = self.by_key.entry(key).or_default();
+            let _ = if concerns { ids.insert(id) } else { ids.remove(&id) };
+            if ids.is_empty() {
+                self.by_key.remove(&key);
+            }
+        }
+        if is_over && let Some(firing) = self.open.remove(&id) {
+            self.file(firing.head().clone());
+        }
+        Ok(is_over)
+    }
+
+    /// Takes those out that are not kept any longer: of each Channel the oldest beyond its share, and the oldest of all
+    /// beyond the parts that there is room for.
+    fn take_old(&mut self, limits: &Limits) -> Vec<FiringHead> {
+        let (mut of_channel, mut parts) = (HashMap::<Label, usize>::new(), 0);
+        let newest_first = self.over.iter().rev();
+        let old: Vec<_> = newest_first
+            .filter(|(_, head)| {
+                let count = of_channel.entry(head.channel.clone()).or_default();
+                *count += 1;
+                parts += u64::from(head.numbers);
+                *count > limits.firings_kept_max || (parts > limits.firing_parts_kept_max && *count > 1)
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        let old: Vec<_> = old.iter().filter_map(|key| self.over.remove(key)).collect();
+        old.iter().for_each(|head| _ = self.began.remove(&head.id));
+        old
+    }
+}
 
 impl State {
     /// Waits until the firing is done as far as `until` says, or ends otherwise, or the time is over.
@@ -29,10 +169,9 @@ impl State {
         let mut changes = self.firing_changes.subscribe();
         loop {
             changes.borrow_and_update();
-            let report = self.report(id)?;
-            let reached = report.rows.iter().all(|row| row.state.is_done(until));
-            if reached || report.outcome != Outcome::Open {
-                return Ok(report);
+            let head = self.firing_head(id)?;
+            if head.counts.done(until) == head.counts.total() || head.outcome() != Outcome::Open {
+                return self.report(id);
             }
             let timed_out = async {
                 match deadline {
@@ -47,112 +186,135 @@ impl State {
         }
     }
 
-    pub(super) fn report(&self, id: &FiringId) -> Result<FiringReport, Error> {
+    pub(super) fn firing_head(&self, id: &FiringId) -> Result<FiringHead, Error> {
         let firings = lock(&self.firings);
-        let firing = firings.get(id).ok_or(DistributorError::UnknownFiring(*id))?;
-        Ok(self.report_of(firing))
+        let head = firings.get(id).map(Firing::head).or_else(|| firings.over(id));
+        Ok(head.cloned().ok_or(DistributorError::UnknownFiring(*id))?)
     }
 
-    /// The firings that `wanted` chooses, newest first.
-    pub(super) fn reports(&self, wanted: impl Fn(&Firing) -> bool) -> Vec<FiringReport> {
-        let firings = lock(&self.firings);
-        let mut reports: Vec<_> =
-            firings.values().filter(|firing| wanted(firing)).map(|firing| self.report_of(firing)).collect();
-        reports.sort_by_key(|report| std::cmp::Reverse(report.started));
-        reports
-    }
-
-    fn report_of(&self, firing: &Firing) -> FiringReport {
-        let (sent, mended) = (lock(&self.sent), lock(&self.mended));
-        let rows = firing.parts().iter().map(|part| {
-            let sent = sent.get(&(part.subscriber, part.distribution)).filter(|sent| sent.revision >= part.revision);
-            let goes_on = matches!(part.state, PartState::Pending | PartState::Offered | PartState::Receiving);
-            let is_away = goes_on && part.detail.is_empty() && !self.links.is_connected(&part.subscriber);
-            DeliveryRow {
-                subscriber: self.name_of_key(&part.subscriber),
-                distribution: self.name_of_distribution(&part.distribution),
-                revision: part.revision,
-                state: part.state,
-                since: part.since,
-                code: part.code.clone(),
-                detail: if is_away { "not connected".to_owned() } else { part.detail.clone() },
-                note: mended.get(&(firing.id(), part.distribution)).cloned(),
-                sent_bytes: sent.map_or(0, |sent| sent.bytes),
-                package_bytes: sent.map_or(0, |sent| sent.bytes_total),
-            }
-        });
-        FiringReport {
-            firing: firing.id(),
-            channel: firing.channel().clone(),
-            started: firing.started(),
-            outcome: firing.outcome(),
-            rows: rows.collect(),
+    /// A firing's parts, as they are now or were when it was over. Blocks on the disk for one that is over.
+    pub(super) fn parts_of_firing(&self, id: &FiringId) -> Result<Vec<Part>, Error> {
+        if let Some(firing) = lock(&self.firings).get(id) {
+            return Ok(firing.parts().to_vec());
         }
+        self.kept.commit_all()?;
+        let mut parts = load_parts(&self.records, id)?;
+        parts.sort_by_key(|part| (part.subscriber, part.distribution));
+        Ok(parts)
     }
 
-    /// Changes one firing, persists it, and tells those who wait.
-    pub(super) async fn change_firing(
-        self: &Arc<Self>,
-        id: FiringId,
-        change: impl Fn(&mut Firing, UnixMillis) -> bool + Send + 'static,
-    ) {
-        self.change_firings(move |firing, now| firing.id() == id && change(firing, now)).await;
+    /// Changes one firing and tells those who wait. It is durable when somebody waits for that, or a moment later.
+    pub(super) fn change_firing(&self, id: FiringId, change: impl FnMut(&mut Firing, UnixMillis) -> bool) -> Ticket {
+        self.change_open(Which::One(id), change)
     }
 
-    /// Changes every open firing, persists those that changed, and tells those who wait.
-    pub(super) async fn change_firings(
-        self: &Arc<Self>,
-        change: impl Fn(&mut Firing, UnixMillis) -> bool + Send + 'static,
-    ) {
-        let state = self.clone();
-        let changing = move || state.change_firings_now(change);
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(changing).await {
-            tracing::error!(code = error.code(), %error, "a firing cannot be kept");
-        }
+    /// Changes every open firing that concerns one of these nodes, as [`State::change_firing`] does one.
+    pub(super) fn change_firings_of(
+        &self,
+        keys: &[KeyHash],
+        change: impl FnMut(&mut Firing, UnixMillis) -> bool,
+    ) -> Ticket {
+        self.change_open(Which::Of(keys), change)
     }
 
-    /// As [`State::change_firings`], on a thread where blocking is allowed.
-    pub(super) fn change_firings_now(&self, change: impl Fn(&mut Firing, UnixMillis) -> bool) -> Result<(), Error> {
+    /// Changes open firings and tells those who wait. The ticket is for [`State::durable`]; without it, what changed is
+    /// written within a second.
+    pub(super) fn change_open(
+        &self,
+        which: Which<'_>,
+        mut change: impl FnMut(&mut Firing, UnixMillis) -> bool,
+    ) -> Ticket {
         let now = self.now();
-        let (mut changed, mut ended) = (false, vec![]);
+        let mut changing = Changing { is_changed: false, ended: vec![] };
         {
             let mut firings = lock(&self.firings);
-            for firing in firings.values_mut().filter(|firing| !firing.is_over()) {
-                if !change(firing, now) {
+            for id in firings.ids(which) {
+                let changed = firings.open.get_mut(&id).is_some_and(|firing| change(firing, now));
+                if !changed {
                     continue;
                 }
-                changed = true;
-                self.persist(firing)?;
-                if firing.is_over() {
-                    ended.push(firing.id());
+                changing.is_changed = true;
+                match firings.settle(id, &self.kept) {
+                    Ok(is_over) => changing.ended.extend(is_over.then_some(id)),
+                    Err(error) => tracing::error!(code = error.code(), %error, "a firing cannot be kept"),
                 }
             }
         }
-        if changed {
-            self.firing_changes.send_modify(|count| *count += 1);
-        }
-        for firing in ended {
-            tracing::info!(%firing, "a firing is over");
-            self.events.emit(DistributorEvent::FiringEnded { firing });
-        }
-        Ok(())
+        self.tell_changed(&changing);
+        // What somebody says again may have changed it a moment ago, and be on its way to the disk only now.
+        self.kept.last()
     }
 
-    pub(super) fn persist(&self, firing: &Firing) -> Result<(), Error> {
-        let bytes = firing.encode(&Limits::DEFAULT)?;
-        Ok(self.records.put_bytes(&format!("firing/{}", firing.id()), bytes)?)
+    fn tell_changed(&self, changing: &Changing) {
+        if changing.is_changed {
+            self.firing_changes.send_modify(|count| *count += 1);
+        }
+        for firing in &changing.ended {
+            tracing::info!(%firing, "a firing is over");
+            self.events.emit(DistributorEvent::FiringEnded { firing: *firing });
+        }
+    }
+
+    /// Returns when what `ticket` is for is durable.
+    pub(super) async fn durable(&self, ticket: Ticket) -> Result<(), Error> {
+        Ok(self.kept.durable(ticket).await?)
+    }
+
+    /// As [`State::durable`], on a thread where blocking is allowed.
+    pub(super) fn durable_now(&self, ticket: Ticket) -> Result<(), Error> {
+        Ok(self.kept.commit(ticket)?)
+    }
+
+    /// Puts a new firing on record, durably; those of its Channel that are open end. Answers which did.
+    pub(super) fn begin_firing(&self, firing: Firing) -> Result<Vec<FiringId>, Error> {
+        let (id, channel, now) = (firing.id(), firing.channel().clone(), firing.started());
+        let mut ended = vec![];
+        {
+            let mut firings = lock(&self.firings);
+            for earlier in firings.ids(Which::All) {
+                if let Some(open) = firings.open.get_mut(&earlier).filter(|open| *open.channel() == channel) {
+                    open.supersede(now);
+                    firings.settle(earlier, &self.kept)?;
+                    ended.push(earlier);
+                }
+            }
+            firings.put_in(firing);
+            firings.settle(id, &self.kept)?;
+        }
+        self.durable_now(self.kept.last())?;
+        self.firing_changes.send_modify(|count| *count += 1);
+        Ok(ended)
     }
 
     pub(super) fn forget_old_firings(&self) -> Result<(), Error> {
-        let mut firings = lock(&self.firings);
-        let mut over: Vec<_> =
-            firings.values().filter(|firing| firing.is_over()).map(|firing| (firing.started(), firing.id())).collect();
-        over.sort_unstable();
-        for (_, id) in over.iter().rev().skip(FIRINGS_KEPT) {
-            self.records.delete(&format!("firing/{id}"))?;
-            self.forget_mended(*id)?;
-            firings.remove(id);
+        let old = lock(&self.firings).take_old(&Limits::DEFAULT);
+        for head in old {
+            let parts = (0..head.numbers).map(|number| (record_key(&head.id, FiringRecord::Part(number)), None));
+            self.kept.put(parts.chain([(record_key(&head.id, FiringRecord::Head), None)]));
+            self.forget_mended(head.id)?;
         }
         Ok(())
     }
+
+    /// Writes what changed and nobody waited for, off the async threads.
+    pub(super) async fn keep_changes(&self) {
+        if let Err(error) = self.durable(self.kept.last()).await {
+            tracing::error!(code = error.code(), %error, "firings cannot be kept");
+        }
+    }
+}
+
+const HEADS: &str = "fired/";
+
+fn record_key(id: &FiringId, record: FiringRecord) -> String {
+    match record {
+        FiringRecord::Head => format!("{HEADS}{id}"),
+        FiringRecord::Part(number) => format!("part/{id}/{number:08x}"),
+    }
+}
+
+fn load_parts(records: &Records, id: &FiringId) -> Result<Vec<Part>, Error> {
+    let bytes = records.list_bytes(&format!("part/{id}/"))?;
+    let parts = bytes.iter().map(|bytes| Ok(Part::decode(bytes, &Limits::DEFAULT)?));
+    parts.collect()
 }

@@ -372,9 +372,8 @@ impl State {
             code: (*code).to_owned(),
             reason: reason.clone(),
         });
-        self.change_firings_now(|open, now| {
-            open.id() == firing && open.withheld(subscriber, &distribution.id, (code, reason), now)
-        })
+        self.change_firing(firing, |open, now| open.withheld(subscriber, &distribution.id, (code, reason), now));
+        Ok(())
     }
 }
 

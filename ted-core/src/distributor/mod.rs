@@ -7,6 +7,7 @@ mod certificates;
 mod chain;
 mod changes;
 mod configure;
+mod deliveries;
 mod deltas;
 mod dialling;
 mod enrol;
@@ -16,6 +17,7 @@ mod firings;
 mod fleet;
 mod fleet_records;
 mod grants;
+mod hints;
 mod history;
 mod issued;
 mod names;
@@ -519,7 +521,7 @@ impl Distributor {
     /// # Errors
     /// When the catalog cannot be read.
     pub async fn firings(&self) -> Result<Vec<FiringReport>, Error> {
-        self.blocking(|state| Ok(state.reports(|_| true))).await
+        self.blocking(|state| state.reports(true)).await
     }
 
     /// Ends a firing: what is not delivered yet is not offered any more.
@@ -528,6 +530,15 @@ impl Distributor {
     /// When there is no such firing.
     pub async fn cancel(&self, firing: FiringId) -> Result<(), Error> {
         self.blocking(move |state| state.cancel(&firing)).await
+    }
+
+    /// How one Subscriber stands.
+    ///
+    /// # Errors
+    /// When there is none of that name, or the catalog cannot be read.
+    pub async fn subscriber_status(&self, name: &NodeName) -> Result<SubscriberStatus, Error> {
+        let name = name.clone();
+        self.blocking(move |state| state.subscriber_status(&name)).await
     }
 
     /// How everything stands.

@@ -37,10 +37,8 @@ pub(super) fn due_of(firing: &Firing, subscriber: &KeyHash, due: Due, now: UnixM
         _ => firing.offers(subscriber, now),
     };
     if due == Due::Waited {
-        let waited: Vec<_> = firing.parts().iter().filter(|part| part.not_before.is_some()).collect();
-        targets.retain(|target| {
-            waited.iter().any(|part| (part.subscriber, part.distribution) == (target.subscriber, target.distribution))
-        });
+        let part_of = |target: &FiringTarget| firing.part(subscriber, &target.distribution);
+        targets.retain(|target| part_of(target).is_some_and(|part| part.not_before.is_some()));
     }
     targets
 }
@@ -65,7 +63,7 @@ impl State {
                 let of = |firing: &Firing| {
                     due_of(firing, &key, due, now).into_iter().map(|target| (firing.id(), target)).collect::<Vec<_>>()
                 };
-                firings.values().flat_map(of).collect()
+                firings.of(&key).flat_map(of).collect()
             };
             for (firing, target) in targets {
                 // Offers take their time, and the firing may have ended meanwhile.
@@ -104,17 +102,14 @@ impl State {
             recipients: vec![target.subscriber],
             closes: None,
         };
-        self.change_firing(id, move |firing, now| firing.offered(&target.subscriber, &target.distribution, now)).await;
+        self.change_firing(id, |firing, now| firing.offered(&target.subscriber, &target.distribution, now));
         let answer = ask(connection, &Request::Offer(offer), &Limits::DEFAULT, OFFER_PATIENCE).await?;
         let Answer::Offer(answer) = answer else { return Ok(()) };
         if let OfferAnswer::Refused(refused) = &answer {
             let subscriber = self.name_of_key(&target.subscriber);
             tracing::warn!(%subscriber, distribution = %distribution.name, code = refused.code(), reason = refused.reason(), "the offer was refused");
         }
-        self.change_firing(id, move |firing, now| {
-            firing.answered(&target.subscriber, &target.distribution, &answer, now)
-        })
-        .await;
+        self.change_firing(id, |firing, now| firing.answered(&target.subscriber, &target.distribution, &answer, now));
         Ok(())
     }
 

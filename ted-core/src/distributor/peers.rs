@@ -1,6 +1,6 @@
 //! The network side: listening, dialling, greeting, and answering what Subscribers ask.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
-use crate::distributor::offering::{Due, due_of};
+use crate::distributor::firings::Which;
+use crate::distributor::offering::Due;
 use crate::distributor::serving::{Enrolling, Serving};
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
@@ -187,7 +188,7 @@ impl State {
         if self.links.remove(&key, generation) {
             tracing::info!(%subscriber, reason, "disconnected");
             self.events.emit(DistributorEvent::Disconnected { subscriber, reason });
-            self.change_firings(move |firing, now| firing.disconnected(&key, now)).await;
+            self.note_unreached(&[key]);
         }
     }
 
@@ -234,20 +235,21 @@ impl State {
             self.judge_all_again();
             self.keep_current().await;
             let silence = self.settings.silence;
-            self.change_firings(move |firing, now| firing.tick(silence, now)).await;
-            for (key, connection) in self.links.all() {
-                if self.waited_long_enough(&key) {
+            self.change_open(Which::All, |firing, now| firing.tick(silence, now));
+            for key in self.waited_long_enough() {
+                if let Some(connection) = self.links.get(&key) {
                     self.offer_to(key, connection, Due::Waited);
                 }
             }
+            self.keep_changes().await;
             self.dial_due(&endpoint, &mut dialling, &tasks);
         }
     }
 
-    /// Whether a Subscriber asked for a later offer and is to have it now. Whatever else is open it was offered when it
-    /// connected.
-    fn waited_long_enough(&self, key: &KeyHash) -> bool {
+    /// Who asked for a later offer and is to have it now. Whatever else is open they were offered when they connected.
+    fn waited_long_enough(&self) -> BTreeSet<KeyHash> {
         let now = self.now();
-        lock(&self.firings).values().any(|firing| !due_of(firing, key, Due::Waited, now).is_empty())
+        let firings = lock(&self.firings);
+        firings.open().flat_map(|firing| firing.waited(now)).map(|target| target.subscriber).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! What a Distributor answers when it is asked how things stand.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -9,7 +10,7 @@ use crate::id::{DistributionId, FiringId, PackageId, Revision, UnixMillis};
 use crate::model::{CompressionLevel, Digest, Distribution, Endpoint, ExtractMode, Kept, Priority, Sources};
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
-use crate::protocol::{Outcome, PartState};
+use crate::protocol::{Cause, Outcome, PartRole, PartState, StageTimes, Waiting};
 use crate::schedule::Schedule;
 use crate::security::{Certificate, CertificateState};
 
@@ -315,6 +316,9 @@ pub struct FiringReport {
     pub channel: Label,
     /// When it began.
     pub started: UnixMillis,
+    /// Why it began.
+    #[serde(default)]
+    pub cause: Cause,
     /// How it stands.
     pub outcome: Outcome,
     /// A row for each Subscriber and Distribution.
@@ -334,6 +338,18 @@ pub struct DeliveryRow {
     pub state: PartState,
     /// Since when.
     pub since: UnixMillis,
+    /// Whether it is to have the Distribution, or only passes it on.
+    #[serde(default)]
+    pub role: PartRole,
+    /// What it waits for, where something is known to be in the way.
+    #[serde(default)]
+    pub waiting: Option<Waiting>,
+    /// The node over which it was offered last, where that is another one.
+    #[serde(default)]
+    pub hop: Option<NodeName>,
+    /// When it came to its stages.
+    #[serde(default)]
+    pub times: StageTimes,
     /// The error's code where it failed.
     pub code: Option<String>,
     /// What happened, for people.
@@ -399,7 +415,17 @@ pub struct SubscriberStatus {
     pub name: NodeName,
     /// Where it is dialled; none if it dials.
     pub endpoints: Vec<Endpoint>,
-    /// The Channels it is in.
+    /// Its route; empty for one that is reached directly.
+    pub parents: Vec<NodeName>,
+    /// Whether it is outside the own fleet.
+    pub external: bool,
+    /// Whether it is offered anything.
+    pub active: bool,
+    /// What it is selected by.
+    pub labels: BTreeMap<Label, Label>,
+    /// The groups it belongs to.
+    pub groups: Vec<Label>,
+    /// The Channels it is in, itself or through a group.
     pub channels: Vec<Label>,
     /// The fingerprint of its registered key; none before it is enrolled.
     pub fingerprint: Option<String>,

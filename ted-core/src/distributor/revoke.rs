@@ -26,9 +26,10 @@ impl State {
         let pages = self.revocations.revoke(&fleet, keys)?.ok_or(DistributorError::TooManyRevoked)?;
         self.replace_revoked()?;
         self.judge_all_again();
-        for key in &revoked {
-            self.change_firings_now(|firing, _| firing.remove(key))?;
-        }
+        let ticket = self.change_firings_of(&revoked, |firing, now| {
+            revoked.iter().filter(|key| firing.remove(key, now)).count() > 0
+        });
+        self.durable_now(ticket)?;
         self.issue_revocations(&pages)?;
         // What a revoked key signed counts no more.
         self.announce_configuration()

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::id::{DistributionId, FiringId, KeyHash};
 use crate::model::{Distribution, Priority};
 use crate::name::{Label, NodeName};
-use crate::protocol::{Firing, FiringTarget, Until};
+use crate::protocol::{Cause, Firing, FiringStart, FiringTarget, Until};
 
 impl State {
     /// Starts a firing of a Channel: builds what has changed, persists the firing, and offers to whoever is connected.
@@ -65,21 +65,16 @@ impl State {
         let priority = distributions.iter().map(|distribution| distribution.priority).max().unwrap_or(Priority::Medium);
         let id = FiringId::from_bytes(self.random()?);
         let now = self.now();
-        let firing = Firing::start(id, channel.clone(), priority, Until::Extracted, targets, now);
+        let start = FiringStart {
+            id,
+            channel: channel.clone(),
+            priority,
+            until: Until::Extracted,
+            cause: Cause::Send,
+            closes: None,
+        };
         self.note_mended(id, mended)?;
-        let mut ended = vec![];
-        {
-            let mut firings = lock(&self.firings);
-            for earlier in firings.values_mut().filter(|earlier| earlier.channel() == channel) {
-                if !earlier.is_over() {
-                    earlier.supersede(now);
-                    self.persist(earlier)?;
-                    ended.push(earlier.id());
-                }
-            }
-            self.persist(&firing)?;
-            firings.insert(id, firing);
-        }
+        let ended = self.begin_firing(Firing::start(start, targets, now))?;
         self.forget_old_firings()?;
         for firing in ended {
             tracing::info!(%firing, by = %id, "a firing ended: another of its Channel follows it");
@@ -90,7 +85,6 @@ impl State {
         for (distribution, why) in withheld {
             self.withhold(id, distribution, &why)?;
         }
-        self.firing_changes.send_modify(|count| *count += 1);
         Ok(id)
     }
 
@@ -133,14 +127,12 @@ impl State {
     }
 
     pub(super) fn cancel(&self, id: &FiringId) -> Result<(), Error> {
-        let mut firings = lock(&self.firings);
-        let firing = firings.get_mut(id).ok_or(DistributorError::UnknownFiring(*id))?;
-        firing.cancel(self.now());
-        self.persist(firing)?;
-        drop(firings);
-        self.events.emit(DistributorEvent::FiringEnded { firing: *id });
-        self.firing_changes.send_modify(|count| *count += 1);
-        Ok(())
+        self.firing_head(id)?;
+        let ticket = self.change_firing(*id, |firing, now| {
+            firing.cancel(now);
+            firing.is_over()
+        });
+        self.durable_now(ticket)
     }
 
     /// The registered keys of a Channel's Subscribers.

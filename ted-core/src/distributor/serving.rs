@@ -128,16 +128,13 @@ impl State {
                 entry.bytes = entry.bytes.saturating_add(bytes);
                 *entry
             };
-            let now = state.now();
-            for firing in lock(&state.firings).values_mut() {
-                firing.heard(&key, &distribution, now);
-            }
             // Every block would be thousands of events a second.
             let done = served.bytes >= served.bytes_total;
             if !done && said.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL) {
                 return;
             }
             said = Some(Instant::now());
+            state.note_receiving(&key, &distribution, (served.bytes, served.bytes_total));
             state.events.emit(DistributorEvent::Sending {
                 subscriber: subscriber.clone(),
                 distribution: label.clone(),
@@ -200,7 +197,8 @@ impl State {
 
     /// Enters a receipt into the firings it is about, and only then has it acknowledged.
     fn take_receipt(&self, key: &KeyHash, receipt: Receipt) -> Result<(), Error> {
-        self.change_firings_now(|firing, now| firing.receipt(key, &receipt, now))?;
+        let ticket = self.change_firings_of(&[*key], |firing, now| firing.receipt(key, &receipt, now));
+        self.durable_now(ticket)?;
         let (subscriber, distribution) = (self.name_of_key(key), self.name_of_distribution(&receipt.distribution));
         self.doubt_after(&subscriber, &receipt)?;
         let (revision, stage) = (receipt.revision, receipt.stage);

@@ -1,12 +1,13 @@
 //! A Distributor's state: what it keeps, and how it is opened.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::distributor::events::DistributorEvent;
+use crate::distributor::firings::Firings;
 use crate::distributor::fleet_records::load_fleet;
 use crate::distributor::grants::GrantSets;
 use crate::distributor::peers::Network;
@@ -16,11 +17,9 @@ use crate::distributor::source::{Fetching, KnownArchives, clean_spool};
 use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
-use crate::limits::Limits;
 use crate::model::Fleet;
 use crate::name::NodeName;
-use crate::node::{Alarm, Clock, EventBus, Links, Records, wait};
-use crate::protocol::Firing;
+use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, Records, wait};
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
     DataDir, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
@@ -58,7 +57,9 @@ pub(super) struct State {
     pub(super) writing_fleet: Mutex<()>,
     /// The fleet's version, for those who do something when it changes.
     pub(super) fleet_versions: watch::Sender<u64>,
-    pub(super) firings: Mutex<BTreeMap<FiringId, Firing>>,
+    pub(super) firings: Mutex<Firings>,
+    /// What firings are written with.
+    pub(super) kept: Arc<BatchedRecords>,
     /// What was served to whom since this process started, for those who watch.
     pub(super) sent: Mutex<HashMap<(KeyHash, DistributionId), Sent>>,
     /// Counts changes of firings, for those who wait for one.
@@ -147,11 +148,7 @@ impl State {
         let depot = LocalDepot::open(data.path())?;
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
-        let mut firings = BTreeMap::new();
-        for bytes in records.list_bytes("firing/")? {
-            let firing = Firing::decode(&bytes, &Limits::DEFAULT)?;
-            firings.insert(firing.id(), firing);
-        }
+        let firings = Firings::load(&records)?;
         let mended = load_mended(&records)?;
         let state = Self {
             data,
@@ -167,6 +164,7 @@ impl State {
             announce_later: Mutex::default(),
             own: RwLock::new(Arc::new(own)),
             security,
+            kept: Arc::new(BatchedRecords::new(records.clone())),
             records,
             depot,
             fleet: Mutex::new(fleet),

@@ -170,8 +170,8 @@ impl<R: RecvHalf> Fetched<R> {
         if self.total_bytes == bytes { Ok(()) } else { Err(ExchangeError::Unexpected) }
     }
 
-    /// The next bytes, and whatever has arrived with them up to about `bytes_wanted`; `None` at the end of a complete
-    /// answer. Silence counts from the last sign of life.
+    /// The next bytes, and whatever has arrived with them up to about `bytes_wanted`; none where the other side says that
+    /// it waits itself; `None` at the end of a complete answer. Silence counts from the last sign of life.
     pub(crate) async fn next_batch(&mut self, bytes_wanted: usize) -> Result<Option<Vec<Bytes>>, ExchangeError> {
         let (mut length, mut batch) = (0, vec![]);
         while !self.ended && length < bytes_wanted {
@@ -194,6 +194,7 @@ impl<R: RecvHalf> Fetched<R> {
                 }
                 Some(BlockEvent::End) => self.ended = true,
                 Some(BlockEvent::Error(refused)) => return Err(ExchangeError::Refused(refused)),
+                Some(BlockEvent::Waiting) if batch.is_empty() => return Ok(Some(batch)),
                 Some(BlockEvent::Waiting) | None => {}
             }
         }

@@ -16,6 +16,10 @@ pub(crate) enum RecordError {
     Unreadable { key: String, source: serde_json::Error },
     #[error("the catalog's record `{key}` was changed by somebody else")]
     Conflict { key: String },
+    #[error("the catalog's records were not written: the node is stopping")]
+    Abandoned,
+    #[error("a worker thread failed")]
+    Worker,
 }
 
 impl Coded for RecordError {
@@ -24,6 +28,8 @@ impl Coded for RecordError {
             Self::Catalog(error) => error.code(),
             Self::Unreadable { .. } => "TED-1824",
             Self::Conflict { .. } => "TED-1825",
+            Self::Abandoned => "TED-1345",
+            Self::Worker => "TED-1839",
         }
     }
 }
@@ -56,17 +62,13 @@ impl Records {
         self.apply(RecordBatch::default().put(key, value)?)
     }
 
-    pub(crate) fn put_bytes(&self, key: &str, bytes: Vec<u8>) -> Result<(), RecordError> {
-        self.apply(RecordBatch { batch: Batch::new().put(key.as_bytes(), bytes) })
-    }
-
     /// The keys of all records that begin with `prefix`.
     pub(crate) fn keys(&self, prefix: &str) -> Result<Vec<String>, RecordError> {
         let rows = self.0.scan(prefix.as_bytes())?.into_iter();
         Ok(rows.map(|(key, _)| String::from_utf8_lossy(&key).into_owned()).collect())
     }
 
-    /// The bytes of all records whose key begins with `prefix`.
+    /// The bytes of all records whose key begins with `prefix`, in the order of their keys.
     pub(crate) fn list_bytes(&self, prefix: &str) -> Result<Vec<Vec<u8>>, RecordError> {
         Ok(self.0.scan(prefix.as_bytes())?.into_iter().map(|(_, value)| value).collect())
     }
@@ -93,6 +95,10 @@ pub(crate) struct RecordBatch {
 }
 
 impl RecordBatch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
     pub(crate) fn put<T: Serialize>(mut self, key: &str, value: &T) -> Result<Self, RecordError> {
         let bytes =
             serde_json::to_vec(value).map_err(|source| RecordError::Unreadable { key: key.to_owned(), source })?;

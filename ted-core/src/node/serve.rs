@@ -1,5 +1,7 @@
 //! Answering what the other side asks on the streams that it opens.
 
+mod relayed;
+
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use crate::protocol::{
     end_block, error_block, waiting_block,
 };
 use crate::transport::{Connection, ConnectionError, SendHalf};
+
+pub(crate) use relayed::Relayed;
 
 /// How long a peer may take to say what it wants on a stream that it opened: a message is one packet or a few.
 const QUESTION_PATIENCE: Duration = Duration::from_secs(30);
@@ -45,6 +49,9 @@ pub(crate) enum Content {
     /// From a package file of this many bytes, when `pace` permits; the callback hears how many were handed to the
     /// connection.
     File { file: Arc<dyn ReadAt>, bytes: u64, pace: Box<dyn Pace>, sent: Box<dyn FnMut(u64) + Send> },
+    /// From a package that may still be arriving.
+    #[allow(dead_code, reason = "for the driver of the relay")]
+    Relayed(Relayed),
 }
 
 /// Decides when bytes of a package may go to a peer, and how many at once. One value serves one Fetch; dropped, it gives
@@ -151,6 +158,7 @@ async fn write_content<S: SendHalf>(
     let total_bytes = match &content {
         Content::Bytes(bytes) => bytes.len() as u64,
         Content::File { bytes, .. } => *bytes,
+        Content::Relayed(relayed) => relayed.live.bytes(),
     };
     let answer = encode_answer(&Answer::Fetch(FetchAnswer { total_bytes }), limits)?;
     send.write(Bytes::from(answer)).await?;
@@ -159,6 +167,10 @@ async fn write_content<S: SendHalf>(
         Content::Bytes(bytes) => write_bytes(send, &bytes, sending).await?,
         Content::File { file, pace, sent, .. } => {
             let blocks = FileBlocks { file, total_bytes, sending, step: 0..0, pace };
+            write_blocks(send, blocks, sent).await?
+        }
+        Content::Relayed(relayed) => {
+            let (blocks, sent) = relayed.into_blocks(sending);
             write_blocks(send, blocks, sent).await?
         }
     };

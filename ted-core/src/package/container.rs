@@ -133,6 +133,14 @@ impl Tail {
         }
     }
 
+    /// Where a read of at most `bytes_max` bytes that ends before the tail begins, so that it holds as many whole parts as
+    /// it can, and nothing of the body.
+    pub(super) fn behind_body(&self, bytes_max: u64) -> u64 {
+        let end = self.root_offset + self.root_bytes;
+        let fits = [self.catalog_offset, self.table_offset].into_iter().find(|start| end - start <= bytes_max);
+        fits.unwrap_or(self.root_offset)
+    }
+
     fn numbers(&self) -> [u64; 7] {
         [
             self.catalog_offset,

@@ -33,6 +33,23 @@ struct Parts {
     bytes: u64,
 }
 
+/// A stretch of a package file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PackagePart {
+    /// The stored bytes of a frame, for which row number `frame` of the table vouches.
+    Frame {
+        /// Which one.
+        frame: u64,
+        /// Where it lies.
+        range: Range<u64>,
+    },
+    /// What frames of their own are not: head, headers, table, root and tail.
+    Between {
+        /// Where it lies; empty beyond the package's end.
+        range: Range<u64>,
+    },
+}
+
 /// A package without its body, opened: what a [`BlindIndex`] has, the catalog, and of a sealed package the means to
 /// open its frames. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -239,6 +256,22 @@ impl BlindIndex {
         match usize::try_from(frame).ok().and_then(|frame| offsets.get(frame..)) {
             Some(&[start, end, ..]) => start..end,
             _ => self.0.root.body_raw_bytes..self.0.root.body_raw_bytes,
+        }
+    }
+
+    /// What byte number `offset` of the package file belongs to: the frame (of body or catalog) that holds it, or bytes
+    /// between and behind frames, which no row of the table is about.
+    #[must_use]
+    pub fn part_at(&self, offset: u64) -> PackagePart {
+        let behind = self.0.layout.stored_offsets.partition_point(|&start| start <= offset);
+        let before = behind.checked_sub(1).map(|frame| frame as u64);
+        match before.map(|frame| (frame, self.frame_range(frame))) {
+            Some((frame, range)) if offset < range.end => PackagePart::Frame { frame, range },
+            before => {
+                let start = before.map_or(0, |(_, range)| range.end);
+                let end = self.0.layout.stored_offsets.get(behind).copied().unwrap_or(self.0.bytes);
+                PackagePart::Between { range: if offset < end { start..end } else { end..end } }
+            }
         }
     }
 

@@ -55,6 +55,9 @@ pub enum Opening {
     With(ContentKey),
     /// Without its content key: its catalog stays sealed.
     Blind,
+    /// Of any package, sealed or not, only what everyone may see of it: that its catalog is the one that was signed is
+    /// verified, and what stands there is not looked at.
+    Unread,
 }
 
 impl Opening {
@@ -103,11 +106,14 @@ pub struct IndexReader {
     /// Catalog frames that were judged, and their bytes.
     catalog_frames: usize,
     catalog_read: u64,
+    /// What lies behind the body comes in one read after the tail, if it is not much.
+    behind_body: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     End,
+    BehindBody,
     Root,
     Judge,
     Head,
@@ -142,6 +148,17 @@ impl IndexReader {
         Self::expecting(Expected::Delta, package_bytes, limits)
     }
 
+    /// Reads the tail by itself first, and not the bytes before it on the chance that they are wanted: for a package of
+    /// which only what was verified can be had, and the end of the body comes last. One that is small is read as ever.
+    #[must_use]
+    pub fn tail_first(mut self) -> Self {
+        if self.state == State::End && self.package_bytes > FIRST_READ_BYTES_MIN {
+            self.held_from = self.package_bytes - TAIL_BYTES;
+            self.behind_body = true;
+        }
+        self
+    }
+
     fn expecting(expected: Expected, package_bytes: u64, limits: Limits) -> Result<Self, PackageError> {
         if package_bytes < TAIL_BYTES {
             return Err(PackageError::NotAPackage);
@@ -165,6 +182,7 @@ impl IndexReader {
             delta: None,
             catalog_frames: 0,
             catalog_read: 0,
+            behind_body: false,
         })
     }
 
@@ -235,6 +253,7 @@ impl IndexReader {
         let root = &signed.root;
         judge_root(root, tail, self.expected, &self.limits)?;
         self.access = match opening {
+            Opening::Unread => Access::Blind,
             _ if !root.is_sealed() => Access::Open(None),
             Opening::Unsealed => return Err(PackageError::Sealed),
             Opening::With(key) => Access::Open(unseal(root, key)?),
@@ -291,6 +310,7 @@ impl IndexReader {
     fn part_range(&self) -> (u64, u64) {
         match (self.state, &self.tail) {
             (State::Head, _) => (0, HEAD_BYTES),
+            (State::BehindBody, Some(tail)) => (tail.behind_body(FIRST_READ_BYTES), self.package_bytes - TAIL_BYTES),
             (State::Root, Some(tail)) => (tail.root_offset, tail.root_offset + tail.root_bytes),
             (State::Table, Some(tail)) => (tail.table_offset, tail.root_offset),
             (State::Catalog, Some(tail)) => (tail.catalog_offset, tail.table_offset),
@@ -323,6 +343,7 @@ impl IndexReader {
             let part = std::mem::take(&mut self.part);
             match self.state {
                 State::End => self.take_end(part)?,
+                State::BehindBody => self.take_behind_body(part),
                 State::Root => self.take_root(&part)?,
                 State::Head => self.take_head(&part)?,
                 State::Table => self.take_table(&part)?,
@@ -335,8 +356,16 @@ impl IndexReader {
         let tail = end.len() - TAIL_BYTES as usize;
         self.tail = Some(Tail::decode(&end[tail..], self.package_bytes, &self.limits)?);
         self.held = end;
-        self.state = State::Root;
+        self.state = if self.behind_body { State::BehindBody } else { State::Root };
         Ok(())
+    }
+
+    /// Keeps it in front of the tail, as if all of it had come with the first read.
+    fn take_behind_body(&mut self, mut bytes: Vec<u8>) {
+        self.held_from -= bytes.len() as u64;
+        bytes.extend_from_slice(&self.held);
+        self.held = bytes;
+        self.state = State::Root;
     }
 
     fn take_root(&mut self, block: &[u8]) -> Result<(), PackageError> {

@@ -47,7 +47,7 @@ pub use entry::{AsEntry, CatalogRow, Entry, EntryKind, EntryPath, Extension, Mti
 pub use entry_list::{EntryListHead, decode_entry_list, encode_entry_list};
 pub use error::{CatalogFault, FrameError, PackageError};
 pub use frame::{FrameDecoder, check_frame, decode_frame};
-pub use index::{AnyIndex, BlindIndex, PackageIndex, package_id};
+pub use index::{AnyIndex, BlindIndex, PackageIndex, PackagePart, package_id};
 pub use index_reader::{IndexReader, Opening, Step, read_any_index, read_delta_index, read_index};
 pub use judge::{judge_entries, judge_rows};
 pub use remake::{FrameRemaker, RemakeError, make_frame};

@@ -222,6 +222,12 @@ impl Sending {
         Self { at: fetch.from.min(to), to, block_bytes_max: u64::from(limits.block_bytes_max).max(1) }
     }
 
+    /// The byte that goes out next.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
     /// The next step, when the bytes before `available_to` can be read. A complete file passes its length;
     /// a node that is still receiving passes the end of what it has verified after the place that is served.
     pub fn next(&mut self, available_to: u64) -> SendStep {

@@ -19,6 +19,7 @@ mod patience;
 mod receipts;
 mod receiver;
 mod refused;
+mod relay;
 mod tiers;
 
 pub use announce::{Announce, AnnounceAnswer, Announced};
@@ -28,7 +29,10 @@ pub use block::{
 };
 pub use chain::{baseline_chain, cheapest_chain};
 pub use delivery::{Delivery, DeliveryAction, DeliveryEnd};
-pub use firing::{Counts, Firing, FiringError, FiringTarget, Outcome, Part, PartState, Until};
+pub use firing::{
+    Cause, Counts, Firing, FiringChanges, FiringEnd, FiringError, FiringHead, FiringRecord, FiringStart, FiringTarget,
+    Outcome, Part, PartRole, PartState, StageTimes, Until, Waiting, WaitingFor,
+};
 pub use index_phase::{IndexAction, IndexPhase};
 pub use map::{FrameLayout, FrameMap, MapError};
 pub use message::{
@@ -41,4 +45,5 @@ pub use patience::{Silence, SilenceError};
 pub use receipts::{ReceiptsAnswer, receipts_that_fit};
 pub use receiver::{Action, Cut, FetchFailure, FetchNumber, FrameBuffers, GiveUp, Progress, Receiver, ReceiverOptions};
 pub use refused::{Refused, code};
+pub use relay::{Asked, Passed, PassedOffer, Relay, RelayAction, RelayEnd};
 pub use tiers::{Presence, ProgressEntry, ProgressState, WaitsFor};

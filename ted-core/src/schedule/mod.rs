@@ -12,11 +12,12 @@ mod calendar;
 mod cron;
 mod error;
 mod grammar;
+mod timetable;
 mod window;
 mod zone;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use calendar::Occurrence;
 pub use cron::Cron;
 pub use error::{Problem, ScheduleError};
+pub use timetable::{Cause, Rhythm, Taken, Timetable, Turn};
 pub use window::{OpenTime, TimeOfDay, Weekdays};
 pub use zone::Zone;
 
@@ -132,6 +134,12 @@ impl Schedule {
     #[must_use]
     pub fn jitter(&self) -> Option<Duration> {
         self.jitter
+    }
+
+    /// A schedule that comes again and again after `period`, within the same window.
+    #[must_use]
+    pub fn every_within(&self, period: Duration) -> Self {
+        Self { start: Start::Every(period), jitter: None, ..self.clone() }
     }
 
     /// Whether it has no window, so that it may act at any time.

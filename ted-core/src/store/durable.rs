@@ -109,7 +109,8 @@ impl DurableFile {
         file.sync_all().map_err(FileError::at("make durable", beside))
     }
 
-    fn before(&self, step: Step) -> Result<(), FileError> {
+    /// Asks whether a step may happen.
+    pub(super) fn before(&self, step: Step) -> Result<(), FileError> {
         self.steps.before(step).map_err(FileError::at("replace", &self.path))
     }
 

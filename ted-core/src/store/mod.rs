@@ -11,6 +11,7 @@ mod durable;
 mod file;
 mod keystore_entries;
 mod lineage;
+mod logged_map;
 mod part_file;
 mod pins;
 mod read_at;

@@ -105,6 +105,15 @@ impl PartFile {
         Arc::clone(&self.file)
     }
 
+    /// The file, for somebody who may go on reading when the package has got another name, or is received anew.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn reader(&self) -> Result<File, FileError> {
+        let path = self.folder.join(PART_FILE);
+        File::open(&path).map_err(FileError::at("open", &path))
+    }
+
     /// Writes `bytes` at `offset`. They are durable after [`PartFile::sync_data`].
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! What lies beside the keystore and cannot be rebuilt: floors, registered Subscribers, sequences.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +9,7 @@ use crate::id::{DistributionId, KeyHash, Revision, UnixMillis, next_number};
 use crate::name::NodeName;
 use crate::protocol::Floor;
 use crate::store::durable::{StateError, StateFile};
+use crate::store::logged_map::LoggedMap;
 use crate::store::security_dir::SecurityDir;
 
 const FLOORS: (&str, u16) = ("floors", 1);
@@ -111,13 +113,34 @@ pub struct Registration {
     pub registered: UnixMillis,
 }
 
-#[derive(Clone, Default, Serialize, Deserialize)]
-struct Registered {
-    subscribers: BTreeMap<KeyHash, Registration>,
+/// The Subscribers that a Distributor knows by their keys. Changes are durable when they return, and cost what they
+/// change.
+pub struct Registrations {
+    log: LoggedMap<KeyHash, Registration>,
+    names: RwLock<Names>,
 }
 
-/// The Subscribers that a Distributor knows by their keys. Changes are durable when they return.
-pub struct Registrations(StateFile<Registered>);
+/// Keys by names, and how often a key was taken out.
+#[derive(Default)]
+struct Names {
+    keys: HashMap<NodeName, BTreeSet<KeyHash>>,
+    removals: u64,
+}
+
+impl Names {
+    fn insert(&mut self, name: &NodeName, key: KeyHash) {
+        self.keys.entry(name.clone()).or_default().insert(key);
+    }
+
+    fn remove(&mut self, name: &NodeName, key: &KeyHash) {
+        if let Some(keys) = self.keys.get_mut(name) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.keys.remove(name);
+            }
+        }
+    }
+}
 
 impl Registrations {
     /// Opens `private/registered`.
@@ -126,7 +149,13 @@ impl Registrations {
     /// [`StateError`]; a damaged file is never taken for an empty one.
     pub fn open(security: &SecurityDir) -> Result<Self, StateError> {
         let (name, kind) = REGISTERED;
-        Ok(Self(StateFile::open(security.private_file(name), "a registration file", kind)?))
+        let log: LoggedMap<KeyHash, Registration> =
+            LoggedMap::open(security.private_file(name), "a registration file", kind)?;
+        let mut names = Names::default();
+        for (key, registration) in log.read().iter() {
+            names.insert(&registration.name, *key);
+        }
+        Ok(Self { log, names: RwLock::new(names) })
     }
 
     /// Registers a Subscriber by its key, or renews what is known of it. Answers the key.
@@ -135,7 +164,16 @@ impl Registrations {
     /// [`StateError`].
     pub fn register(&self, registration: Registration) -> Result<KeyHash, StateError> {
         let key = KeyHash::of_spki(&registration.spki);
-        self.0.change(|registered| registered.subscribers.insert(key, registration))?;
+        let name = registration.name.clone();
+        let before = self.log.change(|all| {
+            let before = all.get(&key).map(|before| before.name.clone());
+            (vec![(key, Some(registration))], before)
+        })?;
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = before {
+            names.remove(&before, &key);
+        }
+        names.insert(&name, key);
         Ok(key)
     }
 
@@ -145,14 +183,10 @@ impl Registrations {
     /// # Errors
     /// [`StateError`].
     pub fn set_encryption(&self, key: &KeyHash, certificate: &[u8]) -> Result<(), StateError> {
-        let known = self.get(key);
-        if known.is_none_or(|known| known.encryption.as_deref() == Some(certificate)) {
-            return Ok(());
-        }
-        self.0.change(|registered| {
-            if let Some(known) = registered.subscribers.get_mut(key) {
-                known.encryption = Some(certificate.to_vec());
-            }
+        self.log.change(|all| {
+            let known = all.get(key).filter(|known| known.encryption.as_deref() != Some(certificate));
+            let noted = known.map(|known| Registration { encryption: Some(certificate.to_vec()), ..known.clone() });
+            (noted.map(|noted| (*key, Some(noted))).into_iter().collect(), ())
         })
     }
 
@@ -161,28 +195,55 @@ impl Registrations {
     /// # Errors
     /// [`StateError`].
     pub fn remove(&self, key: &KeyHash) -> Result<bool, StateError> {
-        if !self.is_registered(key) {
-            return Ok(false);
-        }
-        self.0.change(|registered| registered.subscribers.remove(key).is_some())
+        let name = self.log.change(|all| match all.get(key) {
+            Some(known) => (vec![(*key, None)], Some(known.name.clone())),
+            None => (vec![], None),
+        })?;
+        let Some(name) = name else { return Ok(false) };
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        names.remove(&name, key);
+        names.removals += 1;
+        Ok(true)
     }
 
     /// Whether this key is registered.
     #[must_use]
     pub fn is_registered(&self, key: &KeyHash) -> bool {
-        self.0.state().subscribers.contains_key(key)
+        self.log.read().contains_key(key)
     }
 
     /// The registration of a key.
     #[must_use]
     pub fn get(&self, key: &KeyHash) -> Option<Registration> {
-        self.0.state().subscribers.get(key).cloned()
+        self.log.read().get(key).cloned()
+    }
+
+    /// The name of a registered key.
+    #[must_use]
+    pub fn name_of(&self, key: &KeyHash) -> Option<NodeName> {
+        self.log.read().get(key).map(|known| known.name.clone())
+    }
+
+    /// The key that is registered under a name; the first of several.
+    #[must_use]
+    pub fn key_of(&self, name: &NodeName) -> Option<KeyHash> {
+        self.names().keys.get(name)?.first().copied()
+    }
+
+    /// How often a key was taken out since this was opened: tells that nobody has lost a registration since.
+    #[must_use]
+    pub fn removals(&self) -> u64 {
+        self.names().removals
     }
 
     /// All registrations, by key.
     #[must_use]
     pub fn all(&self) -> Vec<(KeyHash, Registration)> {
-        self.0.state().subscribers.iter().map(|(key, registration)| (*key, registration.clone())).collect()
+        self.log.read().iter().map(|(key, registration)| (*key, registration.clone())).collect()
+    }
+
+    fn names(&self) -> RwLockReadGuard<'_, Names> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -317,9 +378,14 @@ mod tests {
         registrations.set_encryption(&KeyHash::from_bytes([9; 32]), b"of nobody").unwrap();
         let registration = Registration { encryption: Some(b"certificate".to_vec()), ..registration };
         let again = Registrations::open(&security).unwrap();
-        assert_eq!(again.get(&key), Some(registration));
+        let (old, new) = (registration.name.clone(), "new.example.com".parse().unwrap());
+        assert_eq!(again.get(&key), Some(registration.clone()));
         assert!(again.is_registered(&key));
+        assert_eq!((again.key_of(&old), again.key_of(&new)), (Some(key), None));
+        again.register(Registration { name: new.clone(), ..registration }).unwrap();
+        assert_eq!((again.key_of(&old), again.key_of(&new), again.removals()), (None, Some(key), 0));
         assert!(again.remove(&key).unwrap() && !again.remove(&key).unwrap());
+        assert_eq!((again.key_of(&new), again.removals()), (None, 1));
         assert!(Registrations::open(&security).unwrap().all().is_empty());
     }
 

@@ -9,6 +9,7 @@ use crate::limits::Limits;
 use crate::name::NodeName;
 use crate::security::{Envelope, EnvelopeKind, RevocationReason, RevokedKey};
 use crate::store::durable::{StateError, StateFile};
+use crate::store::logged_map::LoggedMap;
 use crate::store::security_dir::SecurityDir;
 
 const STANDING: (&str, u16) = ("standing", 21);
@@ -19,10 +20,10 @@ const REVOKED: (&str, u16) = ("revoked", 22);
 pub struct StandingSlot {
     /// The CA key of the Distributor in whose fleet it counts.
     pub fleet: KeyHash,
-    /// What it holds.
-    pub kind: EnvelopeKind,
     /// The one node that it is for; `None` if it is for everybody.
     pub recipient: Option<KeyHash>,
+    /// What it holds.
+    pub kind: EnvelopeKind,
     /// Which page, for kinds that have several.
     pub page: u16,
 }
@@ -65,7 +66,7 @@ impl StandingEnvelope {
 
 /// The envelopes that stand: at a Distributor those that it announces, at a Subscriber those that are in force.
 /// Every change is durable when it returns.
-pub struct StandingEnvelopes(StateFile<BTreeMap<StandingSlot, StandingEnvelope>>);
+pub struct StandingEnvelopes(LoggedMap<StandingSlot, StandingEnvelope>);
 
 impl StandingEnvelopes {
     /// Opens `private/standing`.
@@ -74,39 +75,44 @@ impl StandingEnvelopes {
     /// [`StateError`]; a damaged file is never taken for an empty one.
     pub fn open(security: &SecurityDir) -> Result<Self, StateError> {
         let (name, kind) = STANDING;
-        Ok(Self(StateFile::open(security.private_file(name), "a file of standing envelopes", kind)?))
+        Ok(Self(LoggedMap::open(security.private_file(name), "a file of standing envelopes", kind)?))
     }
 
     /// What stands in a slot.
     #[must_use]
     pub fn get(&self, slot: &StandingSlot) -> Option<StandingEnvelope> {
-        self.0.state().get(slot).cloned()
+        self.0.read().get(slot).cloned()
     }
 
     /// What stands for one node in a fleet: what is for everybody, and what is for it alone.
     #[must_use]
     pub fn of_recipient(&self, fleet: &KeyHash, recipient: &KeyHash) -> Vec<(StandingSlot, StandingEnvelope)> {
-        self.choose(|slot| slot.fleet == *fleet && slot.recipient.is_none_or(|one| one == *recipient))
+        let standing = self.0.read();
+        let of = |recipient: Option<KeyHash>| {
+            let slot = |kind, page| StandingSlot { fleet: *fleet, recipient, kind: EnvelopeKind(kind), page };
+            standing.range(slot(u16::MIN, u16::MIN)..=slot(u16::MAX, u16::MAX))
+        };
+        of(None).chain(of(Some(*recipient))).map(|(slot, envelope)| (*slot, envelope.clone())).collect()
     }
 
     /// The envelope with this id, and where it stands.
     #[must_use]
     pub fn find(&self, id: &EnvelopeId) -> Option<(StandingSlot, StandingEnvelope)> {
-        let state = self.0.state();
+        let state = self.0.read();
         state.iter().find(|(_, envelope)| envelope.id == *id).map(|(slot, envelope)| (*slot, envelope.clone()))
     }
 
     /// The slots that `wanted` chooses, with what stands there.
     #[must_use]
     pub fn choose(&self, wanted: impl Fn(&StandingSlot) -> bool) -> Vec<(StandingSlot, StandingEnvelope)> {
-        let state = self.0.state();
+        let state = self.0.read();
         state.iter().filter(|(slot, _)| wanted(slot)).map(|(slot, envelope)| (*slot, envelope.clone())).collect()
     }
 
     /// The slots whose envelope has lived for two thirds of its life.
     #[must_use]
     pub fn due(&self, now: UnixMillis) -> Vec<StandingSlot> {
-        let state = self.0.state();
+        let state = self.0.read();
         state.iter().filter(|(_, envelope)| envelope.is_due(now)).map(|(slot, _)| *slot).collect()
     }
 
@@ -119,8 +125,8 @@ impl StandingEnvelopes {
         envelopes: Vec<(StandingSlot, StandingEnvelope)>,
     ) -> Result<Vec<(StandingSlot, StandingEnvelope)>, StateError> {
         self.0.change(|standing| {
-            let put = |(slot, envelope)| standing.insert(slot, envelope).map(|before| (slot, before));
-            envelopes.into_iter().filter_map(put).collect()
+            let before = envelopes.iter().filter_map(|(slot, _)| Some((*slot, standing.get(slot)?.clone()))).collect();
+            (envelopes.into_iter().map(|(slot, envelope)| (slot, Some(envelope))).collect(), before)
         })
     }
 
@@ -131,14 +137,16 @@ impl StandingEnvelopes {
     /// [`StateError`].
     pub fn carry_over(&self, from: &KeyHash, to: &KeyHash) -> Result<(), StateError> {
         let moves = |slot: &StandingSlot| slot.fleet == *from && slot.kind != EnvelopeKind::REPLACEMENT;
-        if !self.0.state().keys().any(moves) {
-            return Ok(());
-        }
         self.0.change(|standing| {
-            let moved: Vec<_> = standing.extract_if(.., |slot, _| moves(slot)).collect();
-            for (slot, envelope) in moved {
-                standing.entry(StandingSlot { fleet: *to, ..slot }).or_insert(envelope);
+            let mut changes = vec![];
+            for (slot, envelope) in standing.iter().filter(|(slot, _)| moves(slot)) {
+                let there = StandingSlot { fleet: *to, ..*slot };
+                if !standing.contains_key(&there) {
+                    changes.push((there, Some(envelope.clone())));
+                }
+                changes.push((*slot, None));
             }
+            (changes, ())
         })
     }
 
@@ -147,14 +155,13 @@ impl StandingEnvelopes {
     /// # Errors
     /// [`StateError`].
     pub fn raise_to(&self, other: &Self) -> Result<(), StateError> {
-        let known = other.0.state().clone();
+        let known = other.0.read().clone();
         self.0.change(|standing| {
-            for (slot, envelope) in known {
-                let here = standing.entry(slot).or_insert_with(|| envelope.clone());
-                if here.sequence < envelope.sequence {
-                    *here = envelope;
-                }
-            }
+            let is_newer = |slot: &StandingSlot, envelope: &StandingEnvelope| {
+                standing.get(slot).is_none_or(|here| here.sequence < envelope.sequence)
+            };
+            let newer = known.into_iter().filter(|(slot, envelope)| is_newer(slot, envelope));
+            (newer.map(|(slot, envelope)| (slot, Some(envelope))).collect(), ())
         })
     }
 
@@ -166,10 +173,11 @@ impl StandingEnvelopes {
         &self,
         unwanted: impl Fn(&StandingSlot) -> bool,
     ) -> Result<Vec<(StandingSlot, StandingEnvelope)>, StateError> {
-        if !self.0.state().keys().any(&unwanted) {
-            return Ok(vec![]);
-        }
-        self.0.change(|standing| standing.extract_if(.., |slot, _| unwanted(slot)).collect())
+        self.0.change(|standing| {
+            let gone: Vec<_> = standing.iter().filter(|(slot, _)| unwanted(slot)).collect();
+            let changes = gone.iter().map(|(slot, _)| (**slot, None)).collect();
+            (changes, gone.into_iter().map(|(slot, envelope)| (*slot, envelope.clone())).collect())
+        })
     }
 }
 

@@ -1,14 +1,13 @@
 //! One-time tokens beside the keystore: they let nodes in, so they are kept as keys are.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::id::UnixMillis;
 use crate::name::NodeName;
 use crate::security::{Token, TokenId};
-use crate::store::durable::{StateError, StateFile};
+use crate::store::durable::StateError;
+use crate::store::logged_map::LoggedMap;
 use crate::store::security_dir::SecurityDir;
 
 /// The file's name in `private/`; it is left out of backups, because a restored one would be good a second time.
@@ -38,7 +37,7 @@ struct Stored {
 }
 
 /// The tokens that a Distributor gave out and that are not used up. Every change is durable when it returns.
-pub struct Tokens(StateFile<BTreeMap<TokenId, Stored>>);
+pub struct Tokens(LoggedMap<TokenId, Stored>);
 
 impl Tokens {
     /// Opens `private/tokens`.
@@ -46,7 +45,7 @@ impl Tokens {
     /// # Errors
     /// [`StateError`]; a damaged file is never taken for an empty one.
     pub fn open(security: &SecurityDir) -> Result<Self, StateError> {
-        Ok(Self(StateFile::open(security.private_file(TOKENS_FILE), "a file of tokens", KIND)?))
+        Ok(Self(LoggedMap::open(security.private_file(TOKENS_FILE), "a file of tokens", KIND)?))
     }
 
     /// Keeps a token; those that have expired by `now` go.
@@ -57,16 +56,16 @@ impl Tokens {
         let TokenGrant { uses_left, expires, node } = grant;
         let stored = Stored { token: *token.as_bytes(), uses_left, expires, node };
         self.0.change(|tokens| {
-            tokens.retain(|_, known| now < known.expires);
-            tokens.insert(token.id(), stored);
+            let expired = tokens.iter().filter(|(_, known)| now >= known.expires).map(|(id, _)| (*id, None));
+            (expired.chain([(token.id(), Some(stored))]).collect(), ())
         })
     }
 
     /// A token, and what it allows.
     #[must_use]
     pub fn get(&self, id: &TokenId) -> Option<(Token, TokenGrant)> {
-        let state = self.0.state();
-        let stored = state.get(id)?;
+        let tokens = self.0.read();
+        let stored = tokens.get(id)?;
         let grant = TokenGrant { uses_left: stored.uses_left, expires: stored.expires, node: stored.node.clone() };
         Some((Token::from_bytes(stored.token), grant))
     }
@@ -77,10 +76,10 @@ impl Tokens {
     /// [`StateError`]; then it is as it was.
     pub fn spend(&self, id: &TokenId) -> Result<(), StateError> {
         self.0.change(|tokens| {
-            if let Some(stored) = tokens.get_mut(id) {
-                stored.uses_left = stored.uses_left.saturating_sub(1);
-            }
-            tokens.retain(|_, stored| stored.uses_left > 0);
+            let Some(stored) = tokens.get(id) else { return (vec![], ()) };
+            let mut left = stored.clone();
+            left.uses_left = left.uses_left.saturating_sub(1);
+            (vec![(*id, Some(left).filter(|left| left.uses_left > 0))], ())
         })
     }
 
@@ -89,10 +88,10 @@ impl Tokens {
     /// # Errors
     /// [`StateError`].
     pub fn take_back(&self, node: &NodeName) -> Result<(), StateError> {
-        if !self.0.state().values().any(|stored| stored.node.as_ref() == Some(node)) {
-            return Ok(());
-        }
-        self.0.change(|tokens| tokens.retain(|_, stored| stored.node.as_ref() != Some(node)))
+        self.0.change(|tokens| {
+            let of_node = tokens.iter().filter(|(_, stored)| stored.node.as_ref() == Some(node));
+            (of_node.map(|(id, _)| (*id, None)).collect(), ())
+        })
     }
 }
 

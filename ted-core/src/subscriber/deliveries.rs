@@ -1,23 +1,22 @@
 //! What follows an accepted offer: receive, verify, keep, and say so in receipts.
 
-use std::fs::File;
 use std::sync::Arc;
 
-use crate::error::{Coded as _, Error};
+use crate::error::Error;
 use crate::id::{DistributionId, FiringId, KeyHash, Revision};
-use crate::limits::Limits;
-use crate::name::Label;
-use crate::node::{RecordBatch, judge_signature, wait};
-use crate::package::{BlindIndex, Opening, PackageError, Root, verify_digest};
-use crate::protocol::{DeliveryEnd, Floor, FrameMap, Progress, ReceiverOptions, judge_root};
-use crate::security::{Carried, PackageRef, Receipt, ReleaseStatement, Signature, Stage};
+use crate::name::{Label, NodeName};
+use crate::node::{RecordBatch, wait};
+use crate::package::{Opening, Root};
+use crate::protocol::{DeliveryEnd, Floor, Progress};
+use crate::security::{Carried, PackageRef, Receipt, ReleaseStatement, Stage};
 use crate::store::{Depot, FinishedFile, PackagePlace, PartFile};
+use crate::subscriber::arriving::Arrived;
 use crate::subscriber::damage::{Damage, aside_key};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::grants::judge_key;
 use crate::subscriber::held::{Held, HeldPackage, OpenPackage, held_key};
-use crate::subscriber::receive::{Piece, Reception, ReceptionError, Search, Twin};
+use crate::subscriber::receive::ReceptionError;
 use crate::subscriber::rollback::before_key;
 use crate::subscriber::scrub::{Checked, checked_key};
 use crate::subscriber::state::{Key, State, lock};
@@ -98,8 +97,8 @@ impl State {
                 self.events.emit(SubscriberEvent::Received { distribution: name, revision, bytes });
                 DeliveryEnd::Verified
             }
-            Err(ReceptionError::Corrupt { frame, part }) => {
-                let detail = frame.map_or("its index".to_owned(), |frame| format!("frame {frame}"));
+            Err(ReceptionError::Corrupt { frame, from, part }) => {
+                let detail = what_is_damaged(frame, from.as_ref());
                 let damage = Damage { revision, package: package.id, code: crate::protocol::code::CORRUPT, detail };
                 let state = self.clone();
                 // It keeps what arrived; what is right of it counts when it is sent again.
@@ -158,17 +157,13 @@ impl State {
         statement: &ReleaseStatement,
         package: PackageRef,
     ) -> Result<Label, ReceptionError> {
+        let arrival = self.claim_arrival(&package).await?;
         let root = self.trusted_root(&fleet)?;
         let (distribution, revision) = (statement.distribution, revision_of(&package));
         let (state, by, of) = (self.clone(), root.clone(), statement.clone());
         let unwrapping = move || state.key_of_stated(&by, &of, &package);
         let key = tokio::task::spawn_blocking(unwrapping).await.map_err(|_| ReceptionError::Stopping)??;
-        let (judge_by, judging) = (root.clone(), self.clone());
-        let judge = move |found: &Root, bytes: &[u8], signature: &Signature| -> Result<Opening, Error> {
-            judge_signature(&judge_by, found, bytes, signature)?;
-            judging.refuse_revoked_package(&judge_by, found, signature)?;
-            judge_root(found, &judge_by.key_hash(), &distribution, &package)
-                .map_err(|refused| SubscriberError::Statement(refused.to_string()))?;
+        let opening = move |found: &Root| -> Result<Opening, Error> {
             match &key {
                 Some(key) => judge_key(found, key)?,
                 None if found.is_sealed() => return Err(SubscriberError::GrantGone(package.id).into()),
@@ -176,57 +171,32 @@ impl State {
             }
             Ok(key.clone().map_or(Opening::Unsealed, Opening::With))
         };
+        let judge = self.judges_root(&root, distribution, package, opening);
         let (state, looking_by) = (self.clone(), judge.clone());
-        let looking = move || state.index_set_aside(&(fleet, distribution), &package, looking_by);
+        let looking = move || state.index_set_aside(&(fleet, distribution), &package, &*looking_by);
         let kept = tokio::task::spawn_blocking(looking).await.map_err(|_| ReceptionError::Stopping)?;
-        let mut reception = Reception {
-            package,
-            link: self.links.watch(&fleet),
-            stop: self.run().stop,
-            options: ReceiverOptions { silence: self.settings.silence, ..ReceiverOptions::default() },
-            judge: Box::new(move |reader| match (reader.root(), reader.root_bytes(), reader.signature()) {
-                (Some(found), Some(bytes), Some(signature)) => judge(found, bytes, signature),
-                _ => Err(SubscriberError::Statement("the root is missing".to_owned()).into()),
-            }),
-            twin: self.clone().finds_twin(),
-            twin_failed: false.into(),
-            progress: Box::new(|_| {}),
-            started: tokio::time::Instant::now(),
-        };
+        let mut reception = self.reception(fleet, package, judge, &arrival);
         let (index, pieces) = match kept {
             // What lies in the part file already needs no writing.
             Some(index) => (index, vec![]),
-            None => reception.index().await?,
+            None => {
+                let (index, pieces) = reception.index().await?;
+                (OpenPackage::of(index).map_err(Error::from)?, pieces)
+            }
         };
         self.judge_base((fleet, distribution), &index).await?;
-        if index.blind().id() != package.id {
-            return Err(ReceptionError::Corrupt { frame: None, part: None });
-        }
         let name = index.disclosure().distribution_name.clone();
         reception.progress = self.receiving_progress((fleet, distribution), &name, revision, package.bytes);
         let what = if matches!(index, OpenPackage::Delta(_)) { "a delta" } else { "a baseline" };
         tracing::info!(distribution = %name, %revision, bytes = package.bytes, what, "receiving");
         self.events.emit(SubscriberEvent::Accepted { distribution: name.clone(), revision });
         let blind = index.blind().clone();
-        let place = PackagePlace::of_root(root.name(), blind.root());
-        let twin = if reception.twin_failed.into_inner() { None } else { (reception.twin)(blind.root()) };
-        reception.twin_failed = false.into();
-        let (part, map, search) = self.open_part(&blind, &place, (fleet, distribution), twin).await?;
-        let part = Arc::new(part);
-        let pieces = Arc::new(pieces);
-        let received = reception.body(&blind, part.clone(), (map, search), &pieces).await;
-        drop(reception);
-        let part = Arc::into_inner(part).ok_or(ReceptionError::Stopping)?;
-        match received {
-            Err(ReceptionError::Corrupt { frame, .. }) => {
-                return Err(ReceptionError::Corrupt { frame, part: Some(part) });
-            }
-            received => received?,
-        }
+        let arrived = self.bring((fleet, distribution), reception, &blind, pieces, root.name()).await?;
         let state = self.clone();
         let statement = statement.clone();
-        let keeping = move || state.keep(fleet, &statement, (&index, &pieces), place, part);
+        let keeping = move || state.keep(fleet, &statement, &index, arrived);
         tokio::task::spawn_blocking(keeping).await.map_err(|_| ReceptionError::Stopping)??;
+        arrival.is_whole();
         Ok(name)
     }
 
@@ -238,17 +208,6 @@ impl State {
         let judging = move || state.missing_base(&key, &delta);
         let missing = tokio::task::spawn_blocking(judging).await.map_err(|_| ReceptionError::Stopping)??;
         missing.map_or(Ok(()), |missing| Err(ReceptionError::NoBase(missing)))
-    }
-
-    /// A package that is here with the same table has the same frames, whatever its root says otherwise.
-    fn finds_twin(self: Arc<Self>) -> Twin {
-        Box::new(move |root| {
-            let here = self.depot.packages().into_iter().find(|info| {
-                (info.root.table, info.root.body_bytes, info.root.kind) == (root.table, root.body_bytes, root.kind)
-                    && info.root.distribution == root.distribution
-            })?;
-            File::open(self.depot.path_of(here.id)?).ok()
-        })
     }
 
     fn receiving_progress(
@@ -274,64 +233,18 @@ impl State {
         })
     }
 
-    /// Opens `distfile.part`, or goes on with what is there, and puts the package's index into it.
-    async fn open_part(
-        &self,
-        index: &BlindIndex,
-        place: &PackagePlace,
-        key: Key,
-        twin: Option<File>,
-    ) -> Result<(PartFile, FrameMap, Search), ReceptionError> {
-        let (index, folder) = (index.clone(), self.depot.folder(place));
-        let trusted = self.trusted_root(&index.root().distributor);
-        // A crash after a corrupt package was taken up leaves a part file that is whole but for a few frames.
-        let taken_up = self.aside(&key)?.is_some_and(|aside| aside.package == index.id());
-        let search = if taken_up { Search::Everywhere } else { Search::UntilWrong };
-        let opening = move || -> Result<(PartFile, FrameMap, Search), Error> {
-            // Trust may have been taken back while the index was fetched; then nothing is written.
-            trusted?;
-            let (part, map, search) = match PartFile::salvage(&folder, index.bytes())? {
-                Some(part) => (part, None, Search::Everywhere),
-                None => match (PartFile::open(&folder, index.bytes())?, twin) {
-                    ((part, None), Some(mut twin)) => {
-                        part.copy_from(&mut twin, index.body_range().end)?;
-                        (part, None, Search::Everywhere)
-                    }
-                    ((part, map), _) => (part, map, search),
-                },
-            };
-            let (id, bytes, frames) = (index.id(), index.bytes(), index.body_frames());
-            let kept = map.and_then(|map| FrameMap::decode(&map, &Limits::DEFAULT).ok());
-            match kept.filter(|map| map.is_of(&id, bytes, frames)) {
-                Some(kept) => Ok((part, kept, search)),
-                None => Ok((part, FrameMap::empty(id, bytes, frames, &Limits::DEFAULT)?, search)),
-            }
-        };
-        Ok(tokio::task::spawn_blocking(opening).await.map_err(|_| ReceptionError::Stopping)??)
-    }
-
     /// Takes a complete package in: digest, `distfile.ted`, the Distributor's certificate into the keystore, the floor,
     /// and only then the record that makes it count as verified.
     fn keep(
         self: &Arc<Self>,
         fleet: KeyHash,
         statement: &ReleaseStatement,
-        (index, pieces): (&OpenPackage, &[Piece]),
-        place: PackagePlace,
-        part: PartFile,
+        index: &OpenPackage,
+        arrived: Arrived,
     ) -> Result<(), ReceptionError> {
         self.trusted_root(&fleet)?;
-        for piece in pieces {
-            part.write_at(&piece.bytes, piece.offset)?;
-        }
-        match verify_digest(index.blind(), &*part.file()) {
-            Err(error @ PackageError::Io { .. }) => Err(Error::from(error).into()),
-            Err(error) => {
-                tracing::error!(code = error.code(), %error, package = %index.blind().id(), "a complete package is damaged");
-                Err(ReceptionError::Corrupt { frame: None, part: Some(part) })
-            }
-            Ok(()) => Ok(self.take_in(fleet, statement, index, place, part)?),
-        }
+        let Arrived { part, place } = arrived.complete(index.blind())?;
+        Ok(self.take_in(fleet, statement, index, place, part)?)
     }
 
     fn take_in(
@@ -406,8 +319,14 @@ impl State {
     }
 }
 
+/// What of a package stayed damaged, and who sent it.
+pub(super) fn what_is_damaged(frame: Option<u64>, from: Option<&NodeName>) -> String {
+    let what = frame.map_or("its index".to_owned(), |frame| format!("frame {frame}"));
+    from.map_or(what.clone(), |from| format!("{what} from {from}"))
+}
+
 /// The revision that a package leads to.
-fn revision_of(package: &PackageRef) -> Revision {
+pub(super) fn revision_of(package: &PackageRef) -> Revision {
     match package.carried {
         Carried::Baseline { revision } | Carried::Delta { revision, .. } => revision,
     }

@@ -15,7 +15,8 @@ use crate::name::Label;
 use crate::node::{RecordBatch, wait};
 use crate::package::delta::DeltaIndex;
 use crate::package::{
-    BlindIndex, Disclosure, Entry, EntryListHead, PackageIndex, decode_entry_list, encode_entry_list,
+    AnyIndex, BlindIndex, Disclosure, Entry, EntryListHead, PackageError, PackageIndex, decode_entry_list,
+    encode_entry_list,
 };
 use crate::store::{Depot as _, DurableFile, PackageInfo, PackagePlace};
 use crate::subscriber::chain::Chain;
@@ -168,6 +169,15 @@ pub(super) enum OpenPackage {
 }
 
 impl OpenPackage {
+    /// What a reader found, if it was opened.
+    pub(super) fn of(index: AnyIndex) -> Result<Self, PackageError> {
+        match index {
+            AnyIndex::Opened(index) => Ok(Self::Baseline(index)),
+            AnyIndex::Delta(index) => Ok(Self::Delta(index)),
+            AnyIndex::Blind(_) => Err(PackageError::Sealed),
+        }
+    }
+
     /// The part of it that both kinds have.
     pub(super) fn blind(&self) -> &BlindIndex {
         match self {

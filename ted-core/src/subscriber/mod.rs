@@ -1,6 +1,7 @@
 //! The Subscriber: it trusts, enrols, takes offers, receives, verifies, extracts, and says so in receipts.
 
 mod announced;
+mod arriving;
 mod backup;
 mod carried;
 mod chain;

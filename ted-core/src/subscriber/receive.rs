@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,16 +17,18 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::{Coded, Error};
 use crate::limits::Limits;
-use crate::node::{ExchangeError, Fetched, fetch};
-use crate::package::{BlindIndex, FrameError, IndexReader, Opening, PackageError, ReadAt, Root, Step, check_frame};
+use crate::name::NodeName;
+use crate::node::{ExchangeError, Fetched, Live, fetch};
+use crate::package::{
+    AnyIndex, BlindIndex, FrameError, IndexReader, Opening, PackageError, ReadAt, Root, Step, check_frame,
+};
 use crate::protocol::{
     Action, Fetch, FetchFailure, FetchNumber, FetchTarget, FrameLayout, FrameMap, GiveUp, IndexAction, IndexPhase,
     Progress, Receiver, ReceiverOptions, code,
 };
-use crate::security::{Carried, PackageRef};
+use crate::security::{Carried, PackageRef, PeerRole, Signature};
 use crate::store::{FileError, PartFile};
-use crate::subscriber::held::OpenPackage;
-use crate::transport::{QuicConnection, RecvHalf};
+use crate::transport::{Connection as _, QuicConnection, RecvHalf};
 
 /// Where the connection to the sender is to be had; `None` while there is none.
 pub(super) type LinkWatch = watch::Receiver<Option<QuicConnection>>;
@@ -45,6 +48,8 @@ pub(super) enum ReceptionError {
     #[error("the package stayed damaged{}", .frame.map_or(String::new(), |frame| format!(": frame {frame}")))]
     Corrupt {
         frame: Option<u64>,
+        /// Who sent it last.
+        from: Option<NodeName>,
         /// What arrived of it, once there is something.
         part: Option<PartFile>,
     },
@@ -67,6 +72,16 @@ impl From<FileError> for ReceptionError {
     }
 }
 
+impl ReceptionError {
+    /// A damaged package that came from this node.
+    fn sent_by(self, hop: Option<&NodeName>) -> Self {
+        match self {
+            Self::Corrupt { frame, part, .. } => Self::Corrupt { frame, from: hop.cloned(), part },
+            other => other,
+        }
+    }
+}
+
 impl Coded for ReceptionError {
     fn code(&self) -> &'static str {
         match self {
@@ -82,7 +97,7 @@ impl Coded for ReceptionError {
 impl From<GiveUp> for ReceptionError {
     fn from(cause: GiveUp) -> Self {
         match cause {
-            GiveUp::Corrupt { frame } => Self::Corrupt { frame, part: None },
+            GiveUp::Corrupt { frame } => Self::Corrupt { frame, from: None, part: None },
             GiveUp::Silence => Self::Silence,
             GiveUp::Refused(refused) => Self::Refused(refused),
         }
@@ -96,6 +111,18 @@ pub(super) struct Piece {
 }
 
 impl Piece {
+    /// Writes what of it lies outside the body. What it has of the body is verified first.
+    pub(super) fn lay_outside(&self, body: &Range<u64>, part: &PartFile) -> Result<(), FileError> {
+        let end = self.offset + self.bytes.len() as u64;
+        for outside in [self.offset..end.min(body.start), self.offset.max(body.end)..end] {
+            if outside.start < outside.end {
+                let [from, to] = [outside.start, outside.end].map(|at| (at - self.offset) as usize);
+                part.write_at(self.bytes.get(from..to).unwrap_or_default(), outside.start)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The body's frames that lie whole in it; the first read from a package's end often holds some.
     fn frames<'a>(&'a self, index: &'a BlindIndex) -> impl Iterator<Item = (u64, &'a [u8])> {
         let frames = (0..index.body_frames()).rev().map(|frame| (frame, index.frame_range(frame)));
@@ -106,8 +133,8 @@ impl Piece {
     }
 }
 
-/// Judges the root that a reader has just read, and brings what opens the package.
-pub(super) type RootJudge = Box<dyn Fn(&IndexReader) -> Result<Opening, Error> + Send + Sync>;
+/// Judges a root, its bytes and its signature, and brings what opens the package.
+pub(super) type RootJudge = Arc<dyn Fn(&Root, &[u8], &Signature) -> Result<Opening, Error> + Send + Sync>;
 
 /// Finds a package that is here already and has the same frames, catalog and table as the one with this root.
 pub(super) type Twin = Box<dyn Fn(&Root) -> Option<File> + Send + Sync>;
@@ -127,6 +154,12 @@ pub(super) struct Reception {
     pub(super) twin_failed: AtomicBool,
     pub(super) progress: Box<dyn Fn(Progress) + Send + Sync>,
     pub(super) started: Instant,
+    /// What others are served from meanwhile.
+    pub(super) live: Arc<Live>,
+    /// Whether anything was heard since the machine was told.
+    pub(super) heard: AtomicBool,
+    /// Who was asked last.
+    pub(super) hop: Option<NodeName>,
 }
 
 impl Reception {
@@ -144,7 +177,7 @@ impl Reception {
     }
 
     /// Fetches tail, root, table and catalog, and verifies them.
-    pub(super) async fn index(&mut self) -> Result<(OpenPackage, Vec<Piece>), ReceptionError> {
+    pub(super) async fn index(&mut self) -> Result<(AnyIndex, Vec<Piece>), ReceptionError> {
         let mut phase = IndexPhase::new(&self.options, self.now());
         let mut linked = true;
         loop {
@@ -156,17 +189,25 @@ impl Reception {
             }
             linked = connection.is_some();
             match (phase.poll(self.now()), connection) {
-                (Some(IndexAction::GiveUp(cause)), _) => return Err(cause.into()),
-                (Some(IndexAction::Attempt), Some(connection)) => match self.attempt_unless_stopped(&connection).await?
-                {
-                    Ok(index) => return Ok(index),
-                    Err(IndexFailure::Exchange(error)) => phase.failed(failure_of(&error), self.now()),
-                    Err(IndexFailure::Damaged(error)) => {
-                        tracing::warn!(%error, package = %self.package.id, "the package's index is damaged");
-                        phase.bad(self.now());
+                (Some(IndexAction::GiveUp(cause)), _) => {
+                    return Err(ReceptionError::from(cause).sent_by(self.hop.as_ref()));
+                }
+                (Some(IndexAction::Attempt), Some(connection)) => {
+                    self.hop.clone_from(&connection.peer().name);
+                    let attempted = self.attempt_unless_stopped(&connection).await?;
+                    if self.heard.swap(false, Ordering::Relaxed) {
+                        phase.heard(self.now());
                     }
-                    Err(IndexFailure::Judged(error)) => return Err(ReceptionError::Failed(error)),
-                },
+                    match attempted {
+                        Ok(index) => return Ok(index),
+                        Err(IndexFailure::Exchange(error)) => phase.failed(failure_of(&error), self.now()),
+                        Err(IndexFailure::Damaged(error)) => {
+                            tracing::warn!(%error, package = %self.package.id, "the package's index is damaged");
+                            phase.bad(self.now());
+                        }
+                        Err(IndexFailure::Judged(error)) => return Err(ReceptionError::Failed(error)),
+                    }
+                }
                 _ => {
                     let wakeup = phase.next_wakeup(self.now()).map(|at| self.started + at);
                     tokio::select! {
@@ -182,26 +223,35 @@ impl Reception {
     async fn attempt_unless_stopped(
         &self,
         connection: &QuicConnection,
-    ) -> Result<Result<(OpenPackage, Vec<Piece>), IndexFailure>, ReceptionError> {
+    ) -> Result<Result<(AnyIndex, Vec<Piece>), IndexFailure>, ReceptionError> {
         tokio::select! {
             () = self.stop.cancelled() => Err(ReceptionError::Stopping),
             attempted = self.attempt_index(connection) => Ok(attempted),
         }
     }
 
-    async fn attempt_index(&self, connection: &QuicConnection) -> Result<(OpenPackage, Vec<Piece>), IndexFailure> {
+    async fn attempt_index(&self, connection: &QuicConnection) -> Result<(AnyIndex, Vec<Piece>), IndexFailure> {
         let limits = self.limits().clone();
         let mut reader = match self.package.carried {
             Carried::Baseline { .. } => IndexReader::new(self.package.bytes, limits)?,
             Carried::Delta { .. } => IndexReader::for_delta(self.package.bytes, limits)?,
         };
+        // A parent that is still receiving has the end of the body last.
+        if connection.peer().role != PeerRole::Distributor {
+            reader = reader.tail_first();
+        }
         let mut pieces = vec![];
         let mut twin = None;
         loop {
             match reader.next() {
                 Step::Done => break,
                 Step::JudgeRoot => {
-                    let opening = (self.judge)(&reader).map_err(IndexFailure::Judged)?;
+                    let (Some(root), Some(bytes), Some(signature)) =
+                        (reader.root(), reader.root_bytes(), reader.signature())
+                    else {
+                        return Err(PackageError::Structure { what: "the root is missing" }.into());
+                    };
+                    let opening = (self.judge)(root, bytes, signature).map_err(IndexFailure::Judged)?;
                     twin = reader.root().filter(|_| !self.twin_failed.load(Ordering::Relaxed)).and_then(&self.twin);
                     reader.open_root(&opening)?;
                 }
@@ -219,17 +269,28 @@ impl Reception {
                     let wanted = Fetch { target: FetchTarget::Package(self.package.id), from, to };
                     let fetched = fetch(connection, wanted, self.limits(), self.patience()).await?;
                     fetched.expect_total(self.package.bytes)?;
-                    let bytes = fetched.collect(to - from).await?;
+                    let bytes = self.collect(fetched, to - from).await?;
                     reader.feed(&bytes)?;
                     pieces.push(Piece { offset: from, bytes });
                 }
             }
         }
-        let index = match self.package.carried {
-            Carried::Baseline { .. } => OpenPackage::Baseline(reader.finish()?),
-            Carried::Delta { .. } => OpenPackage::Delta(reader.finish_delta()?),
-        };
-        Ok((index, pieces))
+        Ok((reader.finish_any()?, pieces))
+    }
+
+    /// The bytes of a Fetch, at most `bytes_max`. Whatever comes, be it that the other side waits itself, is heard.
+    async fn collect<R: RecvHalf>(&self, mut fetched: Fetched<R>, bytes_max: u64) -> Result<Vec<u8>, ExchangeError> {
+        let mut all = Vec::new();
+        while let Some(batch) = fetched.next_batch(BATCH_BYTES).await? {
+            self.heard.store(true, Ordering::Relaxed);
+            for bytes in batch {
+                if all.len() as u64 + bytes.len() as u64 > bytes_max {
+                    return Err(ExchangeError::Unexpected);
+                }
+                all.extend_from_slice(&bytes);
+            }
+        }
+        Ok(all)
     }
 
     /// Fetches the body's frames that `map` lacks into `part`, until all are there, synced and vouched for. Those that
@@ -244,6 +305,8 @@ impl Reception {
         let stored = index.rows().iter().take(index.body_frames() as usize).map(|row| row.stored_bytes);
         let layout = FrameLayout::new(index.body_range().start, stored, self.limits()).map_err(Error::from)?;
         let found = part_frames(index, &part, (&map, search), pieces).await?;
+        let reader: Arc<dyn ReadAt> = Arc::new(part.reader()?);
+        self.live.laid_out(index.clone(), reader, |frame| map.has(frame) || found.contains(&frame));
         let mut machine = Receiver::new(layout, map, &self.options, self.now()).map_err(Error::from)?;
         for frame in found {
             machine.already_written(frame, self.now());
@@ -262,11 +325,12 @@ impl Reception {
             batches_in,
             done_in,
             linked: true,
+            live: self.live.clone(),
         };
         let result = self.run(&mut body, batches, done).await;
         body.workers.close();
         body.workers.wait().await;
-        result
+        result.map_err(|error| error.sent_by(self.hop.as_ref()))
     }
 
     async fn run(
@@ -277,6 +341,9 @@ impl Reception {
     ) -> Result<(), ReceptionError> {
         loop {
             let connection = self.link.borrow_and_update().clone();
+            if let Some(connection) = &connection {
+                self.hop.clone_from(&connection.peer().name);
+            }
             body.follow_link(connection.is_some(), self.now());
             while let Some(action) = body.machine.poll(self.now()) {
                 match action {
@@ -369,6 +436,7 @@ struct Body {
     batches_in: mpsc::Sender<Batch>,
     done_in: mpsc::UnboundedSender<Done>,
     linked: bool,
+    live: Arc<Live>,
 }
 
 impl Body {
@@ -415,6 +483,8 @@ impl Body {
     /// Puts received bytes where they belong, and has complete frames checked.
     fn arrived(&mut self, batch: Batch, now: Duration) {
         match batch {
+            // The other side is alive and waits for bytes itself.
+            Batch::Bytes(_, pieces) if pieces.is_empty() => self.machine.heard(now),
             Batch::Bytes(number, pieces) => {
                 for piece in pieces {
                     for cut in self.machine.received(number, piece.len(), now) {
@@ -467,6 +537,7 @@ impl Body {
             Done::Written { frame, bytes, result } => {
                 result?;
                 self.recycle(bytes);
+                self.live.wrote(frame);
                 self.machine.written(frame, now);
             }
             Done::Synced(result) => {

@@ -19,6 +19,7 @@ use crate::store::{
     DataDir, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog, StandingEnvelopes,
 };
 use crate::subscriber::Settings;
+use crate::subscriber::arriving::Arrivals;
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
@@ -49,6 +50,8 @@ pub(super) struct State {
     pub(super) taking: tokio::sync::Mutex<()>,
     pub(super) records: Records,
     pub(super) depot: LocalDepot,
+    /// The packages that are arriving.
+    pub(super) arrivals: Arc<Arrivals>,
     pub(super) deliveries: Mutex<HashMap<Key, Delivery>>,
     /// The newest accepted statement of each delivery.
     pub(super) statements: Mutex<HashMap<Key, ReleaseStatement>>,
@@ -147,6 +150,7 @@ impl State {
             security,
             records,
             depot,
+            arrivals: Arc::default(),
             deliveries: Mutex::default(),
             statements: Mutex::default(),
             queues: Mutex::default(),

@@ -9,7 +9,7 @@ use ted_core::protocol::FrameLayout;
 use crate::rng::Rng;
 
 const ROW_BYTES: usize = 36;
-const FOOTER_BYTES: usize = 16;
+pub(crate) const FOOTER_BYTES: usize = 16;
 const FRAMES_MAX: u64 = 40;
 /// No index is longer.
 pub(crate) const INDEX_BYTES_MAX: u64 = FRAMES_MAX * ROW_BYTES as u64 + FOOTER_BYTES as u64;
@@ -46,11 +46,16 @@ impl Bundle {
 }
 
 impl Index {
+    /// How many bytes the index has, as its end says.
+    pub(crate) fn length(footer: &[u8]) -> Option<u64> {
+        let frames = u64::from_le_bytes(*footer.last_chunk::<8>()?);
+        (frames <= FRAMES_MAX).then(|| frames * ROW_BYTES as u64 + FOOTER_BYTES as u64)
+    }
+
     /// The index at the end of `tail`, if it is the one of this package of `total` bytes.
     pub(crate) fn read(id: &PackageId, total: u64, tail: &[u8]) -> Option<Self> {
-        let (_, frames) = tail.split_last_chunk::<8>()?;
-        let frames = usize::try_from(u64::from_le_bytes(*frames)).ok()?;
-        let length = frames.checked_mul(ROW_BYTES)?.checked_add(FOOTER_BYTES)?;
+        let length = usize::try_from(Self::length(tail)?).ok()?;
+        let frames = (length - FOOTER_BYTES) / ROW_BYTES;
         let bytes = tail.get(tail.len().checked_sub(length)?..)?;
         if blake3::hash(bytes).as_bytes() != id.as_bytes() {
             return None;

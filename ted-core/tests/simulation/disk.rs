@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use ted_core::id::{PackageId, Revision};
 use ted_core::protocol::Floor;
 
-use crate::env::Work;
 use crate::rng::Rng;
+use crate::work::Work;
 
 struct Write {
     number: u64,
@@ -29,6 +29,26 @@ impl PartFile {
     /// What is on the disk for certain.
     pub(crate) fn durable(&self, range: std::ops::Range<u64>) -> &[u8] {
         self.durable.get(range.start as usize..range.end as usize).unwrap_or_default()
+    }
+
+    /// What a reader sees: what is durable, and over it every write that is done.
+    pub(crate) fn read(&self, range: std::ops::Range<u64>) -> Vec<u8> {
+        let (from, to) = (range.start as usize, range.end as usize);
+        let mut seen = self.durable.get(from..to.min(self.durable.len())).unwrap_or_default().to_vec();
+        seen.resize(to - from, 0);
+        for write in self.unsynced.iter().filter(|write| write.done) {
+            let (begin, end) = (write.offset.max(from), (write.offset + write.bytes.len()).min(to));
+            if begin < end {
+                let part = &write.bytes[begin - write.offset..end - write.offset];
+                seen[begin - from..end - from].copy_from_slice(part);
+            }
+        }
+        seen
+    }
+
+    /// A file that was there before, as a whole.
+    pub(crate) fn of(durable: Vec<u8>) -> Self {
+        Self { durable, unsynced: Vec::new() }
     }
 
     pub(crate) fn is_synced(&self) -> bool {
@@ -52,8 +72,8 @@ pub(crate) struct Disk {
     pub(crate) maps: BTreeMap<PackageId, Vec<u8>>,
     /// Complete, verified packages and the revisions they carry.
     pub(crate) packages: BTreeMap<PackageId, (Revision, Vec<u8>)>,
-    /// A map that is being written.
-    map_under_way: Option<(PackageId, Vec<u8>)>,
+    /// Maps that are being written.
+    maps_under_way: BTreeMap<PackageId, Vec<u8>>,
     writes: u64,
 }
 
@@ -74,7 +94,7 @@ impl Disk {
                 }
             }
             Work::Synced { package, covered, .. } => self.end_sync(*package, covered),
-            Work::MapWritten { .. } => self.end_map(),
+            Work::MapWritten { package, .. } => self.end_map(package),
             Work::Checked { .. } | Work::Extracted { .. } => {}
         }
     }
@@ -97,7 +117,7 @@ impl Disk {
     }
 
     pub(crate) fn begin_map(&mut self, package: PackageId, bytes: Vec<u8>) {
-        self.map_under_way = Some((package, bytes));
+        self.maps_under_way.insert(package, bytes);
     }
 
     pub(crate) fn sync_everything(&mut self, package: PackageId) {
@@ -108,16 +128,14 @@ impl Disk {
 
     /// Everything that was begun on a package's files comes to its end.
     pub(crate) fn drain(&mut self, package: PackageId) {
-        self.end_map();
+        self.end_map(&package);
         for write in self.parts.entry(package).or_default().unsynced.iter_mut() {
             write.done = true;
         }
     }
 
-    fn end_map(&mut self) {
-        if let Some((package, bytes)) = self.map_under_way.take() {
-            self.maps.insert(package, bytes);
-        }
+    fn end_map(&mut self, package: &PackageId) {
+        self.maps.extend(self.maps_under_way.remove_entry(package));
     }
 
     pub(crate) fn has_unsynced_writes(&self) -> bool {
@@ -126,10 +144,11 @@ impl Disk {
 
     /// The power goes.
     pub(crate) fn crash(&mut self, rng: &mut Rng) {
-        if rng.chance(500) {
-            self.end_map();
+        for (package, map) in std::mem::take(&mut self.maps_under_way) {
+            if rng.chance(500) {
+                self.maps.insert(package, map);
+            }
         }
-        self.map_under_way = None;
         for part in self.parts.values_mut() {
             for mut write in std::mem::take(&mut part.unsynced) {
                 match rng.below(4) {

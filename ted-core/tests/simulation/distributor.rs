@@ -7,14 +7,16 @@ use ted_core::id::{EnvelopeId, FiringId, PackageId, Revision, UnixMillis};
 use ted_core::limits::Limits;
 use ted_core::model::Priority;
 use ted_core::protocol::{
-    Answer, Fetch, FetchAnswer, FetchTarget, Firing, FiringTarget, Hello, MessageReader, Offer, OfferAnswer, Outcome,
-    PROTOCOL_VERSION, ReceiptsAnswer, Refused, Request, SendStep, Sending, Statement, Until, code, data_header,
-    decode_answer, decode_request, encode_answer, encode_request, end_block, error_block, waiting_block,
+    Answer, Cause, Fetch, FetchAnswer, FetchTarget, Firing, FiringHead, FiringRecord, FiringStart, FiringTarget, Hello,
+    MessageReader, Offer, OfferAnswer, Outcome, PROTOCOL_VERSION, Part, ReceiptsAnswer, Refused, Request, SendStep,
+    Sending, Statement, Until, code, data_header, decode_answer, decode_request, encode_answer, encode_request,
+    end_block, error_block, waiting_block,
 };
 use ted_core::security::{Carried, PackageRef, Receipt, ReleaseStatement};
 
 use crate::bundle::Bundle;
-use crate::env::{Env, Event, SITE, SUBSCRIBER, Side, envelope_id, seal, unseal};
+use crate::env::{Env, Event, SITE, SUBSCRIBER, Side, envelope_id};
+use crate::sealed::{seal, unseal};
 
 const LIMITS: Limits = Limits::DEFAULT;
 const STATEMENT_LIFE_SECONDS: u64 = 100;
@@ -28,7 +30,7 @@ pub(crate) struct Distributor {
     /// Every statement ever made, the newest last.
     statements: Vec<EnvelopeId>,
     newest: Option<(Revision, PackageRef)>,
-    persisted: Option<Vec<u8>>,
+    persisted: Option<BTreeMap<FiringRecord, Vec<u8>>>,
     // In memory.
     firing: Option<Firing>,
     connection: Option<u64>,
@@ -43,7 +45,7 @@ impl Distributor {
 
     pub(crate) fn start(&mut self, env: &Env) {
         self.up = true;
-        self.firing = self.persisted.as_ref().map(|bytes| Firing::decode(bytes, &LIMITS).expect("as it was written"));
+        self.firing = self.persisted.as_ref().map(restored);
         env.note(|| format!("D starts, {:?}", self.outcome()));
     }
 
@@ -90,7 +92,16 @@ impl Distributor {
         number[..8].copy_from_slice(&env.number().to_le_bytes());
         let channel = "simulated".parse().expect("a label");
         let id = FiringId::from_bytes(number);
-        let firing = Firing::start(id, channel, Priority::Medium, Until::Extracted, [target], env.unix());
+        let start = FiringStart {
+            id,
+            channel,
+            priority: Priority::Medium,
+            until: Until::Extracted,
+            cause: Cause::NewRevision,
+            closes: None,
+        };
+        let firing = Firing::start(start, [target], env.unix());
+        self.persisted = None;
         env.note(|| format!("D fires for revision {revision}"));
         self.firing = Some(firing);
         self.persist();
@@ -98,7 +109,14 @@ impl Distributor {
     }
 
     fn persist(&mut self) {
-        self.persisted = self.firing.as_ref().map(|firing| firing.encode(&LIMITS).expect("small"));
+        let Some(firing) = &mut self.firing else { return };
+        let persisted = self.persisted.get_or_insert_default();
+        for (record, bytes) in firing.take_changes(&LIMITS).expect("small") {
+            match bytes {
+                Some(bytes) => persisted.insert(record, bytes),
+                None => persisted.remove(&record),
+            };
+        }
     }
 
     fn make_offers(&mut self, env: &mut Env) {
@@ -288,6 +306,13 @@ impl Distributor {
             }
         }
     }
+}
+
+fn restored(records: &BTreeMap<FiringRecord, Vec<u8>>) -> Firing {
+    let head = FiringHead::decode(&records[&FiringRecord::Head], &LIMITS).expect("as it was written");
+    let parts = records.iter().filter(|(record, _)| **record != FiringRecord::Head);
+    let parts = parts.map(|(_, bytes)| Part::decode(bytes, &LIMITS).expect("as it was written")).collect();
+    Firing::restore(head, parts)
 }
 
 /// The statement in an envelope, if the Distributor made it.

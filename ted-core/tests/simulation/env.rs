@@ -9,6 +9,7 @@ use ted_core::limits::Limits;
 use ted_core::protocol::{Floor, ReceiverOptions, Silence, Statement};
 
 use crate::rng::Rng;
+use crate::work::Work;
 
 pub(crate) const SITE: DistributionId = DistributionId::from_bytes([0x51; 16]);
 pub(crate) const SUBSCRIBER: KeyHash = KeyHash::from_bytes([0x5b; 32]);
@@ -49,15 +50,6 @@ pub(crate) enum Event {
     BreakLink,
     Stall,
     FaultsEnd,
-}
-
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Work {
-    Checked { reception: u64, frame: u64, bytes: Vec<u8> },
-    Written { reception: u64, package: PackageId, frame: u64, write: u64 },
-    Synced { reception: u64, package: PackageId, covered: Vec<u64> },
-    MapWritten { reception: u64 },
-    Extracted { revision: Revision },
 }
 
 /// What is so, whatever the nodes believe.
@@ -271,18 +263,6 @@ impl Env {
             }
         }
     }
-}
-
-/// A stand-in for signatures: what does not carry it was not made by the Distributor or the Subscriber.
-pub(crate) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
-    let mac = blake3::keyed_hash(b"stands in for a signature's key.", &bytes[..]);
-    bytes.extend_from_slice(mac.as_bytes());
-    bytes
-}
-
-pub(crate) fn unseal(bytes: &[u8]) -> Option<&[u8]> {
-    let (content, _) = bytes.split_last_chunk::<32>()?;
-    (seal(content.to_vec()) == bytes).then_some(content)
 }
 
 pub(crate) fn envelope_id(bytes: &[u8]) -> EnvelopeId {

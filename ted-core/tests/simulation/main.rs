@@ -11,12 +11,15 @@
 #![expect(clippy::print_stdout, reason = "a failing seed says how to replay it")]
 
 mod bundle;
+#[expect(dead_code, reason = "parents read what they are still receiving, and there are none here")]
 mod disk;
 mod distributor;
 mod env;
 mod reception;
 mod rng;
+mod sealed;
 mod subscriber;
+mod work;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;

@@ -13,7 +13,8 @@ use ted_core::security::PackageRef;
 
 use crate::bundle::{INDEX_BYTES_MAX, Index};
 use crate::disk::Disk;
-use crate::env::{Env, Event, Side, Work};
+use crate::env::{Env, Event, Side};
+use crate::work::Work;
 
 enum Phase {
     Index { phase: IndexPhase, collected: Vec<u8>, complete: bool },
@@ -163,7 +164,7 @@ impl Reception {
                 body.receiver.written(frame, now);
             }
             Work::Synced { reception, .. } if reception == ours => body.receiver.synced(),
-            Work::MapWritten { reception } if reception == ours => body.receiver.map_written(),
+            Work::MapWritten { reception, .. } if reception == ours => body.receiver.map_written(),
             _ => {}
         }
     }
@@ -245,7 +246,7 @@ impl Reception {
             Some(Action::SyncData) => Work::Synced { reception: number, package, covered: disk.begin_sync(package) },
             Some(Action::WriteMap(map)) => {
                 disk.begin_map(package, map.encode());
-                Work::MapWritten { reception: number }
+                Work::MapWritten { reception: number, package }
             }
         };
         let slowest = if env.rng.chance(50) { 2000 } else { 40 };

@@ -16,8 +16,10 @@ use ted_core::security::{Receipt, Stage};
 
 use crate::disk::Disk;
 use crate::distributor::open_statement;
-use crate::env::{Env, Event, SITE, Side, Work, envelope_id, seal};
+use crate::env::{Env, Event, SITE, Side, envelope_id};
 use crate::reception::{Reception, Step};
+use crate::sealed::seal;
+use crate::work::Work;
 
 const LIMITS: Limits = Limits::DEFAULT;
 

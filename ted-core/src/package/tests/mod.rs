@@ -15,6 +15,7 @@ mod damage;
 mod deltas;
 mod every_byte;
 mod hostile;
+mod relayed;
 mod remake;
 mod reuse;
 mod round_trip;

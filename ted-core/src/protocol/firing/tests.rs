@@ -1,7 +1,10 @@
 //! How a firing's parts go from state to state, and when it is over. Time is in seconds.
 
 use super::*;
-use crate::protocol::Refused;
+use crate::error::Coded;
+use crate::id::Revision;
+use crate::protocol::{OfferAnswer, Refused};
+use crate::security::{Receipt, Stage};
 
 const SITE: DistributionId = DistributionId::from_bytes([5; 16]);
 const ID: FiringId = FiringId::from_bytes([9; 16]);
@@ -20,7 +23,15 @@ fn firing(subscribers: u8, until: Until) -> Firing {
         distribution: SITE,
         revision: Revision::from_number(7),
     });
-    Firing::start(ID, "nightly".parse().expect("valid"), Priority::Medium, until, targets, at(0))
+    let start = FiringStart {
+        id: ID,
+        channel: "nightly".parse().expect("valid"),
+        priority: Priority::Medium,
+        until,
+        cause: Cause::Send,
+        closes: None,
+    };
+    Firing::start(start, targets, at(0))
 }
 
 fn receipt(stage: Stage, made: u64) -> Receipt {
@@ -213,40 +224,154 @@ fn a_firing_ends_by_cancelling_by_the_next_one_or_by_being_complete() {
     assert_eq!(complete.outcome(), Outcome::Complete);
     assert_eq!(firing(0, Until::Extracted).outcome(), Outcome::Complete, "nobody lacks anything");
     let mut emptied = firing(1, Until::Extracted);
-    assert!(emptied.remove(&subscriber(1)) && !emptied.remove(&subscriber(1)));
+    assert!(emptied.remove(&subscriber(1), at(1)) && !emptied.remove(&subscriber(1), at(1)));
     assert!(emptied.is_over());
+}
+
+/// A firing's records, as a catalog keeps them.
+#[derive(Default)]
+struct Kept(std::collections::BTreeMap<FiringRecord, Vec<u8>>);
+
+impl Kept {
+    /// Persists what changed, and says how many records and bytes that were.
+    fn keep(&mut self, firing: &mut Firing) -> (usize, usize) {
+        let changes = firing.take_changes(&Limits::DEFAULT).expect("small");
+        let written = (changes.len(), changes.iter().filter_map(|(_, bytes)| bytes.as_ref()).map(Vec::len).sum());
+        for (record, bytes) in changes {
+            match bytes {
+                Some(bytes) => self.0.insert(record, bytes),
+                None => self.0.remove(&record),
+            };
+        }
+        written
+    }
+
+    fn restore(&self) -> Firing {
+        let limits = Limits::DEFAULT;
+        let head = FiringHead::decode(&self.0[&FiringRecord::Head], &limits).expect("as written");
+        let parts = self.0.iter().filter(|(record, _)| **record != FiringRecord::Head);
+        let parts = parts.map(|(_, bytes)| Part::decode(bytes, &limits).expect("as written")).collect();
+        Firing::restore(head, parts)
+    }
 }
 
 #[test]
 fn a_persisted_firing_comes_back_with_nobody_connected() {
-    let limits = Limits::DEFAULT;
-    let mut firing = firing(3, Until::Received);
+    let (mut firing, mut kept) = (firing(3, Until::Received), Kept::default());
+    kept.keep(&mut firing);
     firing.offered(&subscriber(1), &SITE, at(1));
     firing.answered(&subscriber(1), &SITE, &want(), at(1));
     firing.receipt(&subscriber(2), &receipt(Stage::Verified, 2), at(2));
-    let read = Firing::decode(&firing.encode(&limits).expect("small"), &limits).expect("as written");
-    assert_eq!(read.counts(), Counts { pending: 2, verified: 1, ..Counts::default() });
+    firing.relays(&FiringTarget { subscriber: subscriber(7), ..firing.parts()[0].target() }, at(2));
+    firing.remove(&subscriber(3), at(2));
+    kept.keep(&mut firing);
+    let read = kept.restore();
+    assert_eq!(read.counts(), Counts { pending: 1, verified: 1, ..Counts::default() });
     assert_eq!((read.id(), read.channel(), read.until()), (firing.id(), firing.channel(), firing.until()));
     firing.disconnected(&subscriber(1), at(1));
-    assert_eq!(read, firing);
+    assert_eq!((read.parts(), read.outcome()), (firing.parts(), firing.outcome()));
+}
+
+#[test]
+fn a_receipt_costs_one_small_record_whatever_the_number_of_subscribers() {
+    let (mut firing, mut kept) = (firing(200, Until::Extracted), Kept::default());
+    assert_eq!(kept.keep(&mut firing).0, 201);
+    firing.receipt(&subscriber(7), &receipt(Stage::Verified, 1), at(1));
+    let (records, bytes) = kept.keep(&mut firing);
+    assert!(records == 1 && bytes < 256, "{records} records, {bytes} bytes");
+    firing.receiving(&subscriber(8), &SITE, (1, 10), at(1));
+    assert_eq!(kept.keep(&mut firing).0, 1, "it receives now");
+    firing.receiving(&subscriber(8), &SITE, (2, 10), at(1));
+    firing.heard(&subscriber(8), &SITE, at(2));
+    assert_eq!(kept.keep(&mut firing).0, 0, "how much of it is there is a hint");
+    for number in 1..=200 {
+        firing.receipt(&subscriber(number), &receipt(Stage::Extracted, 2), at(3));
+    }
+    assert_eq!(kept.keep(&mut firing).0, 201, "the head says that it is over");
+    assert_eq!(kept.restore().head().ended, Some(at(3)));
+}
+
+#[test]
+fn a_relay_never_keeps_a_firing_open_and_what_goes_wrong_there_shows() {
+    let mut firing = firing(1, Until::Extracted);
+    let hop = FiringTarget { subscriber: subscriber(9), ..firing.parts()[0].target() };
+    assert!(firing.relays(&hop, at(1)) && !firing.relays(&hop, at(1)));
+    assert_eq!(firing.offers(&hop.subscriber, at(1)), [], "it is offered what is due to those behind it");
+    firing.offered(&hop.subscriber, &SITE, at(1));
+    firing.offered_over(&subscriber(1), &SITE, Some(hop.subscriber), at(1));
+    firing.receipt(&hop.subscriber, &receipt(Stage::Corrupt, 2), at(2));
+    let part = firing.part(&hop.subscriber, &SITE).expect("there");
+    assert_eq!((part.role, part.state, part.code.as_deref()), (PartRole::Relay, PartState::Corrupt, Some("TED-1355")));
+    assert_eq!(firing.counts().total(), 1, "relays are not counted");
+    firing.receipt(&subscriber(1), &receipt(Stage::Extracted, 3), at(3));
+    assert_eq!(firing.outcome(), Outcome::Complete);
+}
+
+#[test]
+fn who_waits_for_something_known_or_is_behind_a_hop_that_is_heard_is_not_silent() {
+    let mut firing = firing(3, Until::Extracted);
+    let hop = FiringTarget { subscriber: subscriber(9), ..firing.parts()[0].target() };
+    firing.relays(&hop, at(1));
+    for number in 1..=3 {
+        firing.offered(&subscriber(number), &SITE, at(1));
+    }
+    firing.offered_over(&subscriber(2), &SITE, Some(hop.subscriber), at(1));
+    firing.waits(&subscriber(1), &SITE, Some((WaitingFor::Window, Some(at(900)))), at(2));
+    assert!(!firing.tick(Silence::default(), at(3)));
+    firing.heard(&hop.subscriber, &SITE, at(200));
+    assert!(firing.tick(Silence::default(), at(400)), "the third one");
+    assert_eq!(firing.counts(), Counts { offered: 2, timed_out: 1, ..Counts::default() });
+    assert!(!firing.tick(Silence::default(), at(499)));
+    assert!(firing.tick(Silence::default(), at(500)), "the hop is silent too");
+    firing.waits(&subscriber(1), &SITE, None, at(600));
+    assert!(!firing.tick(Silence::default(), at(899)));
+    assert!(firing.tick(Silence::default(), at(900)));
+}
+
+#[test]
+fn a_reason_keeps_its_time_and_goes_when_the_delivery_goes_on() {
+    let mut firing = firing(1, Until::Extracted);
+    let one = subscriber(1);
+    assert!(firing.waits(&one, &SITE, Some((WaitingFor::Parent, None)), at(1)));
+    assert!(!firing.waits(&one, &SITE, Some((WaitingFor::Parent, None)), at(2)), "it is the same still");
+    let waiting = firing.parts()[0].waiting.expect("said");
+    assert_eq!((waiting.waiting_for, waiting.since), (WaitingFor::Parent, at(1)));
+    firing.offered(&one, &SITE, at(3));
+    assert_eq!(firing.parts()[0].waiting, None);
+    firing.receipt(&one, &receipt(Stage::Extracted, 4), at(4));
+    assert!(!firing.waits(&one, &SITE, Some((WaitingFor::Pause, None)), at(5)), "it waits for nothing");
+    let times = firing.parts()[0].times;
+    assert_eq!((times.offered, times.received, times.extracted), (Some(at(3)), None, Some(at(4))));
+}
+
+#[test]
+fn a_window_that_closes_ends_a_firing_which_stays_partial() {
+    let mut firing = firing(1, Until::Extracted);
+    firing.close(at(5));
+    assert_eq!((firing.outcome(), firing.head().end), (Outcome::Partial, Some(FiringEnd::Closed)));
+    assert_eq!((firing.is_over(), firing.head().ended), (true, Some(at(5))));
 }
 
 #[test]
 fn damaged_and_later_forms_are_told_apart() {
     let limits = Limits::DEFAULT;
-    let bytes = firing(1, Until::Received).encode(&limits).expect("small");
+    let bytes = firing(1, Until::Received).parts()[0].encode(&limits).expect("small");
     let mut later = bytes.clone();
     later[0] = 2;
-    assert_eq!(Firing::decode(&later, &limits).expect_err("later").code(), "TED-1370");
+    assert_eq!(Part::decode(&later, &limits).expect_err("later").code(), "TED-1370");
     for length in 0..bytes.len() {
-        assert_eq!(Firing::decode(&bytes[..length], &limits).expect_err("cut").code(), "TED-1371", "{length}");
+        assert_eq!(Part::decode(&bytes[..length], &limits).expect_err("cut").code(), "TED-1371", "{length}");
     }
 }
 
 proptest::proptest! {
     #[test]
-    fn arbitrary_bytes_never_panic(mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 2..200)) {
+    fn arbitrary_bytes_never_panic(mut bytes in proptest::collection::vec(proptest::num::u8::ANY, 2..300)) {
         bytes[..2].copy_from_slice(&[1, 0]);
-        let _ = Firing::decode(&bytes, &Limits::DEFAULT);
+        let limits = Limits::DEFAULT;
+        let parts: Vec<_> = Part::decode(&bytes, &limits).into_iter().collect();
+        if let Ok(head) = FiringHead::decode(&bytes, &limits) {
+            let _ = Firing::restore(head, parts).next_wakeup(Silence::default(), at(1));
+        }
     }
 }

@@ -2,17 +2,18 @@
 
 mod calendar;
 mod grammar;
-mod year;
+mod timetable;
+pub(crate) mod year;
 
 use crate::id::UnixMillis;
 use crate::schedule::Schedule;
 
-fn schedule(text: &str) -> Schedule {
+pub(crate) fn schedule(text: &str) -> Schedule {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
 /// `2027-01-31T02:00Z`, or with another offset.
-fn moment(text: &str) -> UnixMillis {
+pub(crate) fn moment(text: &str) -> UnixMillis {
     let at: jiff::Timestamp = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
     UnixMillis::from_millis(u64::try_from(at.as_millisecond()).unwrap())
 }

@@ -7,7 +7,7 @@ use super::{moment, schedule};
 use crate::id::UnixMillis;
 use crate::schedule::Schedule;
 
-const MINUTES: u64 = 365 * 24 * 60;
+pub(crate) const MINUTES: u64 = 365 * 24 * 60;
 
 /// A zone in 2027: its offset in minutes when the year begins, and from when on it has another.
 struct Place {
@@ -113,10 +113,10 @@ const CASES: [Case; 10] = [
 
 /// What a walk through the year finds, in minutes since its beginning in universal time.
 #[derive(Default)]
-struct Walk {
-    fired: Vec<u64>,
+pub(crate) struct Walk {
+    pub(crate) fired: Vec<u64>,
     /// For each minute whether the window is open.
-    open: Vec<bool>,
+    pub(crate) open: Vec<bool>,
 }
 
 /// Walks with a clock that never goes back: what it shows is the latest that was shown.
@@ -151,17 +151,22 @@ fn minute_of(at: UnixMillis) -> u64 {
     at.millis() / 60_000
 }
 
-fn at(minute: u64) -> UnixMillis {
+/// A minute of the year.
+pub(crate) fn at(minute: u64) -> UnixMillis {
     moment("2027-01-01T00:00Z").plus(std::time::Duration::from_secs(minute * 60))
 }
 
 /// All cases at all places, each walked once for all tests.
-fn each(check: impl Fn(&str, &Schedule, &Walk)) {
+pub(crate) fn walks() -> &'static [(String, Walk)] {
     static WALKS: LazyLock<Vec<(String, Walk)>> = LazyLock::new(|| {
         let all = PLACES.iter().flat_map(|place| CASES.iter().map(move |case| (place, case)));
         all.map(|(place, case)| (format!("{} in {}", case.text, place.zone), walk(place, case))).collect()
     });
-    for (text, walk) in WALKS.iter() {
+    &WALKS
+}
+
+fn each(check: impl Fn(&str, &Schedule, &Walk)) {
+    for (text, walk) in walks() {
         check(text, &schedule(text), walk);
     }
 }

@@ -99,6 +99,12 @@ impl Batch {
         Self::default()
     }
 
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
     /// Only if `key` holds `value`; with `None`: only if it is not there.
     #[must_use]
     pub fn expect(mut self, key: impl Into<Vec<u8>>, value: Option<impl Into<Vec<u8>>>) -> Self {
