@@ -66,8 +66,8 @@ pub(super) struct State {
     pub(super) changing: Mutex<()>,
     /// Held while `fleet.toml` is written.
     pub(super) writing_fleet: Mutex<()>,
-    /// `fleet.toml` is not what the fleet is.
-    pub(super) fleet_changed: Notify,
+    /// The fleet's version, for those who do something when it changes.
+    pub(super) fleet_versions: watch::Sender<u64>,
     pub(super) firings: Mutex<Firings>,
     /// What firings are written with.
     pub(super) kept: Arc<BatchedRecords>,
@@ -204,7 +204,7 @@ impl State {
             fleet: Mutex::new(fleet),
             changing: Mutex::default(),
             writing_fleet: Mutex::default(),
-            fleet_changed: Notify::new(),
+            fleet_versions: watch::Sender::new(0),
             firings: Mutex::new(firings),
             sent: Mutex::default(),
             firing_changes: watch::Sender::new(0),
