@@ -141,6 +141,7 @@ impl State {
         self.forget_certificates(name, key.as_ref())?;
         if let Some(key) = key {
             self.registrations.remove(&key)?;
+            self.tiers_changed();
             self.withdraw(|slot| slot.recipient == Some(key))?;
             self.links.close(&key, "the Subscriber was removed from the fleet");
             let ticket = self.change_firings_of(&[key], |firing, now| firing.remove(&key, now));

@@ -46,6 +46,7 @@ mod sources;
 mod standing;
 mod state;
 mod succession;
+mod tiers;
 mod time;
 mod trust;
 
