@@ -6,15 +6,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use support::{ANY_PORT, CHANNEL, DISTRIBUTION, World, compare, event, extracted, find, label, node, noise, within};
+use ted_core::distributor::SubscriberChanges;
 use ted_core::security::Stage;
 use ted_core::{DistributionSpec, DistributorEvent, Subscriber, SubscriberEvent};
 
 /// A node behind `parents` (none: a child of the Distributor itself) that may be a parent itself.
 async fn behind(world: &World, name: &str, parents: &[&str], channels: &[&str]) -> Subscriber {
-    let parents: Vec<_> = parents.iter().map(|parent| node(parent)).collect();
-    let channels: Vec<_> = channels.iter().map(|channel| label(channel)).collect();
-    world.distributor.create_subscriber(node(name), &[], &channels).await.expect("declared");
-    world.distributor.set_route(&node(name), &parents).await.expect("a route");
+    let changes = SubscriberChanges {
+        parents: Some(parents.iter().map(|parent| node(parent)).collect()),
+        into_channels: channels.iter().map(|channel| label(channel)).collect(),
+        ..SubscriberChanges::default()
+    };
+    world.distributor.declare_subscriber(&node(name), changes).await.expect("declared");
     let invite = world.distributor.invite(&node(name), &[], &[]).await.expect("an invite");
     // Its parent may hear only now that it is one.
     let joining = async {

@@ -120,7 +120,7 @@ impl State {
         }
         for ((firing, _), mut targets) in groups {
             // Offers take their time, and the firing may have ended meanwhile.
-            targets.retain(|target| self.is_due_still(&firing, target));
+            targets.retain(|target| self.is_due_still(&firing, target) && !self.is_held(&firing, target));
             if let Err(error) = self.offer(connection, hop, firing, targets).await {
                 tracing::warn!(hop = %self.name_of_key(&hop), %error, "an offer failed");
             }
@@ -229,9 +229,9 @@ impl State {
         let granted = match self.grant(distribution, built, &recipients) {
             Ok(granted) => granted,
             Err(error) => {
-                let (code, reason) = (error.code(), error.to_string());
+                let (code, reason, waiting_for) = (error.code(), error.to_string(), WaitingFor::Grant);
                 for subscriber in recipients {
-                    self.withhold(firing, distribution, &Withheld { subscriber, code, reason: reason.clone() })?;
+                    self.withhold(firing, distribution, &Withheld { subscriber, code, reason: reason.clone(), waiting_for })?;
                 }
                 return Ok(None);
             }

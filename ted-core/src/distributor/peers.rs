@@ -61,6 +61,9 @@ impl State {
         tasks.spawn(self.clone().accept_all(endpoint.clone(), stop.clone(), tasks.clone()));
         tasks.spawn(self.clone().rounds(endpoint.clone(), stop.clone(), tasks.clone()));
         tasks.spawn(self.clone().announce_changes(stop.clone()));
+        self.resume_schedules()?;
+        let (state, running, stopping) = (self.clone(), tasks.clone(), stop.clone());
+        tasks.spawn(async move { state.schedules.drive(state.clone(), stopping, running).await });
         tasks.spawn(self.clone().entitle_parents(stop.clone()));
         tasks.spawn(self.clone().write_fleet_changes(stop.clone()));
         *lock(&self.network) = Some(Network { endpoint, address, stop, tasks });
@@ -264,6 +267,10 @@ impl State {
             self.change_open(Which::All, |firing, now| firing.tick(silence, now));
             self.offer_all(self.waited_long_enough(), Due::Waited);
             self.keep_changes().await;
+            self.offer_resumed();
+            if let Err(error) = self.keep_speeds() {
+                tracing::warn!(code = error.code(), %error, "the speeds of links cannot be kept");
+            }
             self.dial_due(&endpoint, &mut dialling, &tasks);
         }
     }

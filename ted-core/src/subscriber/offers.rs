@@ -31,6 +31,9 @@ impl State {
     /// Answers an offer that came over `connection`.
     pub(super) async fn take_offer(self: &Arc<Self>, connection: &QuicConnection, offer: Offer) -> OfferAnswer {
         let fleet = connection.peer().fleet;
+        if self.is_paused() {
+            return OfferAnswer::Refused(Self::says_paused());
+        }
         match self.judge(connection, fleet, &offer).await {
             Ok(answer) => {
                 if let OfferAnswer::Refused(refused) = &answer {
