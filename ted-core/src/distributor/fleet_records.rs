@@ -46,6 +46,7 @@ impl State {
             result
         };
         self.tiers_changed();
+        self.schedules.declared();
         if lock(&self.network).is_some() {
             self.fleet_changed.notify_one();
         } else {

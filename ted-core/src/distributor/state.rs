@@ -1,6 +1,6 @@
 //! A Distributor's state: what it keeps, and how it is opened.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::{Notify, Semaphore, watch};
@@ -13,21 +13,27 @@ use crate::distributor::grants::GrantSets;
 use crate::distributor::peers::Network;
 use crate::distributor::repair::load_mended;
 use crate::distributor::rotation::open_own;
+use crate::distributor::scheduled::Task;
 use crate::distributor::source::{Fetching, KnownArchives, clean_spool};
 use crate::distributor::standing::Judged;
 use crate::distributor::tiers::KnownTiers;
 use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
+use crate::limits::Limits;
 use crate::model::Fleet;
-use crate::name::NodeName;
-use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, Records, wait};
+use crate::name::{Label, NodeName};
+use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, Records, Schedules, wait};
 use crate::protocol::Reach;
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
-    DataDir, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
+    DataDir, EventLog, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
     StandingEnvelopes, Tokens,
 };
+
+/// Firings that begin at once.
+const FIRINGS_AT_ONCE: usize = 4;
+use crate::transport::QuicConnection;
 
 /// See [`State::upkeep`].
 const UPKEEP_AT_ONCE: usize = 8;
@@ -83,6 +89,8 @@ pub(super) struct State {
     pub(super) tiers: Mutex<KnownTiers>,
     /// Who is behind whom has changed.
     pub(super) entitling: Notify,
+    /// Parents that were revoked, with the nodes that they may tell so before their connections close.
+    pub(super) last_words: Mutex<Vec<(QuicConnection, Vec<KeyHash>)>>,
     /// What the peers that are connected were judged by last.
     pub(super) judged: Mutex<Option<Judged>>,
     /// Lets a few connections at a time have something looked up or noted on a thread where blocking is allowed: a
@@ -100,6 +108,14 @@ pub(super) struct State {
     pub(super) granting: Mutex<()>,
     pub(super) grant_sets: Mutex<GrantSets>,
     pub(super) network: Mutex<Option<Network>>,
+    /// What is done by schedules.
+    pub(super) schedules: Schedules<Task>,
+    /// What went wrong the last time that it was scheduled.
+    pub(super) schedule_troubles: Mutex<BTreeMap<Task, Alarm>>,
+    /// One firing of a Channel begins at a time.
+    pub(super) sending: Mutex<HashMap<Label, Arc<tokio::sync::Mutex<()>>>>,
+    /// Firings that begin at once: each grants and signs for a while.
+    pub(super) beginning: Semaphore,
 }
 
 /// The Distributor's CA, and what it issued for this node.
@@ -163,6 +179,7 @@ impl State {
         let records = Records::new(Arc::new(catalog));
         let fleet = load_fleet(&records, Some(own.authority.root().name().clone()))?;
         let depot = LocalDepot::open(data.path())?;
+        let events = EventLog::open(&data.path().join("events"), &Limits::DEFAULT)?;
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
         let firings = Firings::load(&records)?;
@@ -198,9 +215,10 @@ impl State {
             reach: Mutex::default(),
             tiers: Mutex::default(),
             entitling: Notify::new(),
+            last_words: Mutex::default(),
             judged: Mutex::default(),
             upkeep: Semaphore::new(UPKEEP_AT_ONCE),
-            events: EventBus::new(),
+            events: EventBus::new(events, clock.clone()),
             enrolling: Mutex::default(),
             stating: Mutex::default(),
             mended: Mutex::new(mended),
@@ -209,6 +227,10 @@ impl State {
             granting: Mutex::default(),
             grant_sets: Mutex::default(),
             network: Mutex::default(),
+            schedules: Schedules::default(),
+            schedule_troubles: Mutex::default(),
+            sending: Mutex::default(),
+            beginning: Semaphore::new(FIRINGS_AT_ONCE),
             settings,
             clock,
             crypto,

@@ -17,7 +17,8 @@ use crate::node::{Alarm, Clock, EventBus, Links, Records, Schedules};
 use crate::protocol::{Delivery, Reach};
 use crate::security::{Crypto, DistributorRoot, Entitlements, Identity, ParentHint, ReleaseStatement, Stage, Usage};
 use crate::store::{
-    DataDir, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog, StandingEnvelopes,
+    DataDir, EventLog, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog,
+    StandingEnvelopes,
 };
 use crate::subscriber::Settings;
 use crate::subscriber::arriving::Arrivals;
@@ -162,6 +163,7 @@ impl State {
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
         let depot = LocalDepot::open(data.path())?;
+        let events = EventLog::open(&data.path().join("events"), &Limits::DEFAULT)?;
         security.trust()?;
         Ok(Self {
             name: RwLock::new(name),
@@ -200,7 +202,7 @@ impl State {
             told_troubles: Mutex::default(),
             alarmed: Mutex::default(),
             carried_troubles: Mutex::default(),
-            events: EventBus::new(),
+            events: EventBus::new(events, clock.clone()),
             schedules: Schedules::default(),
             data,
             settings,
