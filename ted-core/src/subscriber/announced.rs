@@ -152,8 +152,11 @@ impl State {
         self.envelopes.put(vec![(slot, StandingEnvelope::from(&envelope))])?;
         match kind {
             EnvelopeKind::ENTITLEMENTS => self.follow_entitlements(fleet)?,
-            // It may name other parents.
-            EnvelopeKind::CONFIGURATION => self.hasten(fleet),
+            EnvelopeKind::CONFIGURATION => {
+                self.follow_rates();
+                // It may name other parents.
+                self.hasten(fleet);
+            }
             _ => {}
         }
         let distributor = self.distributor_name(fleet);
