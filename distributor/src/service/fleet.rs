@@ -301,6 +301,7 @@ impl SubscriberView {
             channels: status.channels,
             enrolled: enrolled.map(|(fingerprint, since)| EnrolledView { fingerprint, since: since.into() }),
             connected: status.address,
+            through: status.through,
             certificate: status.certificate.into(),
             deliveries,
         }

@@ -210,7 +210,8 @@ impl State {
             fingerprint: key.map(|key| key.fingerprint()),
             enrolled: key.and_then(|key| self.registrations.get(&key)).map(|known| known.registered),
             connected: connection.is_some(),
-            address: connection.map(|connection| connection.remote_address().to_string()),
+            address: connection.as_ref().map(|connection| connection.remote_address().to_string()),
+            through: key.filter(|_| connection.is_none()).and_then(|key| self.hop_name(&key)),
             certificate: self.certificate_pair(subscriber)?,
         })
     }
