@@ -16,8 +16,8 @@ use ted_core::protocol::{
 };
 use ted_core::security::{
     Alpn, AwsLc, Certificate, Crypto as _, DistributorRoot, EnrolAnswer, EnrolRequest, Envelope, EnvelopeBody,
-    EnvelopeKind, FleetRole, FleetTrust, Identity, Receipt, ReleaseStatement, Signature, Stage, Token, TrustPolicy,
-    Usage,
+    EnvelopeKind, FleetRole, FleetTrust, HeldCertificate, HeldIn, Identity, Receipt, ReleaseStatement, Signature,
+    Stage, Token, TrustPolicy, Usage,
 };
 use ted_core::transport::{Connection as _, Endpoint, EndpointOptions, QuicConnection, SendHalf as _};
 use tokio::sync::Notify;
@@ -45,6 +45,8 @@ pub(crate) struct Counts {
     /// Nodes whose receipt about an extraction was acknowledged, counted anew for each firing.
     pub(crate) extracted: AtomicU64,
     pub(crate) failures: AtomicU64,
+    /// Attempts to connect that failed and were made again.
+    pub(crate) retries: AtomicU64,
     pub(crate) changed: Notify,
 }
 
@@ -125,7 +127,7 @@ impl Node {
         endpoint: &Endpoint,
     ) -> Result<QuicConnection, Failure> {
         let connection = endpoint.dial_as(fleet.address, &fleet.root.key_hash(), &self.identity).await?;
-        let Answer::Hello(_) = ask(&connection, &Request::Hello(self.hello())).await? else {
+        let Answer::Hello(_) = ask(&connection, &Request::Hello(self.hello(fleet)?)).await? else {
             return Err("no greeting".into());
         };
         let (node, fleet, held) = (self.clone(), fleet.clone(), connection.clone());
@@ -142,15 +144,18 @@ impl Node {
         Ok(connection)
     }
 
-    fn hello(&self) -> Hello {
-        Hello {
+    /// As a Subscriber greets that has verified a package before: its Distributor's certificate is in its keystore.
+    fn hello(&self, fleet: &Fleet) -> Result<Hello, Failure> {
+        let hello = Hello {
             version: PROTOCOL_VERSION,
             node: self.name.clone(),
             instance: InstanceId::from_bytes([7; 16]),
             clock: now(),
             capabilities: vec![],
             extensions: vec![],
-        }
+        };
+        let (thumbprint, name) = (fleet.root.certificate().thumbprint_bytes(), fleet.root.name().clone());
+        Ok(hello.holding(&HeldCertificate { held_in: HeldIn::Keystore, thumbprint, name }, &LIMITS)?)
     }
 
     async fn answer(

@@ -7,142 +7,25 @@ Usage: run.py BINARIES [--bytes N] [--encrypt]    (as root; needs ip, rsync)
 """
 
 import argparse
-import hashlib
-import json
-import os
 import pathlib
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 
-MIB = 1 << 20
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness import (KIB, MIB, Network, Node, deliveries, digest, flip, make_source, require, same, stopped_at_the_end,
+                     wait_until)
+
 FRAME_RAW = 4 * MIB
 # Handshake, greetings, statement, receipts, acknowledgements.
-TALK = 64 * 1024
+TALK = 64 * KIB
 # Headers of IP, UDP and QUIC, and tags, in packets of 1,200 to 1,452 bytes; and what is sent twice.
 OVERHEAD = 1.10
-A, B = "ted-repair-a", "ted-repair-b"
-
-
-def sh(*command):
-    return subprocess.run(command, check=True, text=True, capture_output=True).stdout
-
-
-class Network:
-    """Two namespaces joined by a pair of interfaces."""
-
-    def __enter__(self):
-        self.__exit__()
-        for ns in (A, B):
-            sh("ip", "netns", "add", ns)
-            sh("ip", "netns", "exec", ns, "ip", "link", "set", "lo", "up")
-        sh("ip", "link", "add", "tra", "netns", A, "type", "veth", "peer", "name", "trb", "netns", B)
-        for ns, link, address in ((A, "tra", "10.78.0.1/24"), (B, "trb", "10.78.0.2/24")):
-            sh("ip", "netns", "exec", ns, "ip", "address", "add", address, "dev", link)
-            sh("ip", "netns", "exec", ns, "ip", "link", "set", link, "up")
-        return self
-
-    def __exit__(self, *_):
-        for ns in (A, B):
-            subprocess.run(["ip", "netns", "del", ns], capture_output=True)
-
-    @staticmethod
-    def received():
-        return int(sh("ip", "netns", "exec", B, "cat", "/sys/class/net/trb/statistics/rx_bytes"))
-
-
-class Node:
-    """A daemon in its namespace."""
-
-    def __init__(self, namespace, binary, data, log):
-        self.command = ["ip", "netns", "exec", namespace, str(binary), "--data-dir", str(data)]
-        self.data, self.log_path, self.process = data, log, None
-
-    def run(self, *arguments):
-        return subprocess.run([*self.command, *arguments], text=True, capture_output=True)
-
-    def cli(self, *arguments):
-        done = self.run(*arguments)
-        if done.returncode:
-            raise SystemExit(f"{arguments}: exit {done.returncode}: {done.stdout}{done.stderr}")
-        return done.stdout
-
-    def start(self):
-        # `ip netns exec` replaces itself by the program, so that the process id is the daemon's.
-        with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen([*self.command, "run"], stdout=log, stderr=log)
-        wait_until("the control socket", lambda: self.run("status").returncode == 0, 60)
-
-    def stop(self):
-        if self.process and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(60)
-
-    def log(self):
-        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
-
-    def package(self, name="distfile.ted"):
-        found = list(self.data.rglob(name))
-        if len(found) != 1:
-            raise SystemExit(f"{len(found)} files {name} below {self.data}")
-        return found[0]
-
-
-def wait_until(what, condition, seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.05)
-    raise SystemExit(f"{what}: not within {seconds} s")
-
-
-def make_source(folder, total):
-    """Incompressible files of several sizes, so that a package is about as long as its source."""
-    folder.mkdir(parents=True)
-    sizes = [300 * MIB, 40 * MIB, 9 * MIB, 4 * MIB, *[300_000] * 20]
-    number = 0
-    while total > 0:
-        for size in sizes:
-            size = min(size, total)
-            if size <= 0:
-                break
-            with open(folder / f"file-{number:04}", "wb") as file:
-                for begin in range(0, size, 16 * MIB):
-                    file.write(os.urandom(min(16 * MIB, size - begin)))
-            number += 1
-            total -= size
-
-
-def flip(path, at):
-    with open(path, "r+b") as file:
-        file.seek(at)
-        byte = file.read(1)[0]
-        file.seek(at)
-        file.write(bytes([byte ^ 0x10]))
-
-
-def digest(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
-
-
-def same(source, target):
-    done = subprocess.run(["rsync", "-aniHc", "--delete", f"{source}/", f"{target}/"], text=True, capture_output=True)
-    return done.returncode == 0 and not done.stdout.strip()
-
-
-def connected(subscriber):
-    status = json.loads(subscriber.cli("--json", "status"))
-    return any(row["connected"] for row in status["distributors"])
+SOURCE_SIZES = [300 * MIB, 40 * MIB, 9 * MIB, 4 * MIB, *[300_000] * 20]
 
 
 def send(distributor):
-    sent = json.loads(distributor.cli("--json", "send", "nightly", "--wait", "--no-build", "--timeout", "600s"))
-    return sent.get("deliveries", sent)
+    return deliveries(distributor.json("send", "nightly", "--wait", "--no-build", "--timeout", "600s"))
 
 
 def round_of(what, network, distributor, subscriber, whole, flips):
@@ -152,7 +35,7 @@ def round_of(what, network, distributor, subscriber, whole, flips):
     reports_before = distributor.log().count("Corrupt")
     distributor.start()
     subscriber.start()
-    wait_until("the connection", lambda: connected(subscriber), 60)
+    wait_until("the connection", subscriber.is_connected, 60)
     found = subscriber.run("verify")
     lines = [line for line in found.stdout.splitlines() if "damaged" in line]
     if found.returncode == 0 or not lines:
@@ -169,7 +52,7 @@ def round_of(what, network, distributor, subscriber, whole, flips):
           f"{'; ' + row['note'] if row.get('note') else ''}", flush=True)
     if row["stage"] != "extracted":
         raise SystemExit(f"{what}: {row}")
-    if not 0 < frame <= FRAME_RAW + 64 * 1024:
+    if not 0 < frame <= FRAME_RAW + 64 * KIB:
         raise SystemExit(f"{what}: {frame} bytes are not one frame")
     if crossed > frame * OVERHEAD + TALK:
         raise SystemExit(f"{what}: {crossed} bytes crossed for a frame of {frame}")
@@ -189,25 +72,26 @@ def main():
     parser.add_argument("--bytes", type=int, default=1000 * MIB)
     parser.add_argument("--encrypt", action="store_true")
     arguments = parser.parse_args()
+    require("ip", "rsync")
     binaries = arguments.binaries.resolve()
-    with tempfile.TemporaryDirectory(prefix="ted-repair-") as folder, Network() as network:
+    with tempfile.TemporaryDirectory(prefix="ted-repair-") as folder, Network("repair", "10.78.0") as network:
         work = pathlib.Path(folder)
-        make_source(work / "source", arguments.bytes)
+        make_source(work / "source", arguments.bytes, SOURCE_SIZES)
         target = work / "target"
-        distributor = Node(A, binaries / "ted-distributor", work / "d", work / "distributor.log")
-        subscriber = Node(B, binaries / "ted-subscriber", work / "s", work / "subscriber.log")
-        try:
-            distributor.cli("init", "--name", "dist.example", "--listen", "10.78.0.1:1229", "--advertise", "10.78.0.1:1229")
+        distributor = Node(binaries / "ted-distributor", work / "d", network.a)
+        subscriber = Node(binaries / "ted-subscriber", work / "s", network.b)
+        with stopped_at_the_end(subscriber, distributor):
+            listen = f"{network.addresses[0]}:1229"
+            distributor.cli("init", "--name", "dist.example", "--listen", listen, "--advertise", listen)
             distributor.start()
             more = ["--encrypt"] if arguments.encrypt else []
-            distributor.cli("distribution", "create", "site", "--source", str(work / "source"), *more)
+            distributor.cli("distribution", "create", "site", "--source", work / "source", *more)
             distributor.cli("channel", "create", "nightly", "--distribution", "site")
-            distributor.cli("invite", "shop.example", "--channel", "nightly", "--output", str(work / "invite"))
-            subscriber.cli("join", str(work / "invite"), "--target", f"site={target}")
-            built = json.loads(distributor.cli("--json", "distribution", "build", "site"))
-            package = built["revision"]["package_bytes"]
+            distributor.cli("invite", "shop.example", "--channel", "nightly", "--output", work / "invite")
+            subscriber.cli("join", work / "invite", "--target", f"site={target}")
+            package = distributor.json("distribution", "build", "site")["revision"]["package_bytes"]
             subscriber.start()
-            wait_until("the connection", lambda: connected(subscriber), 60)
+            wait_until("the connection", subscriber.is_connected, 60)
             before, begun = network.received(), time.monotonic()
             send(distributor)
             print(f"first delivery: package {package}, {network.received() - before} bytes crossed, "
@@ -225,11 +109,6 @@ def main():
                 raise SystemExit(f"the repair is not told: {row}")
             if not same(work / "source", target):
                 raise SystemExit("the target differs from the source")
-        finally:
-            subscriber.stop()
-            distributor.stop()
-            if sys.exc_info()[0] is not None:
-                sys.stderr.write(distributor.log()[-4000:] + subscriber.log()[-4000:])
     print("each time one frame crossed, and all copies are as they were signed")
 
 

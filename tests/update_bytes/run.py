@@ -23,106 +23,19 @@ import pathlib
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 
-KIB = 1 << 10
-A, B = "ted-update-a", "ted-update-b"
-A_ADDRESS, B_ADDRESS = "10.79.0.1", "10.79.0.2"
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from harness import KIB, Network, Node, deliveries, require, same, sh, stopped_at_the_end, wait_until
+
 # Times of last change: when the old tree was made, and the new one.
 OLD_TIME, NEW_TIME = 1_700_000_000, 1_710_000_000
 PEERS = ("rsync_azc", "xdelta3", "zstd_patch_from")
 # What is to be reached.
 OF_RSYNC, MORE_BYTES, OF_XDELTA3, XDELTA3_COUNTS_FROM = 0.30, 8 * KIB, 1.1, 64 * KIB
-
-
-def sh(*command):
-    return subprocess.run(command, check=True, text=True, capture_output=True).stdout
-
-
-class Network:
-    """Two namespaces joined by a pair of interfaces, whose packets are never larger than Ethernet's."""
-
-    def __enter__(self):
-        self.__exit__()
-        for ns in (A, B):
-            sh("ip", "netns", "add", ns)
-            sh("ip", "netns", "exec", ns, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
-            sh("ip", "netns", "exec", ns, "ip", "link", "set", "lo", "up")
-        sh("ip", "link", "add", "tua", "netns", A, "type", "veth", "peer", "name", "tub", "netns", B)
-        for ns, link, address in ((A, "tua", A_ADDRESS), (B, "tub", B_ADDRESS)):
-            sh("ip", "netns", "exec", ns, "ip", "address", "add", f"{address}/24", "dev", link)
-            # Without this several packets would be counted as one, with one header.
-            sh("ip", "netns", "exec", ns, "ip", "link", "set", link, "gso_max_segs", "1", "up")
-        return self
-
-    def __exit__(self, *_):
-        for ns in (A, B):
-            subprocess.run(["ip", "netns", "del", ns], capture_output=True)
-
-    @staticmethod
-    def crossed():
-        """Bytes and packets so far, both ways."""
-        folder = "/sys/class/net/tub/statistics/"
-        names = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
-        numbers = [int(line) for line in sh("ip", "netns", "exec", B, "cat", *(folder + name for name in names)).split()]
-        return numbers[0] + numbers[1], numbers[2] + numbers[3]
-
-    def quiet(self):
-        """Waits until nothing crosses for half a second, and gives what crossed so far."""
-        end, before = time.monotonic() + 10, self.crossed()
-        while time.monotonic() < end:
-            time.sleep(0.5)
-            now = self.crossed()
-            if now == before:
-                break
-            before = now
-        return before
-
-
-class Node:
-    """A daemon in its namespace."""
-
-    def __init__(self, namespace, binary, data, log):
-        self.command = ["ip", "netns", "exec", namespace, str(binary), "--data-dir", str(data)]
-        self.data, self.log_path, self.process = data, log, None
-
-    def cli(self, *arguments):
-        done = subprocess.run([*self.command, *arguments], text=True, capture_output=True)
-        if done.returncode:
-            raise SystemExit(f"{arguments}: exit {done.returncode}: {done.stdout}{done.stderr}")
-        return done.stdout
-
-    def json(self, *arguments):
-        return json.loads(self.cli("--json", *arguments))
-
-    def start(self):
-        # `ip netns exec` replaces itself by the program, so that the process id is the daemon's.
-        with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen([*self.command, "run"], stdout=log, stderr=log)
-        runs = lambda: subprocess.run([*self.command, "status"], capture_output=True).returncode == 0
-        wait_until("the control socket", runs, 60)
-
-    def stop(self):
-        if self.process and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(60)
-
-    def log(self):
-        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
-
-
-def wait_until(what, condition, seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.05)
-    raise SystemExit(f"{what}: not within {seconds} s")
 
 
 def walk(tree):
@@ -166,18 +79,8 @@ def make_trees(old, new, every_time, folder):
     return trees
 
 
-def same(source, target):
-    done = subprocess.run(["rsync", "-aniHc", "--delete", f"{source}/", f"{target}/"], text=True, capture_output=True)
-    return done.returncode == 0 and not done.stdout.strip()
-
-
-def connected(subscriber):
-    return any(row["connected"] for row in subscriber.json("status")["distributors"])
-
-
 def send(distributor):
-    sent = distributor.json("send", "nightly", "--wait", "--timeout", "600s")
-    row = sent.get("deliveries", sent)[0]
+    row = deliveries(distributor.json("send", "nightly", "--wait", "--timeout", "600s"))[0]
     if row["stage"] != "extracted":
         raise SystemExit(f"not delivered: {row}")
     return row
@@ -188,19 +91,19 @@ def deliver(binaries, trees, encrypt, network, work):
     old, new = trees
     source, target = work / "source", work / "target"
     old.rename(source)
-    distributor = Node(A, binaries / "ted-distributor", work / "d", work / "distributor.log")
-    subscriber = Node(B, binaries / "ted-subscriber", work / "s", work / "subscriber.log")
-    try:
-        listen = f"{A_ADDRESS}:1229"
+    distributor = Node(binaries / "ted-distributor", work / "d", network.a)
+    subscriber = Node(binaries / "ted-subscriber", work / "s", network.b)
+    with stopped_at_the_end(subscriber, distributor):
+        listen = f"{network.addresses[0]}:1229"
         distributor.cli("init", "--name", "dist.example", "--listen", listen, "--advertise", listen)
         distributor.start()
         more = ["--encrypt"] if encrypt else []
-        distributor.cli("distribution", "create", "site", "--source", str(source), "--mode", "sync", *more)
+        distributor.cli("distribution", "create", "site", "--source", source, "--mode", "sync", *more)
         distributor.cli("channel", "create", "nightly", "--distribution", "site")
-        distributor.cli("invite", "shop.example", "--channel", "nightly", "--output", str(work / "invite"))
-        subscriber.cli("join", str(work / "invite"), "--target", f"site={target}")
+        distributor.cli("invite", "shop.example", "--channel", "nightly", "--output", work / "invite")
+        subscriber.cli("join", work / "invite", "--target", f"site={target}")
         subscriber.start()
-        wait_until("the connection", lambda: connected(subscriber), 60)
+        wait_until("the connection", subscriber.is_connected, 60)
         send(distributor)
         before = network.quiet()
         send(distributor)
@@ -214,11 +117,6 @@ def deliver(binaries, trees, encrypt, network, work):
         after = network.quiet()
         if not same(source, target):
             raise SystemExit("the target differs from the source")
-    finally:
-        subscriber.stop()
-        distributor.stop()
-        if sys.exc_info()[0] is not None:
-            sys.stderr.write(distributor.log()[-4000:] + subscriber.log()[-4000:])
     return {
         "ted": after[0] - before_update[0],
         "ted_packets": after[1] - before_update[1],
@@ -322,6 +220,8 @@ def main():
     parser.add_argument("--json", type=pathlib.Path, help="write the figures to this file too")
     arguments = parser.parse_args()
     arguments.binaries = arguments.binaries.resolve()
+    peers = [] if arguments.peers else ["xdelta3", "zstd"]
+    require("rsync", *peers, *([] if arguments.peers_only else ["ip"]), root=not arguments.peers_only)
     rows = []
 
     def run(network):
@@ -335,7 +235,7 @@ def main():
     if arguments.peers_only:
         run(None)
     else:
-        with Network() as network:
+        with Network("update", "10.79.0", ipv6=False, as_on_ethernet=True) as network:
             run(network)
     rows.sort(key=lambda row: row["every_time"])
     table(rows)

@@ -9,7 +9,7 @@ use ted_cli::units::{self, Time};
 use ted_core::model::ExtractMode;
 use ted_core::name::{Label, NodeName};
 use ted_core::security::Stage;
-use ted_core::subscriber::{HookReport, HookScope};
+use ted_core::subscriber::{ExtractTime, HookReport, HookScope};
 
 use ted_core::DistributionRef;
 
@@ -105,6 +105,29 @@ pub(crate) struct DistributionView {
     /// When its package was last found whole.
     #[serde(default)]
     pub(crate) checked: Option<Time>,
+    /// What its extraction waits for, where a revision is verified and waits.
+    #[serde(default)]
+    pub(crate) waits: Option<WaitsView>,
+}
+
+/// What the extraction of a verified revision waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum WaitsView {
+    /// For this time, by its schedule.
+    Until(Time),
+    /// For an operator.
+    ForExtract,
+}
+
+impl WaitsView {
+    pub(crate) fn of(time: ExtractTime) -> Option<Self> {
+        match time {
+            ExtractTime::Now => None,
+            ExtractTime::At(at) => Some(Self::Until(Time(at))),
+            ExtractTime::ByHand => Some(Self::ForExtract),
+        }
+    }
 }
 
 pub(super) fn table(distributions: &[DistributionView], out: &mut Text) {
@@ -127,7 +150,7 @@ pub(super) fn table(distributions: &[DistributionView], out: &mut Text) {
             view.distributor.to_string(),
             or_dash(view.offered),
             or_dash(view.extracted),
-            or_dash(view.stage.map(stage)),
+            or_dash(view.stage.map(|reached| stage_and_wait(reached, view.waits))),
             or_dash((view.total_bytes > 0).then_some(bytes)),
             or_dash(view.target.as_ref().map(|target| target.display())),
             or_dash(view.mode),
@@ -136,6 +159,14 @@ pub(super) fn table(distributions: &[DistributionView], out: &mut Text) {
         ]
     });
     out.table(&columns, rows, "nothing was offered yet");
+}
+
+fn stage_and_wait(reached: Stage, waits: Option<WaitsView>) -> String {
+    match waits {
+        Some(WaitsView::Until(at)) => format!("{}, extracted at {at}", stage(reached)),
+        Some(WaitsView::ForExtract) => format!("{}, waits for `extract`", stage(reached)),
+        None => stage(reached).to_owned(),
+    }
 }
 
 fn stage(stage: Stage) -> &'static str {

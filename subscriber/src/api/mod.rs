@@ -10,10 +10,13 @@ pub(crate) use configuration::{ConfigurationShow, ConfigurationView, ExtractionS
 pub(crate) use distribution::{
     DistributionExtract, DistributionResume, DistributionRollback, DistributionVerify, DistributionView, Extracted,
     ExtractedView, FailedView, PlaceView, TargetList, TargetSet, TargetUnset, Targets, Verified, VerifiedView,
+    WaitsView,
 };
 pub(crate) use distributor::{
     DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust, DistributorView,
     EnrolmentView, RequestView, TrustView,
 };
-pub(crate) use node::{DaemonView, NodeDoctor, NodeJoin, NodeRename, NodeStatus, NodeView, StatusView};
+pub(crate) use node::{
+    DaemonView, NodeDoctor, NodeJoin, NodePause, NodeRename, NodeResume, NodeStatus, NodeView, StatusView,
+};
 pub(crate) use preview::{DistributionPreview, PreviewView, Previews, RefusedView};

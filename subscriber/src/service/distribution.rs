@@ -10,7 +10,7 @@ use super::Service;
 use crate::api::{
     DistributionExtract, DistributionPreview, DistributionResume, DistributionRollback, DistributionVerify,
     DistributionView, Extracted, ExtractedView, FailedView, PlaceView, PreviewView, Previews, RefusedView, TargetSet,
-    TargetUnset, Targets, Verified, VerifiedView,
+    TargetUnset, Targets, Verified, VerifiedView, WaitsView,
 };
 
 impl Service {
@@ -90,6 +90,7 @@ impl From<DistributionRow> for DistributionView {
             trouble: row.trouble,
             at: row.at.map(Time),
             checked: row.checked.map(Time),
+            waits: row.waits.and_then(WaitsView::of),
             hooks: row.hooks,
         }
     }

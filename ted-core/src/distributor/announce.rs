@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
+use crate::distributor::rotation::Looked;
 use crate::distributor::state::{State, lock};
 use crate::error::{Coded, Error};
 use crate::id::{EnvelopeId, KeyHash, UnixMillis};
@@ -85,6 +86,7 @@ impl State {
     pub(super) async fn announce_changes(self: Arc<Self>, stop: CancellationToken) {
         let mut round = interval(ROUND);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looked = Looked::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -95,7 +97,9 @@ impl State {
                 }
                 _ = round.tick() => {
                     self.announce_again();
-                    self.renew_standing().await;
+                    if looked.is_due(self.now()) {
+                        self.renew_standing().await;
+                    }
                 }
             }
         }
@@ -140,18 +144,15 @@ impl State {
 
     /// Whether the Subscriber has a word about every envelope.
     async fn announce_once(self: &Arc<Self>, key: KeyHash, connection: &QuicConnection) -> Result<bool, Error> {
-        let (state, fleet) = (self.clone(), connection.peer().fleet);
-        let finding = move || {
-            let envelopes = state.standing.of_recipient(&fleet, &key).into_iter();
-            let announced = |(slot, envelope): (StandingSlot, StandingEnvelope)| Announced {
-                kind: slot.kind,
-                id: envelope.id,
-                sequence: envelope.sequence,
-                bytes: envelope.bytes.len() as u64,
-            };
-            envelopes.map(announced).take(Limits::DEFAULT.announced_envelopes_max).collect::<Vec<_>>()
+        let fleet = connection.peer().fleet;
+        let announced = |(slot, envelope): (StandingSlot, StandingEnvelope)| Announced {
+            kind: slot.kind,
+            id: envelope.id,
+            sequence: envelope.sequence,
+            bytes: envelope.bytes.len() as u64,
         };
-        let envelopes = tokio::task::spawn_blocking(finding).await.map_err(|_| DistributorError::Worker)?;
+        let standing = self.standing.of_recipient(&fleet, &key).into_iter();
+        let envelopes: Vec<_> = standing.map(announced).take(Limits::DEFAULT.announced_envelopes_max).collect();
         if envelopes.is_empty() {
             return Ok(true);
         }
@@ -159,6 +160,7 @@ impl State {
         let Answer::Announce(answer) = ask(connection, &request, &Limits::DEFAULT, PATIENCE).await? else {
             return Err(ExchangeError::Unexpected.into());
         };
+        let _turn = self.upkeep.acquire().await.map_err(|_| DistributorError::Worker)?;
         let state = self.clone();
         let noting = move || state.note_acknowledged(&fleet, &key, &envelopes, &answer);
         tokio::task::spawn_blocking(noting).await.map_err(|_| DistributorError::Worker)?

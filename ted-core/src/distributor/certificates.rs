@@ -1,15 +1,16 @@
 //! How this Distributor's certificate stands with each Subscriber: the facts that are on record, and what they make.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::distributor::report::CertificatePair;
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{KeyHash, UnixMillis};
-use crate::limits::Limits;
 use crate::model::Subscriber;
 use crate::name::{Label, NodeName};
-use crate::protocol::Hello;
+use crate::node::RecordBatch;
 use crate::security::{Certificate, CertificateFacts, CertificateState, HeldCertificate, HeldIn, PairFacts};
 
 /// What a Subscriber said last of this Distributor's certificate.
@@ -30,6 +31,10 @@ pub(super) struct StoredCarrying {
     /// Why it did not get there.
     pub(super) failure: Option<String>,
 }
+
+/// After which time it is noted that a Subscriber said the same again: a fleet that comes back at once would have the
+/// disk write a note for each.
+const SAID_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 impl State {
     /// All pairs, in the order of the Subscribers' names.
@@ -93,9 +98,12 @@ impl State {
     }
 
     /// Notes what a Subscriber says of the certificate when it greets.
-    pub(super) fn note_greeting(&self, key: &KeyHash, hello: &Hello) {
-        if let Some(held) = hello.held_certificate(&Limits::DEFAULT) {
-            self.note(&holding_key(key), &StoredHolding { held, at: self.now() });
+    pub(super) fn note_greeting(&self, key: &KeyHash, held: HeldCertificate) {
+        let (at, row) = (self.now(), holding_key(key));
+        let noted: Option<StoredHolding> = self.records.get(&row).ok().flatten();
+        let is_news = |noted: &StoredHolding| noted.held != held || at.since(noted.at) >= SAID_AGAIN;
+        if noted.as_ref().is_none_or(is_news) {
+            self.note(&row, &StoredHolding { held, at });
         }
     }
 
@@ -137,6 +145,15 @@ impl State {
             tracing::warn!(code = crate::error::Coded::code(&error), %error, "a certificate's state cannot be noted");
         }
     }
+}
+
+/// As [`State::note_issued`], together with what else is written.
+pub(super) fn note_issued_in(
+    batch: RecordBatch,
+    key: &KeyHash,
+    certificate: &Certificate,
+) -> Result<RecordBatch, Error> {
+    Ok(batch.put(&issued_key(key), &CertificateFacts::of(certificate))?)
 }
 
 fn holding_key(key: &KeyHash) -> String {

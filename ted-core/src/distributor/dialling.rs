@@ -40,22 +40,8 @@ impl State {
         dialling: &mut HashMap<NodeName, Dialling>,
         tasks: &TaskTracker,
     ) {
-        let to_dial: Vec<Subscriber> = {
-            let fleet = lock(&self.fleet);
-            fleet.subscribers().filter(|subscriber| !subscriber.endpoints.is_empty()).cloned().collect()
-        };
-        dialling.retain(|name, _| to_dial.iter().any(|subscriber| subscriber.name == *name));
-        for subscriber in to_dial {
+        for subscriber in self.to_dial(dialling) {
             let dialled = dialling.entry(subscriber.name.clone()).or_default();
-            if self.is_connected(&subscriber.name) {
-                // Whoever dialled: when it is gone, it is dialled as if for the first time.
-                dialled.due = None;
-                dialled.backoff.reset();
-                continue;
-            }
-            if !dialled.is_due(Instant::now()) {
-                continue;
-            }
             dialled.due = Some(Instant::now() + dialled.backoff.next());
             let (state, endpoint) = (self.clone(), endpoint.clone());
             let attempt = tasks.spawn(async move {
@@ -76,5 +62,23 @@ impl State {
             });
             dialled.attempt = Some(attempt);
         }
+    }
+    /// Those who are to be dialled now.
+    fn to_dial(&self, dialling: &mut HashMap<NodeName, Dialling>) -> Vec<Subscriber> {
+        let fleet = lock(&self.fleet);
+        let has_endpoints = |name: &NodeName| fleet.subscriber(name).is_ok_and(|known| !known.endpoints.is_empty());
+        dialling.retain(|name, _| has_endpoints(name));
+        let mut due = vec![];
+        for subscriber in fleet.subscribers().filter(|subscriber| !subscriber.endpoints.is_empty()) {
+            let dialled = dialling.entry(subscriber.name.clone()).or_default();
+            if self.is_connected(&subscriber.name) {
+                // Whoever dialled: when it is gone, it is dialled as if for the first time.
+                dialled.due = None;
+                dialled.backoff.reset();
+            } else if dialled.is_due(Instant::now()) {
+                due.push(subscriber.clone());
+            }
+        }
+        due
     }
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::distributor::certificates::note_issued_in;
 use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
+use crate::distributor::issued::remember_in;
 use crate::distributor::report::{IssuedInvite, IssuedToken, PendingNode};
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
@@ -152,8 +154,7 @@ impl State {
             self.issue(&checked)?
         } else if let Some(proof) = &request.token {
             self.use_token(&request, proof)?;
-            self.register(&checked)?;
-            self.issue(&checked)?
+            self.register(&checked)?
         } else {
             self.enrol_by_approval(&checked)?
         };
@@ -185,9 +186,9 @@ impl State {
         let stored: Option<StoredPending> = self.records.get(&pending_key(&key))?;
         let approved = stored.as_ref().is_some_and(|pending| pending.approved && pending.name == *checked.node());
         if approved {
-            self.register(checked)?;
+            let answer = self.register(checked)?;
             self.records.delete(&pending_key(&key))?;
-            return self.issue(checked);
+            return Ok(answer);
         }
         if stored.is_none() {
             if self.waiting()?.len() >= PENDING_MAX {
@@ -204,14 +205,16 @@ impl State {
         Ok(EnrolAnswer::Pending { fingerprint: key.fingerprint() })
     }
 
-    /// Registers a node's key, durably. A node of the same name that was registered before is so no more.
-    pub(super) fn register(&self, checked: &CheckedEnrolment) -> Result<(), Error> {
+    /// Registers a node's key, durably, with the certificates that are issued for it. A node of the same name that was
+    /// registered before is so no more.
+    pub(super) fn register(&self, checked: &CheckedEnrolment) -> Result<EnrolAnswer, Error> {
         self.ensure_subscriber(checked.node(), &[])?;
         let before = self.key_of_name(checked.node());
+        let issued = self.make_certificates(checked)?;
         self.registrations.register(Registration {
             name: checked.node().clone(),
             spki: checked.identity.spki().to_vec(),
-            encryption: None,
+            encryption: Some(issued.encryption.der().to_vec()),
             registered: self.now(),
         })?;
         if let Some(before) = before.filter(|before| *before != checked.key_hash()) {
@@ -221,26 +224,45 @@ impl State {
             let ticket = self.change_firings_of(&[before], |firing, now| firing.replace(&before, &after, now));
             self.durable_now(ticket)?;
         }
-        self.announce_configuration()?;
+        self.announce_configuration_around(checked.node())?;
         let fingerprint = checked.key_hash().fingerprint();
         tracing::info!(name = %checked.node(), fingerprint, "enrolled");
         self.events.emit(DistributorEvent::Enrolled { name: checked.node().clone(), fingerprint });
-        Ok(())
+        Ok(issued.answer())
     }
 
     /// Issues both certificates. To the key of the one for encryption grants are sealed from now on.
     pub(super) fn issue(&self, checked: &CheckedEnrolment) -> Result<EnrolAnswer, Error> {
-        let now = self.now();
-        let issue = |usage, spki: &[u8]| -> Result<Certificate, Error> {
-            let certificate = self.own().authority.issue(&*self.crypto, usage, checked.node(), spki, now)?;
-            self.remember_certificate(&certificate)?;
-            Ok(certificate)
+        let issued = self.make_certificates(checked)?;
+        self.registrations.set_encryption(&checked.key_hash(), issued.encryption.der())?;
+        Ok(issued.answer())
+    }
+
+    /// Issues both certificates, of which this Distributor keeps what it has to know.
+    fn make_certificates(&self, checked: &CheckedEnrolment) -> Result<IssuedPair, Error> {
+        let (own, now) = (self.own(), self.now());
+        let issue = |usage, spki: &[u8]| own.authority.issue(&*self.crypto, usage, checked.node(), spki, now);
+        let issued = IssuedPair {
+            identity: issue(Usage::SubscriberIdentity, checked.identity.spki())?,
+            encryption: issue(Usage::SubscriberEncryption, checked.encryption.spki())?,
         };
-        let identity = issue(Usage::SubscriberIdentity, checked.identity.spki())?;
-        let encryption = issue(Usage::SubscriberEncryption, checked.encryption.spki())?;
-        self.registrations.set_encryption(&checked.key_hash(), encryption.der())?;
-        self.note_issued(&checked.key_hash(), &identity);
-        Ok(EnrolAnswer::Issued { identity: identity.der().to_vec(), encryption: encryption.der().to_vec() })
+        let batch = [&issued.identity, &issued.encryption]
+            .into_iter()
+            .try_fold(RecordBatch::default(), |batch, certificate| remember_in(batch, certificate))?;
+        self.records.apply(note_issued_in(batch, &checked.key_hash(), &issued.identity)?)?;
+        Ok(issued)
+    }
+}
+
+/// The two certificates of a Subscriber.
+struct IssuedPair {
+    identity: Certificate,
+    encryption: Certificate,
+}
+
+impl IssuedPair {
+    fn answer(&self) -> EnrolAnswer {
+        EnrolAnswer::Issued { identity: self.identity.der().to_vec(), encryption: self.encryption.der().to_vec() }
     }
 }
 

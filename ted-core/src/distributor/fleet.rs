@@ -115,6 +115,9 @@ impl State {
 
     /// Declares a Subscriber unless it is there, and puts it into Channels.
     pub(super) fn ensure_subscriber(&self, name: &NodeName, channels: &[Label]) -> Result<(), Error> {
+        if channels.is_empty() && lock(&self.fleet).subscriber(name).is_ok() {
+            return Ok(());
+        }
         self.change_fleet(|fleet| {
             if fleet.subscriber(name).is_err() {
                 fleet.create_subscriber(Subscriber::new(name.clone()))?;
@@ -177,6 +180,7 @@ impl State {
                 .map(|subscriber| self.status_of_subscriber(subscriber, Joined::of(&fleet, &subscriber.name)))
                 .collect::<Result<_, Error>>()?,
             firings: self.reports(false)?,
+            next_firings: self.next_firings()?,
             alarms: self.alarms()?,
         })
     }
@@ -200,6 +204,7 @@ impl State {
             external: subscriber.external,
             active: subscriber.active,
             labels: subscriber.labels.clone(),
+            rate: subscriber.rate.clone(),
             groups: joined.groups,
             channels: joined.channels,
             fingerprint: key.map(|key| key.fingerprint()),

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::id::KeyHash;
 use crate::limits::Limits;
 use crate::name::NodeName;
+use crate::node::RecordBatch;
 use crate::security::{Certificate, RevocationReason, RevokedKey, Usage};
 
 const PREFIX: &str = "certificate/";
@@ -42,6 +43,11 @@ fn is_meant(certificate: &Certificate, digits: &str) -> bool {
     let serial = certificate.serial_hex();
     certificate.thumbprint() == digits
         || (!digits.is_empty() && serial.trim_start_matches('0') == digits.trim_start_matches('0'))
+}
+
+/// As [`State::remember_certificate`], together with what else is written.
+pub(super) fn remember_in(batch: RecordBatch, certificate: &Certificate) -> Result<RecordBatch, Error> {
+    Ok(batch.put(&format!("{PREFIX}{}", certificate.thumbprint()), &hex::encode(certificate.der()))?)
 }
 
 impl State {

@@ -67,7 +67,7 @@ impl State {
             };
             for (firing, target) in targets {
                 // Offers take their time, and the firing may have ended meanwhile.
-                if !state.is_due_still(&firing, &target) {
+                if !state.is_due_still(&firing, &target) || state.is_held(&firing, &target) {
                     continue;
                 }
                 if let Err(error) = state.offer(&connection, firing, target).await {
@@ -100,7 +100,7 @@ impl State {
             statement,
             grants,
             recipients: vec![target.subscriber],
-            closes: None,
+            closes: lock(&self.firings).get(&id).and_then(Firing::closes),
         };
         self.change_firing(id, |firing, now| firing.offered(&target.subscriber, &target.distribution, now));
         let answer = ask(connection, &Request::Offer(offer), &Limits::DEFAULT, OFFER_PATIENCE).await?;

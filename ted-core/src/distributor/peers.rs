@@ -13,6 +13,7 @@ use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
 use crate::distributor::firings::Which;
 use crate::distributor::offering::Due;
+use crate::distributor::rotation::Looked;
 use crate::distributor::serving::{Enrolling, Serving};
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
@@ -60,6 +61,9 @@ impl State {
         tasks.spawn(self.clone().accept_all(endpoint.clone(), stop.clone(), tasks.clone()));
         tasks.spawn(self.clone().rounds(endpoint.clone(), stop.clone(), tasks.clone()));
         tasks.spawn(self.clone().announce_changes(stop.clone()));
+        self.resume_schedules()?;
+        let (state, running, stopping) = (self.clone(), tasks.clone(), stop.clone());
+        tasks.spawn(async move { state.schedules.drive(state.clone(), stopping, running).await });
         tasks.spawn(self.clone().write_fleet_changes(stop.clone()));
         *lock(&self.network) = Some(Network { endpoint, address, stop, tasks });
         Ok(address)
@@ -116,10 +120,13 @@ impl State {
                 incoming = endpoint.accept() => incoming,
             };
             let Some(incoming) = incoming else { return };
-            let state = self.clone();
+            let (state, meeting) = (self.clone(), tasks.clone());
             tasks.spawn(async move {
                 match incoming.judge().await {
-                    Ok(connection) => state.meet(connection, Side::Listener).await,
+                    // A task of its own: this one has room for a handshake, and would keep it as long as it lives.
+                    Ok(connection) => {
+                        meeting.spawn(state.meet(connection, Side::Listener));
+                    }
                     Err(refused) => state.events.emit(DistributorEvent::Refused {
                         address: refused.address.to_string(),
                         code: refused.code.to_owned(),
@@ -142,35 +149,14 @@ impl State {
             return;
         };
         let subscriber = self.name_of_key(&key);
-        if side == Side::Dialler {
-            let hello = Request::Hello(self.hello());
-            match ask(&connection, &hello, &Limits::DEFAULT, GREETING_PATIENCE).await {
-                Ok(Answer::Hello(greeting)) => self.note_greeting_aside(key, greeting),
-                Ok(_) => {}
-                Err(ExchangeError::Connection(error)) if is_spare(&error) => {
-                    tracing::debug!(%subscriber, %error, "dialled in vain");
-                    return;
-                }
-                Err(error) => {
-                    tracing::warn!(%subscriber, %error, "a Subscriber was dialled and does not greet");
-                    return;
-                }
-            }
+        // What is done once lies in boxes, so that the task of an idle connection is small.
+        if side == Side::Dialler && !Box::pin(self.greet(&connection, key)).await {
+            return;
         }
         if peer.fleet != self.own().authority.root().key_hash() {
             // It knows the certificate before this one: it hears which took over, and asks for its own under that.
             self.announce_to(key, connection.clone());
-            let serving = Arc::new(Serving { state: self.clone(), key });
-            let losing_standing = self.close_once_unfit(&connection);
-            let serving = serve(connection.clone(), serving, Limits::DEFAULT);
-            tokio::pin!(serving);
-            tokio::select! {
-                _ = &mut serving => {}
-                () = losing_standing => {
-                    serving.await;
-                }
-            }
-            return;
+            return Box::pin(self.serve_formerly(connection, key)).await;
         }
         let own = self.own().tls.certificate.key_hash();
         let Some(generation) = self.links.insert(key, connection.clone(), side, &own) else {
@@ -192,6 +178,38 @@ impl State {
         }
     }
 
+    /// Greets a Subscriber that was dialled. Answers whether there is anything more to say to it.
+    async fn greet(self: &Arc<Self>, connection: &QuicConnection, key: KeyHash) -> bool {
+        let subscriber = self.name_of_key(&key);
+        match ask(connection, &Request::Hello(self.hello()), &Limits::DEFAULT, GREETING_PATIENCE).await {
+            Ok(Answer::Hello(greeting)) => self.note_greeting_aside(key, greeting),
+            Ok(_) => {}
+            Err(ExchangeError::Connection(error)) if is_spare(&error) => {
+                tracing::debug!(%subscriber, %error, "dialled in vain");
+                return false;
+            }
+            Err(error) => {
+                tracing::warn!(%subscriber, %error, "a Subscriber was dialled and does not greet");
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Serves a Subscriber that came in the fleet of a certificate before this one, for as long as it may speak.
+    async fn serve_formerly(self: Arc<Self>, connection: QuicConnection, key: KeyHash) {
+        let serving = Arc::new(Serving { state: self.clone(), key });
+        let losing_standing = self.close_once_unfit(&connection);
+        let serving = serve(connection.clone(), serving, Limits::DEFAULT);
+        tokio::pin!(serving);
+        tokio::select! {
+            _ = &mut serving => {}
+            () = losing_standing => {
+                serving.await;
+            }
+        }
+    }
+
     /// Closes a connection that is not among the links as soon as its peer may not speak any more.
     async fn close_once_unfit(&self, connection: &QuicConnection) {
         let mut round = interval(UNFIT_ROUND);
@@ -206,8 +224,15 @@ impl State {
 
     /// Notes what a greeting says, off the async threads; nobody waits for it.
     pub(super) fn note_greeting_aside(self: &Arc<Self>, key: KeyHash, greeting: Hello) {
+        // Most say nothing that would have to be noted.
+        let Some(held) = greeting.held_certificate(&Limits::DEFAULT) else { return };
         let state = self.clone();
-        tokio::task::spawn_blocking(move || state.note_greeting(&key, &greeting));
+        self.links.spawn(async move {
+            let Ok(_turn) = state.upkeep.acquire().await else { return };
+            let noting = state.clone();
+            // A note that cannot be made only leaves `status` without it.
+            let _ = tokio::task::spawn_blocking(move || noting.note_greeting(&key, held)).await;
+        });
     }
 
     pub(super) fn hello(&self) -> Hello {
@@ -226,14 +251,15 @@ impl State {
     async fn rounds(self: Arc<Self>, endpoint: Arc<Endpoint>, stop: CancellationToken, tasks: TaskTracker) {
         let mut round = interval(ROUND);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut dialling = HashMap::new();
+        let (mut dialling, mut looked) = (HashMap::new(), Looked::default());
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = round.tick() => {}
             }
-            self.judge_all_again();
-            self.keep_current().await;
+            if self.judge_changed() || looked.is_due(self.now()) {
+                self.keep_current().await;
+            }
             let silence = self.settings.silence;
             self.change_open(Which::All, |firing, now| firing.tick(silence, now));
             for key in self.waited_long_enough() {
@@ -242,6 +268,10 @@ impl State {
                 }
             }
             self.keep_changes().await;
+            self.offer_resumed();
+            if let Err(error) = self.keep_speeds() {
+                tracing::warn!(code = error.code(), %error, "the speeds of links cannot be kept");
+            }
             self.dial_due(&endpoint, &mut dialling, &tasks);
         }
     }

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::distributor::events::DistributorEvent;
 use crate::distributor::state::{FormerOwn, Own, State, lock};
 use crate::distributor::{DistributorError, Keys, Settings};
@@ -153,6 +155,26 @@ fn former_own(
     Ok(former)
 }
 
+/// How often is looked for what time alone makes due: everything that is lives for months.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+
+/// When was looked last for what time makes due, by a clock that only goes on and by the one that may be set.
+#[derive(Default)]
+pub(super) struct Looked(Option<(Instant, UnixMillis)>);
+
+impl Looked {
+    /// Whether it is time to look again: a while has passed, or the clock was set. If it is, it counts as done.
+    pub(super) fn is_due(&mut self, now: UnixMillis) -> bool {
+        let is_due = self
+            .0
+            .is_none_or(|(at, clock)| at.elapsed() >= LOOK_EVERY || now < clock || now.since(clock) >= LOOK_EVERY);
+        if is_due {
+            self.0 = Some((Instant::now(), now));
+        }
+        is_due
+    }
+}
+
 impl State {
     /// Issues anew what this node uses itself. The keystore is durable before anything new is used.
     pub(super) fn renew(&self, which: Renew) -> Result<Vec<Certificate>, Error> {
@@ -181,7 +203,7 @@ impl State {
         Ok(issued)
     }
 
-    /// Renews what is due, and tells what an operator has to know. Part of every round.
+    /// Renews what is due, and tells what an operator has to know.
     pub(super) async fn keep_current(self: &Arc<Self>) {
         let state = self.clone();
         let keeping = move || {
@@ -224,6 +246,7 @@ impl State {
                 ),
             ));
         }
+        alarms.extend(self.schedule_alarms());
         Ok(alarms)
     }
 
@@ -236,5 +259,22 @@ impl State {
             self.events.emit(DistributorEvent::Alarm { code, reason });
         }
         *told = alarms;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_time_makes_due_is_looked_for_now_and_then_and_when_the_clock_is_set() {
+        let at = |seconds: u64| UnixMillis::from_millis(seconds * 1000);
+        let mut looked = Looked::default();
+        let steps = [(0, 1000, true), (1, 1001, false), (13, 1014, false), (1, 1015, true), (1, 900, true)];
+        for (passed, clock, is_due) in steps.into_iter().chain([(1, 901, false), (1, 99_999, true), (15, 99_999, true)])
+        {
+            tokio::time::advance(Duration::from_secs(passed)).await;
+            assert_eq!(looked.is_due(at(clock)), is_due, "{clock}");
+        }
     }
 }

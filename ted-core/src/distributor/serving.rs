@@ -12,7 +12,7 @@ use crate::distributor::release::StoredEnvelope;
 use crate::distributor::state::{Sent, State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
-use crate::node::{Answering, Content, Reply, Unpaced, wait};
+use crate::node::{Answering, Content, Reply, wait};
 use crate::protocol::{Answer, FetchTarget, ReceiptsAnswer, Refused, Request, code};
 use crate::security::{Envelope, EnvelopeKind, Receipt, Stage};
 use crate::store::Depot;
@@ -31,12 +31,16 @@ impl Answering for Enrolling {
             return Reply::refuse(code::NOT_ENTITLED, "only an enrolment is answered on this connection");
         };
         let state = self.state.clone();
-        answer_enrolment(move || state.enrol(&bytes)).await
+        answer_enrolment(&self.state, move || state.enrol(&bytes)).await
     }
 }
 
 /// The answer to an enrolment request, which is judged on a thread where blocking is allowed.
-async fn answer_enrolment(enrolling: impl FnOnce() -> Result<Vec<u8>, Error> + Send + 'static) -> Reply {
+async fn answer_enrolment(state: &State, enrolling: impl FnOnce() -> Result<Vec<u8>, Error> + Send + 'static) -> Reply {
+    // They are judged one after the other, and need not wait on a thread each.
+    let Ok(_turn) = state.upkeep.acquire().await else {
+        return Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own");
+    };
     match tokio::task::spawn_blocking(enrolling).await {
         Ok(Ok(answer)) => Reply::Answer(Answer::Enrol(answer)),
         Ok(Err(error)) => {
@@ -72,7 +76,7 @@ impl Answering for Serving {
             }
             Request::Enrol(bytes) => {
                 let (state, key) = (self.state.clone(), self.key);
-                answer_enrolment(move || state.renew_subscriber(&key, &bytes)).await
+                answer_enrolment(&self.state, move || state.renew_subscriber(&key, &bytes)).await
             }
             Request::Receipts(envelopes) => {
                 let (state, key) = (self.state.clone(), self.key);
@@ -80,6 +84,11 @@ impl Answering for Serving {
                     Ok(answer) => Reply::Answer(Answer::Receipts(answer)),
                     Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
                 }
+            }
+            Request::Progress(entries) => {
+                let own: Vec<_> = entries.into_iter().filter(|entry| entry.subscriber == self.key).collect();
+                self.state.note_progress(&self.key, &own);
+                Reply::Answer(Answer::Progress)
             }
             _ => Reply::refuse(code::BAD_REQUEST, "a Distributor does not answer this"),
         }
@@ -94,12 +103,16 @@ impl State {
         if !self.entitled(key, &info.root.distribution) {
             return Reply::refuse(code::NOT_ENTITLED, "no Channel of yours has this Distribution");
         }
+        let pace = match self.pace_of(key, &info) {
+            Ok(pace) => pace,
+            Err(refused) => return Reply::Answer(Answer::Refused(refused)),
+        };
         match self.depot.open_file(*id) {
             Ok(file) => {
                 let revision = info.root.revision;
                 let about = Sent { package: *id, revision, bytes: 0, bytes_total: info.bytes };
                 let sent = self.sending_progress(key, &info.root.distribution, about);
-                Reply::Content(Content::File { file, bytes: info.bytes, pace: Box::new(Unpaced), sent })
+                Reply::Content(Content::File { file, bytes: info.bytes, pace, sent })
             }
             Err(error) => {
                 tracing::error!(package = %id, %error, "a package cannot be opened");
@@ -163,22 +176,28 @@ impl State {
     /// Stores receipts; those that were not are named in the answer.
     fn take_receipts(&self, key: &KeyHash, envelopes: &[Vec<u8>]) -> ReceiptsAnswer {
         let mut answer = ReceiptsAnswer::default();
+        let mut entered = vec![];
         for (place, bytes) in (0..).zip(envelopes) {
-            let refused = match self.judge_receipt(key, bytes) {
-                Ok(receipt) => match self.take_receipt(key, receipt) {
-                    Ok(()) => continue,
-                    Err(error) => {
-                        tracing::error!(code = error.code(), %error, "a receipt cannot be stored");
-                        Refused::new(code::INTERNAL, "the Distributor cannot store the receipt now")
-                    }
-                },
+            match self.judge_receipt(key, bytes) {
+                Ok(receipt) => {
+                    let ticket = self.change_firings_of(&[*key], |firing, now| firing.receipt(key, &receipt, now));
+                    entered.push((place, receipt, ticket));
+                }
                 Err(error) => {
                     tracing::warn!(code = error.code(), %error, "a receipt was refused");
-                    Refused::new(error.code(), error.to_string())
+                    answer.refused.push((place, Refused::new(error.code(), error.to_string())));
                 }
-            };
-            answer.refused.push((place, refused));
+            }
         }
+        // The first one that needs a flush has all of them written.
+        for (place, receipt, ticket) in entered {
+            if let Err(error) = self.durable_now(ticket).and_then(|()| self.receipt_taken(key, receipt)) {
+                tracing::error!(code = error.code(), %error, "a receipt cannot be stored");
+                let refused = Refused::new(code::INTERNAL, "the Distributor cannot store the receipt now");
+                answer.refused.push((place, refused));
+            }
+        }
+        answer.refused.sort_by_key(|(place, _)| *place);
         answer
     }
 
@@ -195,10 +214,8 @@ impl State {
         Ok(Receipt::from_payload(&envelope.body().payload)?)
     }
 
-    /// Enters a receipt into the firings it is about, and only then has it acknowledged.
-    fn take_receipt(&self, key: &KeyHash, receipt: Receipt) -> Result<(), Error> {
-        let ticket = self.change_firings_of(&[*key], |firing, now| firing.receipt(key, &receipt, now));
-        self.durable_now(ticket)?;
+    /// Does what follows from a receipt that is durable, and tells of it.
+    fn receipt_taken(&self, key: &KeyHash, receipt: Receipt) -> Result<(), Error> {
         let (subscriber, distribution) = (self.name_of_key(key), self.name_of_distribution(&receipt.distribution));
         self.doubt_after(&subscriber, &receipt)?;
         let (revision, stage) = (receipt.revision, receipt.stage);

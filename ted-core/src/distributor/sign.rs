@@ -66,11 +66,10 @@ impl State {
             Requests::Both(checked) => {
                 self.refuse_revoked(&key, &name)?;
                 self.ensure_subscriber(&name, channels)?;
-                if self.registrations.get(&key).is_none_or(|known| known.name != name) {
-                    self.register(&checked)?;
-                }
+                let is_known = self.registrations.name_of(&key).is_some_and(|known| known == name);
+                let issued = if is_known { self.issue(&checked)? } else { self.register(&checked)? };
                 self.forget_pending(&key)?;
-                match self.issue(&checked)? {
+                match issued {
                     EnrolAnswer::Issued { identity, encryption } => {
                         vec![Certificate::from_der(&identity)?, Certificate::from_der(&encryption)?]
                     }

@@ -1,11 +1,40 @@
 //! Peers that lose their standing while they are connected.
 
-use crate::distributor::state::State;
+use std::sync::Arc;
+
+use crate::distributor::state::{Own, State, lock};
 use crate::error::Coded;
 use crate::security::judge_standing;
 use crate::transport::{Connection, QuicConnection};
 
+/// All that the standing of peers depends on, as it was when they were judged last.
+pub(super) struct Judged {
+    own: Arc<Own>,
+    /// Keys only ever become more.
+    revoked: usize,
+    removals: u64,
+}
+
 impl State {
+    /// Judges all peers again, if anything has changed since they were judged last that could take a standing away.
+    /// Answers whether it has.
+    pub(super) fn judge_changed(&self) -> bool {
+        let now =
+            Judged { own: self.own(), revoked: self.revocations.total(), removals: self.registrations.removals() };
+        let is_same = |judged: &Judged| {
+            Arc::ptr_eq(&judged.own, &now.own) && (judged.revoked, judged.removals) == (now.revoked, now.removals)
+        };
+        {
+            let mut judged = lock(&self.judged);
+            if judged.as_ref().is_some_and(is_same) {
+                return false;
+            }
+            *judged = Some(now);
+        }
+        self.judge_all_again();
+        true
+    }
+
     /// Closes the connections of all peers that may not speak any more.
     pub(super) fn judge_all_again(&self) {
         for (_, connection) in self.links.all() {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Channel, Distribution, Fleet, FleetRecord, Item, Membership, Subscriber};
 use crate::name::{Label, NodeName};
+use crate::schedule::RatePlan;
 
 /// Names of one field that are printed before the rest is only counted.
 const NAMES_SHOWN: usize = 20;
@@ -371,12 +372,14 @@ fn channel_fields(old: &Channel, new: &Channel, fields: &mut Fields) {
 }
 
 fn subscriber_fields(old: &Subscriber, new: &Subscriber, fields: &mut Fields) {
-    let Subscriber { name: _, endpoints, certificate, settings, active, parents, external, labels } = new;
+    let Subscriber { name: _, endpoints, certificate, settings, active, parents, external, labels, rate } = new;
     fields.value("endpoints", &list(&old.endpoints), &list(endpoints));
     fields.value("parents", &list(&old.parents), &list(parents));
     fields.value("external", &old.external, external);
     fields.value("active", &old.active, active);
     fields.value("labels", &pairs(&old.labels), &pairs(labels));
+    let written = |rate: &Option<RatePlan>| rate.as_ref().map_or_else(|| "unlimited".to_owned(), ToString::to_string);
+    fields.value("rate", &written(&old.rate), &written(rate));
     fields.value("settings", &old.settings, settings);
     let way = |way: &Option<_>| way.as_ref().map_or_else(|| "by hand".to_owned(), ToString::to_string);
     fields.value("certificate", &way(&old.certificate), &way(certificate));

@@ -11,7 +11,7 @@ use crate::model::{
     FleetParts, Group, Kept, Priority, Settings, Sources, Subscriber,
 };
 use crate::name::{Label, NodeName};
-use crate::schedule::Schedule;
+use crate::schedule::{RatePlan, Schedule};
 
 const HEADER: &str = "# TED writes this file after every change and does not read it: commands change the fleet.\n";
 const EXPORTED: &str = "# A fleet of TED: `ted-distributor apply FILE` has a Distributor take it over.\n";
@@ -22,7 +22,7 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::Unwritable`] when TOML cannot say it.
     pub fn to_toml(&self) -> Result<String, FleetError> {
-        self.to_text(HEADER)
+        self.parts().to_toml()
     }
 
     /// The same for a file that people keep and have applied.
@@ -30,19 +30,20 @@ impl Fleet {
     /// # Errors
     /// As [`Fleet::to_toml`].
     pub fn export(&self) -> Result<String, FleetError> {
-        self.to_text(EXPORTED)
+        self.parts().to_text(EXPORTED)
     }
 
-    fn to_text(&self, header: &str) -> Result<String, FleetError> {
-        let file = FleetFile {
+    /// A copy of what is declared, which can be written as text while the fleet goes on.
+    #[must_use]
+    pub fn parts(&self) -> FleetParts {
+        FleetParts {
+            distributor: self.distributor().cloned(),
             settings: self.settings().clone(),
-            distribution: self.distributions().map(DistributionFile::from).collect(),
-            channel: self.channels().map(ChannelFile::from).collect(),
-            group: self.groups().map(GroupFile::from).collect(),
-            subscriber: self.subscribers().map(SubscriberFile::from).collect(),
-        };
-        let body = toml::to_string(&file).map_err(|error| FleetError::Unwritable { reason: error.to_string() })?;
-        Ok(format!("{header}\n{body}"))
+            distributions: self.distributions().cloned().collect(),
+            channels: self.channels().cloned().collect(),
+            groups: self.groups().cloned().collect(),
+            subscribers: self.subscribers().cloned().collect(),
+        }
     }
 
     /// The fleet that the text of a `fleet.toml` declares. A Distribution written without an id gets one from
@@ -61,6 +62,26 @@ impl Fleet {
 }
 
 impl FleetParts {
+    /// As [`Fleet::to_toml`].
+    ///
+    /// # Errors
+    /// [`FleetError::Unwritable`] when TOML cannot say it.
+    pub fn to_toml(&self) -> Result<String, FleetError> {
+        self.to_text(HEADER)
+    }
+
+    fn to_text(&self, header: &str) -> Result<String, FleetError> {
+        let file = FleetFile {
+            settings: self.settings.clone(),
+            distribution: self.distributions.iter().map(DistributionFile::from).collect(),
+            channel: self.channels.iter().map(ChannelFile::from).collect(),
+            group: self.groups.iter().map(GroupFile::from).collect(),
+            subscriber: self.subscribers.iter().map(SubscriberFile::from).collect(),
+        };
+        let body = toml::to_string(&file).map_err(|error| FleetError::Unwritable { reason: error.to_string() })?;
+        Ok(format!("{header}\n{body}"))
+    }
+
     /// What the text of a `fleet.toml` declares, not joined and checked yet.
     ///
     /// # Errors
@@ -187,6 +208,8 @@ struct SubscriberFile {
     certificate_command: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<Label, Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<RatePlan>,
     #[serde(default, skip_serializing_if = "Settings::is_empty")]
     settings: Settings,
 }
@@ -291,7 +314,7 @@ impl From<GroupFile> for Group {
 
 impl From<&Subscriber> for SubscriberFile {
     fn from(subscriber: &Subscriber) -> Self {
-        let Subscriber { name, endpoints, certificate, settings, active, parents, external, labels } = subscriber;
+        let Subscriber { name, endpoints, certificate, settings, active, parents, external, labels, rate } = subscriber;
         let (certificate_directory, certificate_command) = match certificate {
             None => (None, None),
             Some(CertificateWay::Directory(path)) => (Some(path.clone()), None),
@@ -306,6 +329,7 @@ impl From<&Subscriber> for SubscriberFile {
             certificate_directory,
             certificate_command,
             labels: labels.clone(),
+            rate: rate.clone(),
             settings: settings.clone(),
         }
     }
@@ -315,9 +339,9 @@ impl TryFrom<SubscriberFile> for Subscriber {
     type Error = FleetError;
 
     fn try_from(file: SubscriberFile) -> Result<Self, FleetError> {
-        let SubscriberFile { name, endpoints, parents, external, active, labels, settings, .. } = file;
+        let SubscriberFile { name, endpoints, parents, external, active, labels, rate, settings, .. } = file;
         let certificate = None;
-        let mut subscriber = Self { name, endpoints, certificate, settings, active, parents, external, labels };
+        let mut subscriber = Self { name, endpoints, certificate, settings, active, parents, external, labels, rate };
         let (field, way) = match (file.certificate_directory, file.certificate_command) {
             (None, None) => return Ok(subscriber),
             (Some(path), None) => ("certificate_directory", CertificateWay::directory(&path)),

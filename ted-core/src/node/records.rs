@@ -16,10 +16,10 @@ pub(crate) enum RecordError {
     Unreadable { key: String, source: serde_json::Error },
     #[error("the catalog's record `{key}` was changed by somebody else")]
     Conflict { key: String },
-    #[error("the catalog's records were not written: the node is stopping")]
-    Abandoned,
     #[error("a worker thread failed")]
     Worker,
+    #[error("the catalog's records were not written: the node is stopping")]
+    Abandoned,
 }
 
 impl Coded for RecordError {
@@ -28,8 +28,8 @@ impl Coded for RecordError {
             Self::Catalog(error) => error.code(),
             Self::Unreadable { .. } => "TED-1824",
             Self::Conflict { .. } => "TED-1825",
-            Self::Abandoned => "TED-1345",
             Self::Worker => "TED-1839",
+            Self::Abandoned => "TED-1345",
         }
     }
 }

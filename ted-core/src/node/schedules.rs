@@ -22,7 +22,7 @@ use crate::node::{Clock, RecordBatch, Records};
 use crate::schedule::{Rhythm, Schedule, Start, Timetable, Turn};
 
 /// What something that was begun is known by, before there is anything of it.
-pub(crate) type TurnTicket = [u8; 16];
+pub(crate) type TurnId = [u8; 16];
 
 /// What a node does by schedules.
 pub(crate) trait Scheduled: Send + Sync + 'static {
@@ -41,17 +41,17 @@ pub(crate) trait Scheduled: Send + Sync + 'static {
     /// Whether a restart may neither repeat nor forget what was planned. Otherwise it begins anew with every start.
     fn is_kept(&self, task: &Self::Task) -> bool;
 
-    /// A new ticket.
-    fn ticket(&self) -> Result<TurnTicket, Error>;
+    /// A new id for a turn.
+    fn turn_id(&self) -> Result<TurnId, Error>;
 
-    /// Whether what was begun under this ticket got so far before a crash that it is not to be begun again.
-    fn was_begun(&self, task: &Self::Task, ticket: &TurnTicket) -> bool;
+    /// Whether what was begun under this id got so far before a crash that it is not to be begun again.
+    fn was_begun(&self, task: &Self::Task, turn_id: &TurnId) -> bool;
 
     /// It was overtaken, and the window that it was planned in has closed.
     fn lapsed(&self, task: &Self::Task, planned: UnixMillis);
 
     /// Does it. That it comes is durable.
-    fn carry_out(self: Arc<Self>, turn: Turn<Self::Task>, ticket: TurnTicket) -> impl Future<Output = ()> + Send;
+    fn carry_out(self: Arc<Self>, turn: Turn<Self::Task>, turn_id: TurnId) -> impl Future<Output = ()> + Send;
 }
 
 /// The way to the driver for everything else in a node.
@@ -86,7 +86,7 @@ pub(crate) struct Kept {
 /// A turn that was begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Begun {
-    ticket: TurnTicket,
+    turn_id: TurnId,
     /// The planned moment of the turn before.
     before: UnixMillis,
 }
@@ -95,7 +95,7 @@ const PREFIX: &str = "schedule/";
 
 impl<T> Default for Schedules<T> {
     fn default() -> Self {
-        Self { orders: Mutex::new(vec![Order::Declared]), wake: Notify::new() }
+        Self { orders: Mutex::default(), wake: Notify::new() }
     }
 }
 
@@ -131,21 +131,22 @@ impl<T: Clone + Ord + Display + Send + Sync + 'static> Schedules<T> {
         stop: CancellationToken,
         tasks: TaskTracker,
     ) {
-        let mut driver = Driver { node, timetable: Timetable::default(), known: None, tickets: HashMap::new() };
-        let (ended, mut ends) = mpsc::unbounded_channel::<(T, TurnTicket)>();
+        let mut driver = Driver { node, timetable: Timetable::default(), known: None, turn_ids: HashMap::new() };
+        self.declared();
+        let (ended, mut ends) = mpsc::unbounded_channel::<(T, TurnId)>();
         loop {
             let orders = self.take_orders();
             if !orders.is_empty() {
                 driver.follow(orders).await;
             }
-            for (turn, ticket) in driver.begin().await {
+            for (turn, turn_id) in driver.begin().await {
                 let (node, stop, ended) = (driver.node.clone(), stop.clone(), ended.clone());
                 tasks.spawn(async move {
                     let task = turn.key.clone();
                     tokio::select! {
                         () = stop.cancelled() => {}
                         // The driver is gone when it has been stopped.
-                        () = node.carry_out(turn, ticket) => { let _ = ended.send((task, ticket)); }
+                        () = node.carry_out(turn, turn_id) => { let _ = ended.send((task, turn_id)); }
                     }
                 });
             }
@@ -172,7 +173,7 @@ struct Driver<S: Scheduled> {
     /// What was kept when this began, until it was looked at.
     known: Option<HashMap<String, Kept>>,
     /// What is being carried out, by what it was begun as.
-    tickets: HashMap<TurnTicket, Kept>,
+    turn_ids: HashMap<TurnId, Kept>,
 }
 
 impl<S: Scheduled> Driver<S> {
@@ -273,13 +274,13 @@ impl<S: Scheduled> Driver<S> {
     /// The planned moment of the last turn that came about.
     fn resume(&self, task: &S::Task, kept: &Kept) -> UnixMillis {
         match &kept.begun {
-            Some(begun) if !self.node.was_begun(task, &begun.ticket) => begun.before,
+            Some(begun) if !self.node.was_begun(task, &begun.turn_id) => begun.before,
             _ => kept.last,
         }
     }
 
     /// Takes what is due, and makes durable that it comes before anything of it is begun.
-    async fn begin(&mut self) -> Vec<(Turn<S::Task>, TurnTicket)> {
+    async fn begin(&mut self) -> Vec<(Turn<S::Task>, TurnId)> {
         let now = self.now();
         let taken = self.timetable.take(now);
         for (task, planned) in &taken.lapsed {
@@ -301,30 +302,30 @@ impl<S: Scheduled> Driver<S> {
         }
     }
 
-    async fn note(&mut self, turns: &[Turn<S::Task>]) -> Result<Vec<TurnTicket>, Error> {
-        let (mut batch, mut tickets, mut notes) = (RecordBatch::default(), vec![], vec![]);
+    async fn note(&mut self, turns: &[Turn<S::Task>]) -> Result<Vec<TurnId>, Error> {
+        let (mut batch, mut turn_ids, mut notes) = (RecordBatch::default(), vec![], vec![]);
         for turn in turns {
-            let ticket = self.node.ticket()?;
-            tickets.push(ticket);
+            let turn_id = self.node.turn_id()?;
+            turn_ids.push(turn_id);
             let rhythm = self.timetable.rhythm(&turn.key).filter(|_| self.node.is_kept(&turn.key));
             let Some(schedule) = rhythm.and_then(schedule_of) else { continue };
-            let begun = Some(Begun { ticket, before: turn.before });
+            let begun = Some(Begun { turn_id, before: turn.before });
             let kept = Kept { schedule: schedule.to_string(), last: turn.planned, begun };
             batch = batch.put(&record_key(&turn.key), &kept)?;
-            notes.push((ticket, kept));
+            notes.push((turn_id, kept));
         }
         self.apply(batch).await?;
-        self.tickets.extend(notes);
-        Ok(tickets)
+        self.turn_ids.extend(notes);
+        Ok(turn_ids)
     }
 
     /// What was begun has ended: a restart need not ask about it any more.
-    async fn end(&mut self, ended: Vec<(S::Task, TurnTicket)>) {
+    async fn end(&mut self, ended: Vec<(S::Task, TurnId)>) {
         let now = self.now();
         let mut batch = RecordBatch::default();
-        for (task, ticket) in ended {
+        for (task, turn_id) in ended {
             self.timetable.ended(&task, now);
-            let Some(kept) = self.tickets.remove(&ticket) else { continue };
+            let Some(kept) = self.turn_ids.remove(&turn_id) else { continue };
             // It may have another schedule by now, or none.
             let schedule = self.timetable.rhythm(&task).and_then(schedule_of).map(ToString::to_string);
             if schedule.as_deref() == Some(&kept.schedule) {

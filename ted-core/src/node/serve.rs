@@ -4,7 +4,7 @@ mod relayed;
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -70,12 +70,12 @@ pub(crate) enum Permit {
     /// So many bytes, at least one.
     Bytes(u64),
     /// No more: the answer ends here with this refusal.
-    #[allow(dead_code, reason = "the queue of sends will say it")]
     Over(Refused),
 }
 
 /// Everything, at once.
 #[derive(Debug, Clone, Copy)]
+#[allow(dead_code, reason = "what is passed on may need it")]
 pub(crate) struct Unpaced;
 
 impl Pace for Unpaced {
@@ -90,9 +90,20 @@ pub(crate) trait Answering: Send + Sync + 'static {
 }
 
 /// Answers every stream that the other side opens until the connection ends; gives the reason why it ended.
-pub(crate) async fn serve<C: Connection>(connection: C, answering: Arc<impl Answering>, limits: Limits) -> String {
+pub(crate) fn serve<C: Connection>(
+    connection: C,
+    answering: Arc<impl Answering>,
+    limits: Limits,
+) -> impl Future<Output = String> + Send {
+    // Not in the future: there is one for each connection, and nearly always with the same limits.
+    let limits = if limits == Limits::DEFAULT { DEFAULT_LIMITS.clone() } else { Arc::new(limits) };
+    serve_with(connection, answering, limits)
+}
+
+static DEFAULT_LIMITS: LazyLock<Arc<Limits>> = LazyLock::new(|| Arc::new(Limits::DEFAULT));
+
+async fn serve_with<C: Connection>(connection: C, answering: Arc<impl Answering>, limits: Arc<Limits>) -> String {
     let streams = TaskTracker::new();
-    let limits = Arc::new(limits);
     let reason = loop {
         match connection.accept().await {
             Ok((send, recv)) => {

@@ -229,6 +229,12 @@ impl Revocations {
         of_fleet.map(|((_, key), revocation)| (*key, revocation.clone())).collect()
     }
 
+    /// How many keys were revoked in all fleets together.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.0.state().len()
+    }
+
     /// How many keys were revoked in a fleet.
     #[must_use]
     pub fn count(&self, fleet: &KeyHash) -> usize {

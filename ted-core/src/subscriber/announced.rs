@@ -150,8 +150,12 @@ impl State {
         }
         self.apply_envelope(&slot, &envelope)?;
         self.envelopes.put(vec![(slot, StandingEnvelope::from(&envelope))])?;
+        if kind == EnvelopeKind::CONFIGURATION {
+            self.follow_rates();
+        }
         let distributor = self.distributor_name(fleet);
         tracing::info!(%distributor, %kind, sequence = offered, "a standing envelope is in force");
+        self.schedules.declared();
         self.events.emit(SubscriberEvent::EnvelopeAccepted { distributor, kind: kind.to_string(), sequence: offered });
         Ok(())
     }

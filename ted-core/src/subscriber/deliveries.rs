@@ -14,6 +14,7 @@ use crate::subscriber::arriving::Arrived;
 use crate::subscriber::damage::{Damage, aside_key};
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::extract_times::Begins;
 use crate::subscriber::grants::judge_key;
 use crate::subscriber::held::{Held, HeldPackage, OpenPackage, held_key};
 use crate::subscriber::receive::ReceptionError;
@@ -26,7 +27,13 @@ pub(super) enum Job {
     /// Receive a package.
     Receive { fleet: KeyHash, statement: ReleaseStatement, firing: FiringId, package: PackageRef },
     /// Extract a verified revision.
-    Extract { fleet: KeyHash, distribution: DistributionId, firing: Option<FiringId>, revision: Revision },
+    Extract {
+        fleet: KeyHash,
+        distribution: DistributionId,
+        firing: Option<FiringId>,
+        revision: Revision,
+        begins: Begins,
+    },
     /// Say again how far an offered revision is that is here already, and extract it if that is still to be done.
     Confirm { fleet: KeyHash, statement: ReleaseStatement, firing: FiringId },
 }
@@ -48,8 +55,12 @@ impl State {
             Job::Receive { fleet, statement, firing, package } => {
                 self.receive(fleet, &statement, firing, package).await;
             }
-            Job::Extract { fleet, distribution, firing, revision } => {
-                self.extract_and_say(fleet, distribution, firing, revision).await;
+            Job::Extract { fleet, distribution, firing, revision, begins } => {
+                let (state, key) = (self.clone(), (fleet, distribution));
+                let judging = tokio::task::spawn_blocking(move || state.may_extract(key, revision, begins));
+                if judging.await.unwrap_or(true) {
+                    self.extract_and_say(fleet, distribution, firing, revision).await;
+                }
             }
             Job::Confirm { fleet, statement, firing } => self.confirm(fleet, &statement, firing).await,
         }
@@ -109,6 +120,11 @@ impl State {
                 }
                 return;
             }
+            Err(ReceptionError::Stopping) if self.is_paused() && !self.run().is_over() => {
+                let refused = Self::says_paused();
+                self.note(key, |standing| standing.trouble = Some(refused.to_string()));
+                DeliveryEnd::Stopped
+            }
             Err(ReceptionError::Stopping) => return,
             Err(ReceptionError::NoBase(error)) => {
                 let (state, wanted) = (self.clone(), statement.revision);
@@ -117,6 +133,11 @@ impl State {
                     return;
                 }
                 DeliveryEnd::NoBase
+            }
+            Err(ReceptionError::Held(refused)) => {
+                tracing::info!(code = refused.code(), reason = refused.reason(), "receiving waits for another offer");
+                self.note(key, |standing| standing.trouble = Some(refused.to_string()));
+                DeliveryEnd::Stopped
             }
             Err(error) => {
                 let error = Error::from(error);
@@ -300,7 +321,8 @@ impl State {
             self.say(fleet, self.extracted_receipt(distribution, Some(firing), statement.revision, "current")).await;
             return;
         }
-        self.extract_and_say(fleet, distribution, Some(firing), statement.revision).await;
+        let (revision, begins) = (statement.revision, Begins::AsScheduled);
+        self.start_job(Job::Extract { fleet, distribution, firing: Some(firing), revision, begins });
     }
 
     /// Notes the target and the mode that a statement proposes for a revision that is here already. Says whether the revision lies

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::id::{ContentId, Revision};
+use crate::id::{ContentId, Revision, UnixMillis};
 use crate::name::{Label, NodeName};
 use crate::subscriber::hooks::HookReport;
 
@@ -109,6 +109,15 @@ pub enum SubscriberEvent {
         code: String,
         /// Why.
         reason: String,
+    },
+    /// A revision is here and verified, and its extraction waits for its schedule.
+    ExtractionWaits {
+        /// Which Distribution.
+        distribution: Label,
+        /// Which revision.
+        revision: Revision,
+        /// Until when; none where only an operator extracts.
+        until: Option<UnixMillis>,
     },
     /// A package is arriving: verified bytes so far, of how many.
     Receiving {

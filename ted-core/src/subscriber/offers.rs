@@ -18,6 +18,7 @@ use crate::security::{DistributorRoot, Envelope, EnvelopeKind, ReleaseStatement}
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::extract_times::Begins;
 use crate::subscriber::grants::NewGrant;
 use crate::subscriber::state::{Key, State, lock};
 use crate::transport::{Connection, QuicConnection};
@@ -34,6 +35,9 @@ impl State {
         let fleet = connection.peer().fleet;
         if !self.is_recipient(&fleet, &offer) {
             return OfferAnswer::Refused(Refused::new(code::NOT_ENTITLED, "the offer is not for this node"));
+        }
+        if self.is_paused() {
+            return OfferAnswer::Refused(Self::says_paused());
         }
         match self.judge(connection, fleet, &offer).await {
             Ok(answer) => {
@@ -243,7 +247,8 @@ impl State {
                     self.start_job(Job::Receive { fleet, statement, firing, package });
                 }
                 DeliveryAction::Complete { firing, revision } => {
-                    self.start_job(Job::Extract { fleet, distribution, firing: Some(firing), revision });
+                    let begins = Begins::AsScheduled;
+                    self.start_job(Job::Extract { fleet, distribution, firing: Some(firing), revision, begins });
                 }
                 DeliveryAction::Alarm(refused) => {
                     let alarm = Alarm::new(refused.code(), refused.reason());

@@ -131,6 +131,9 @@ impl State {
         tasks.spawn(self.clone().watch_issued(stop.clone()));
         tasks.spawn(self.clone().scrub_all(stop.clone()));
         tasks.spawn(self.clone().send_all_receipts(stop.clone()));
+        let (state, running) = (self.clone(), tasks.clone());
+        let stopping = stop.clone();
+        tasks.spawn(async move { state.schedules.drive(state.clone(), stopping, running).await });
         tasks.spawn(self.clone().keep_current(stop));
         Ok(address)
     }
@@ -173,6 +176,7 @@ impl State {
         let following = self.clone().keep_connected(endpoint.clone(), *fleet, stop.clone(), hasten.clone());
         running.tasks.spawn(following);
         running.following.insert(*fleet, Following { stop, hasten });
+        self.schedules.declared();
         true
     }
 

@@ -12,6 +12,7 @@ use crate::model::{Endpoint, ExtractMode};
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
 use crate::security::Stage;
+use crate::subscriber::extract_times::ExtractTime;
 use crate::subscriber::hooks::{HookReport, HookScope};
 use crate::subscriber::reference::DistributionRef;
 use crate::subscriber::targets::TargetRule;
@@ -49,6 +50,9 @@ pub struct SubscriberStatus {
     pub name: NodeName,
     /// The address it listens on, where it does.
     pub listening: Option<String>,
+    /// Whether an operator paused it: it receives nothing new.
+    #[serde(default)]
+    pub paused: bool,
     /// The Distributors it trusts.
     pub distributors: Vec<DistributorRow>,
     /// The Distributions it has something of.
@@ -111,6 +115,9 @@ pub struct DistributionRow {
     pub rolled_back_to: Option<Revision>,
     /// What is wrong, with its code; none while all is well.
     pub trouble: Option<String>,
+    /// When the verified revision is extracted, where it waits for that.
+    #[serde(default)]
+    pub waits: Option<ExtractTime>,
     /// When something last happened to it.
     pub at: Option<UnixMillis>,
     /// When its package was last found whole, as far as that is on record.

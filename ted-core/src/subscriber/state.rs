@@ -10,20 +10,24 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::id::{DistributionId, InstanceId, KeyHash, Revision, UnixMillis};
+use crate::limits::Limits;
 use crate::model::Endpoint;
 use crate::name::NodeName;
-use crate::node::{Alarm, Clock, EventBus, Links, Records};
-use crate::protocol::Delivery;
+use crate::node::{Alarm, Clock, EventBus, InputPace, Links, Records, Schedules, SendQueue};
+use crate::protocol::{Delivery, SendRates};
 use crate::security::{Crypto, DistributorRoot, Identity, ReleaseStatement, Stage, Usage};
 use crate::store::{
-    DataDir, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog, StandingEnvelopes,
+    DataDir, EventLog, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog,
+    StandingEnvelopes,
 };
 use crate::subscriber::Settings;
 use crate::subscriber::arriving::Arrivals;
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
+use crate::subscriber::extract_times::{ExtractTask, ExtractTime};
 use crate::subscriber::peers::Network;
+use crate::subscriber::rates::own_input;
 
 /// A Distribution of a Distributor.
 pub(super) type Key = (KeyHash, DistributionId);
@@ -77,6 +81,16 @@ pub(super) struct State {
     /// What is wrong with certificates that were carried here.
     pub(super) carried_troubles: Mutex<HashMap<KeyHash, String>>,
     pub(super) events: EventBus<SubscriberEvent>,
+    /// How fast package bytes are taken in.
+    pub(super) input: Arc<InputPace>,
+    /// The sending side of all package bytes that are passed on.
+    pub(super) sends: Arc<SendQueue>,
+    /// Whether an operator paused this node.
+    pub(super) paused: AtomicBool,
+    /// Ends receptions when that happens.
+    pub(super) pausing: Mutex<CancellationToken>,
+    /// When what is extracted.
+    pub(super) schedules: Schedules<ExtractTask>,
 }
 
 /// One run, from a start to the stop that ends it: what waits listens to the token, what computes looks at the flag.
@@ -112,6 +126,8 @@ pub(super) struct Standing {
     pub(super) bytes: u64,
     pub(super) bytes_total: u64,
     pub(super) trouble: Option<String>,
+    /// When it is extracted, where it is verified and waits for that.
+    pub(super) waits: Option<ExtractTime>,
     pub(super) at: Option<UnixMillis>,
 }
 
@@ -132,10 +148,12 @@ impl State {
             None => security,
         };
         let records = Records::new(Arc::new(SledCatalog::open(&data.catalog())?));
+        let paused = AtomicBool::new(Self::was_paused(&records)?);
         let name = node_name(&settings, &records)?;
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
         let depot = LocalDepot::open(data.path())?;
+        let events = EventLog::open(&data.path().join("events"), &Limits::DEFAULT)?;
         security.trust()?;
         Ok(Self {
             name: RwLock::new(name),
@@ -166,7 +184,12 @@ impl State {
             troubles: Mutex::default(),
             alarmed: Mutex::default(),
             carried_troubles: Mutex::default(),
-            events: EventBus::new(),
+            input: InputPace::new(own_input(&settings.own), clock.clone()),
+            sends: SendQueue::new(&SendRates::default(), clock.clone()),
+            paused,
+            pausing: Mutex::default(),
+            events: EventBus::new(events, clock.clone()),
+            schedules: Schedules::default(),
             data,
             settings,
             clock,

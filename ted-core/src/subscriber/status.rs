@@ -14,6 +14,7 @@ use crate::store::{TrustedIn, prune};
 use crate::subscriber::damage::{SetAside, aside_key, firing_key};
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
+use crate::subscriber::extract_times::Begins;
 use crate::subscriber::held::{Extracted, Held, HeldPackage, extracted_key, fall_back_key, held_key};
 use crate::subscriber::hooks::{HookRule, due_key};
 use crate::subscriber::reference::DistributionRef;
@@ -29,6 +30,7 @@ impl State {
         Ok(SubscriberStatus {
             name: self.name(),
             listening: self.listening().map(|address| address.to_string()),
+            paused: self.is_paused(),
             distributors: self.distributors()?,
             distributions: self.rows()?,
             alarms: self.alarms()?,
@@ -122,6 +124,7 @@ impl State {
                     .or(rolled_back)
                     .or(refused),
                 checked: held.map(|held| self.checked(&key, held)).transpose()?.flatten(),
+                waits: self.waits(&key, held, extracted.as_ref()),
                 at: standing.at.or_else(|| extracted.map(|extracted| extracted.at)),
             });
         }
@@ -148,7 +151,8 @@ impl State {
             }
             let is_due = self.is_hook_due(&(fleet, distribution))? || interrupted.is_some();
             if is_due || extracted.is_none_or(|extracted| extracted.revision != held.revision) {
-                self.start_job(Job::Extract { fleet, distribution, firing: None, revision: held.revision });
+                let begins = if is_due { Begins::Anyway } else { Begins::AsScheduled };
+                self.start_job(Job::Extract { fleet, distribution, firing: None, revision: held.revision, begins });
             }
         }
         Ok(())
@@ -256,6 +260,7 @@ impl State {
             Ok(())
         })?;
         self.show_identities()?;
+        self.schedules.declared();
         self.links.close(&fleet, "the Subscriber leaves");
         for ((of, distribution), held) in self.all_held()? {
             if of == fleet {

@@ -7,15 +7,16 @@ use ted_core::id::{EnvelopeId, FiringId, PackageId, Revision, UnixMillis};
 use ted_core::limits::Limits;
 use ted_core::model::Priority;
 use ted_core::protocol::{
-    Answer, Cause, Fetch, FetchAnswer, FetchTarget, Firing, FiringHead, FiringRecord, FiringStart, FiringTarget, Hello,
-    MessageReader, Offer, OfferAnswer, Outcome, PROTOCOL_VERSION, Part, ReceiptsAnswer, Refused, Request, SendStep,
-    Sending, Statement, Until, code, data_header, decode_answer, decode_request, encode_answer, encode_request,
-    end_block, error_block, waiting_block,
+    Answer, Cause, Fetch, FetchAnswer, FetchTarget, Firing, FiringStart, FiringTarget, Hello, MessageReader, Offer,
+    OfferAnswer, Outcome, PROTOCOL_VERSION, ReceiptsAnswer, Refused, Request, SendStep, Sending, Statement, Until,
+    code, data_header, decode_answer, decode_request, encode_answer, encode_request, end_block, error_block,
+    waiting_block,
 };
 use ted_core::security::{Carried, PackageRef, Receipt, ReleaseStatement};
 
 use crate::bundle::Bundle;
 use crate::env::{Env, Event, SITE, SUBSCRIBER, Side, envelope_id};
+use crate::records::Records;
 use crate::sealed::{seal, unseal};
 
 const LIMITS: Limits = Limits::DEFAULT;
@@ -30,7 +31,7 @@ pub(crate) struct Distributor {
     /// Every statement ever made, the newest last.
     statements: Vec<EnvelopeId>,
     newest: Option<(Revision, PackageRef)>,
-    persisted: Option<BTreeMap<FiringRecord, Vec<u8>>>,
+    persisted: Option<Records>,
     // In memory.
     firing: Option<Firing>,
     connection: Option<u64>,
@@ -45,7 +46,7 @@ impl Distributor {
 
     pub(crate) fn start(&mut self, env: &Env) {
         self.up = true;
-        self.firing = self.persisted.as_ref().map(restored);
+        self.firing = self.persisted.as_ref().map(Records::restored);
         env.note(|| format!("D starts, {:?}", self.outcome()));
     }
 
@@ -109,13 +110,8 @@ impl Distributor {
     }
 
     fn persist(&mut self) {
-        let Some(firing) = &mut self.firing else { return };
-        let persisted = self.persisted.get_or_insert_default();
-        for (record, bytes) in firing.take_changes(&LIMITS).expect("small") {
-            match bytes {
-                Some(bytes) => persisted.insert(record, bytes),
-                None => persisted.remove(&record),
-            };
+        if let Some(firing) = &mut self.firing {
+            self.persisted.get_or_insert_default().keep(firing);
         }
     }
 
@@ -306,13 +302,6 @@ impl Distributor {
             }
         }
     }
-}
-
-fn restored(records: &BTreeMap<FiringRecord, Vec<u8>>) -> Firing {
-    let head = FiringHead::decode(&records[&FiringRecord::Head], &LIMITS).expect("as it was written");
-    let parts = records.iter().filter(|(record, _)| **record != FiringRecord::Head);
-    let parts = parts.map(|(_, bytes)| Part::decode(bytes, &LIMITS).expect("as it was written")).collect();
-    Firing::restore(head, parts)
 }
 
 /// The statement in an envelope, if the Distributor made it.

@@ -16,6 +16,7 @@ mod disk;
 mod distributor;
 mod env;
 mod reception;
+mod records;
 mod rng;
 mod sealed;
 mod subscriber;

@@ -6,20 +6,22 @@ use std::time::Duration;
 
 use ted_core::codec;
 use ted_core::id::{DistributionId, FiringId, PackageId, Revision, UnixMillis};
-use ted_core::limits::Limits;
 use ted_core::model::Priority;
-use ted_core::protocol::{Firing, FiringTarget, OfferAnswer, Outcome, PartState, Refused, Statement, Until, code};
+use ted_core::protocol::{
+    Cause, Firing, FiringStart, FiringTarget, OfferAnswer, Outcome, PartRole, PartState, Refused, Statement, Until,
+    code,
+};
 use ted_core::security::{Carried, PackageRef, Receipt, ReleaseStatement};
 
 use crate::bundle::Bundle;
 use crate::env::{Env, Event};
 use crate::message::{Ask, Content, Message, Offered, Reply};
+use crate::records::Records;
 use crate::relay::{Present, change_presence, hop};
 use crate::sealed::{seal, unseal};
 use crate::server::{Found, Holder, Server, Wanted};
 use crate::topology::{DISTRIBUTIONS, DISTRIBUTOR, NodeId, key, node_of};
 
-const LIMITS: Limits = Limits::DEFAULT;
 const STATEMENT_LIFE_SECONDS: u64 = 200;
 
 /// What was told to whom: the Subscriber, the hop's connection, the firing.
@@ -32,7 +34,7 @@ pub(crate) struct Distributor {
     packages: Packages,
     statements: BTreeMap<DistributionId, Vec<Vec<u8>>>,
     newest: BTreeMap<DistributionId, (Revision, PackageRef)>,
-    persisted: BTreeMap<DistributionId, Vec<u8>>,
+    persisted: BTreeMap<DistributionId, Records>,
     // In memory.
     firings: BTreeMap<DistributionId, Firing>,
     children: BTreeMap<NodeId, u64>,
@@ -54,10 +56,8 @@ impl Distributor {
 
     pub(crate) fn start(&mut self) {
         self.up = true;
-        let decode = |(distribution, bytes): (&DistributionId, &Vec<u8>)| {
-            (*distribution, Firing::decode(bytes, &LIMITS).expect("as it was written"))
-        };
-        self.firings = self.persisted.iter().map(decode).collect();
+        let restored = |(distribution, records): (&DistributionId, &Records)| (*distribution, records.restored());
+        self.firings = self.persisted.iter().map(restored).collect();
     }
 
     pub(crate) fn crash(&mut self) {
@@ -103,18 +103,19 @@ impl Distributor {
         let mut number = [0; 16];
         number[..8].copy_from_slice(&env.number().to_le_bytes());
         let channel = "simulated".parse().expect("a label");
-        let (id, until) = (FiringId::from_bytes(number), Until::Extracted);
-        let firing = Firing::start(id, channel, Priority::Medium, until, targets, env.unix());
+        let (id, until, cause) = (FiringId::from_bytes(number), Until::Extracted, Cause::NewRevision);
+        let start = FiringStart { id, channel, priority: Priority::Medium, until, cause, closes: None };
+        let firing = Firing::start(start, targets, env.unix());
+        self.persisted.remove(&distribution);
         env.note(|| format!("D fires for revision {revision}"));
         self.firings.insert(distribution, firing);
         self.make_offers(env);
     }
 
     fn persist(&mut self) {
-        let encode = |(distribution, firing): (&DistributionId, &Firing)| {
-            (*distribution, firing.encode(&LIMITS).expect("small"))
-        };
-        self.persisted = self.firings.iter().map(encode).collect();
+        for (distribution, firing) in &mut self.firings {
+            self.persisted.entry(*distribution).or_default().keep(firing);
+        }
     }
 
     /// Offers to each hop what the recipients that are reached through it are to get.
@@ -122,7 +123,8 @@ impl Distributor {
         let now = env.unix();
         let mut offers: BTreeMap<(NodeId, DistributionId), Vec<NodeId>> = BTreeMap::new();
         for (distribution, firing) in &self.firings {
-            let due = firing.parts().iter().filter(|part| !part.state.is_done(Until::Extracted));
+            let parts = firing.parts().iter().filter(|part| part.role == PartRole::Recipient);
+            let due = parts.filter(|part| !part.state.is_done(Until::Extracted));
             for recipient in due.map(|part| node_of(&part.subscriber)) {
                 let Some(child) = hop(DISTRIBUTOR, recipient, &self.present, &env.topology) else { continue };
                 let told = (recipient, self.children[&child], firing.id());
@@ -142,7 +144,12 @@ impl Distributor {
         let now = env.unix();
         let Some(firing) = self.firings.get_mut(&distribution) else { return };
         for recipient in &recipients {
-            firing.offered(&key(*recipient), &distribution, now);
+            let hop = (*recipient != child).then(|| key(child));
+            firing.offered_over(&key(*recipient), &distribution, hop, now);
+        }
+        if !env.topology.is_recipient(child, &distribution) {
+            let (revision, _) = self.newest[&distribution];
+            firing.relays(&FiringTarget { subscriber: key(child), distribution, revision }, now);
         }
         let statements = &self.statements[&distribution];
         let newest = statements.len() - 1;
@@ -183,7 +190,10 @@ impl Distributor {
         let (now, silence) = (env.unix(), env.options.silence);
         for firing in self.firings.values_mut() {
             env.seen.firings_timed_out += u64::from(firing.tick(silence, now));
-            let waits = firing.parts().iter().filter(|part| part.state == PartState::Pending);
+            let waits = firing
+                .parts()
+                .iter()
+                .filter(|part| part.state == PartState::Pending && part.role == PartRole::Recipient);
             for node in waits.map(|part| node_of(&part.subscriber)) {
                 if !firing.offers(&key(node), now).is_empty() {
                     self.told.retain(|(told, _, id)| *told != node || *id != firing.id());

@@ -23,6 +23,8 @@ mod message;
 mod node;
 mod own;
 mod reception;
+#[path = "../simulation/records.rs"]
+mod records;
 mod relay;
 #[path = "../simulation/rng.rs"]
 mod rng;

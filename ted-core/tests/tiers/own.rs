@@ -5,8 +5,10 @@ use std::time::Duration;
 use ted_core::codec;
 use ted_core::id::{DistributionId, FiringId, PackageId, Revision};
 use ted_core::package::check_frame;
-use ted_core::protocol::{DeliveryAction, DeliveryEnd, GiveUp, OfferAnswer, Refused, RelayEnd, Statement, code};
-use ted_core::security::{PackageRef, Receipt, Stage};
+use ted_core::protocol::{
+    DeliveryAction, DeliveryEnd, GiveUp, OfferAnswer, Passed, Refused, RelayEnd, Statement, code,
+};
+use ted_core::security::{Carried, PackageRef, Receipt, Stage};
 
 use crate::bundle::Index;
 use crate::disk::PartFile;
@@ -188,8 +190,26 @@ impl Node {
     }
 
     fn send_receipt(&mut self, distribution: DistributionId, revision: Revision, stage: Stage, env: &mut Env) {
+        let firing = self.firings.get(&distribution).copied();
+        self.send_receipt_for(firing, distribution, revision, stage, env);
+    }
+
+    /// What a node passes on it reports too.
+    fn relay_receipt(&mut self, distribution: DistributionId, revision: Revision, stage: Stage, env: &mut Env) {
+        let firing = self.relay.passed(&distribution).and_then(Passed::newest_firing);
+        self.send_receipt_for(firing, distribution, revision, stage, env);
+    }
+
+    fn send_receipt_for(
+        &mut self,
+        firing: Option<FiringId>,
+        distribution: DistributionId,
+        revision: Revision,
+        stage: Stage,
+        env: &mut Env,
+    ) {
         let receipt = Receipt {
-            firing: self.firings.get(&distribution).copied(),
+            firing,
             distribution,
             revision,
             package: None,
@@ -299,7 +319,10 @@ impl Node {
                 self.own_package_verified(distribution, id, revision, env);
                 None
             }
-            Ok(_) => None,
+            Ok(revision) => {
+                self.relay_receipt(distribution, revision, Stage::Verified, env);
+                None
+            }
             Err(GiveUp::Corrupt { .. }) => {
                 env.seen.corrupt_packages += 1;
                 let disk = self.disk(&distribution);
@@ -310,6 +333,10 @@ impl Node {
             Err(_) => Some(DeliveryEnd::Stopped),
         };
         self.server.stir(self.id, &id, env);
+        if how == Some(DeliveryEnd::Corrupt) && !reception.own {
+            let revision = carried(&reception.package);
+            self.relay_receipt(distribution, revision, Stage::Corrupt, env);
+        }
         let Some(how) = how.filter(|_| reception.own) else { return };
         let Some(delivery) = self.deliveries.get_mut(&distribution) else { return };
         let revision = delivery.have().receiving.unwrap_or(Revision::from_number(0));
@@ -384,6 +411,12 @@ impl Holder for Node {
         }
         self.set_aside(distribution, package, env);
         Err(Refused::new(code::INTERNAL, "a frame is damaged here"))
+    }
+}
+
+fn carried(package: &PackageRef) -> Revision {
+    match package.carried {
+        Carried::Baseline { revision } | Carried::Delta { revision, .. } => revision,
     }
 }
 

@@ -39,9 +39,9 @@ struct Node {
     declared: Mutex<BTreeMap<String, Schedule>>,
     came: Mutex<BTreeMap<String, Vec<Came>>>,
     lapsed: Mutex<Vec<(String, UnixMillis)>>,
-    tickets: AtomicU64,
+    turn_ids: AtomicU64,
     /// What was carried out far enough not to be begun again.
-    begun: Mutex<Vec<TurnTicket>>,
+    begun: Mutex<Vec<TurnId>>,
     /// Whether what comes is carried out, or the node dies over it.
     dies: bool,
     came_something: Notify,
@@ -60,7 +60,7 @@ impl Node {
             declared: Mutex::new(declared),
             came: Mutex::default(),
             lapsed: Mutex::default(),
-            tickets: AtomicU64::new(0),
+            turn_ids: AtomicU64::new(0),
             begun: Mutex::default(),
             dies: false,
             came_something: Notify::new(),
@@ -103,26 +103,26 @@ impl Scheduled for Node {
         true
     }
 
-    fn ticket(&self) -> Result<TurnTicket, Error> {
-        let mut ticket = [0; 16];
-        ticket[..8].copy_from_slice(&self.tickets.fetch_add(1, Ordering::Relaxed).to_le_bytes());
-        Ok(ticket)
+    fn turn_id(&self) -> Result<TurnId, Error> {
+        let mut turn_id = [0; 16];
+        turn_id[..8].copy_from_slice(&self.turn_ids.fetch_add(1, Ordering::Relaxed).to_le_bytes());
+        Ok(turn_id)
     }
 
-    fn was_begun(&self, _: &String, ticket: &TurnTicket) -> bool {
-        lock(&self.begun).contains(ticket)
+    fn was_begun(&self, _: &String, turn_id: &TurnId) -> bool {
+        lock(&self.begun).contains(turn_id)
     }
 
     fn lapsed(&self, task: &String, planned: UnixMillis) {
         lock(&self.lapsed).push((task.clone(), planned));
     }
 
-    async fn carry_out(self: Arc<Self>, turn: Turn<String>, ticket: TurnTicket) {
+    async fn carry_out(self: Arc<Self>, turn: Turn<String>, turn_id: TurnId) {
         if self.dies {
             self.came_something.notify_one();
             std::future::pending::<()>().await;
         }
-        lock(&self.begun).push(ticket);
+        lock(&self.begun).push(turn_id);
         let came = Came { planned: turn.planned, at: self.clock.now(), cause: turn.cause };
         lock(&self.came).entry(turn.key).or_default().push(came);
         self.came_something.notify_one();
@@ -244,8 +244,8 @@ async fn a_crash_after_the_note_and_before_the_deed_loses_nothing_and_one_after_
     assert_eq!(second.planned(text), [moment("2027-05-01T02:00Z")]);
     // It was done, and the node dies before it can note that.
     second.records.put(&record_key(&text), &kept_before).unwrap();
-    let Begun { ticket, .. } = kept_before.begun.clone().unwrap();
-    lock(&second.begun).push(ticket);
+    let Begun { turn_id, .. } = kept_before.begun.clone().unwrap();
+    lock(&second.begun).push(turn_id);
     run_for(&second, Duration::from_secs(600)).await;
     assert_eq!(second.planned(text).len(), 1);
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DistributionId, KeyHash, Revision, UnixMillis};
-use crate::protocol::Until;
+use crate::protocol::{Until, WaitsFor};
 
 /// How far one Distribution is at one node, in the course of one firing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -83,7 +83,7 @@ pub enum PartRole {
     Relay,
 }
 
-/// What a delivery waits for.
+/// What a delivery waits for: what a peer may say it does, and what only its Distributor knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WaitingFor {
@@ -115,6 +115,19 @@ impl WaitingFor {
             Self::Certificate => "certificate",
             Self::Rate => "rate",
             Self::Pause => "pause",
+        }
+    }
+}
+
+impl From<WaitsFor> for WaitingFor {
+    fn from(said: WaitsFor) -> Self {
+        match said {
+            WaitsFor::Window => Self::Window,
+            WaitsFor::Parent => Self::Parent,
+            WaitsFor::Grant => Self::Grant,
+            WaitsFor::Certificate => Self::Certificate,
+            WaitsFor::Rate => Self::Rate,
+            WaitsFor::Pause => Self::Pause,
         }
     }
 }
