@@ -297,6 +297,7 @@ impl SubscriberView {
             external: status.external,
             active: status.active,
             labels: status.labels,
+            rate: status.rate,
             groups: status.groups,
             channels: status.channels,
             enrolled: enrolled.map(|(fingerprint, since)| EnrolledView { fingerprint, since: since.into() }),
