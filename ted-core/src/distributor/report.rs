@@ -1,5 +1,6 @@
 //! What a Distributor answers when it is asked how things stand.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -289,6 +290,30 @@ impl Default for SendOptions {
 pub struct SendPlan {
     /// A row for each Subscriber and Distribution.
     pub rows: Vec<PlannedDelivery>,
+    /// A row for each link: of a Subscriber, and of each parent on the way to one.
+    pub links: Vec<PlannedLink>,
+    /// When it would begin: now, or when the Channel's window opens.
+    pub starts: UnixMillis,
+    /// When that window closes, if the Channel has one.
+    pub closes: Option<UnixMillis>,
+}
+
+/// A link in a [`SendPlan`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlannedLink {
+    /// The node at its lower end.
+    pub subscriber: NodeName,
+    /// The parent at its upper end; `None` for the Distributor.
+    pub through: Option<NodeName>,
+    /// Bytes of packages that cross it, each once, for the node and all behind it.
+    pub bytes: u64,
+    /// Bytes a second that it is expected to take: what was measured, and what it is limited to; `None` where neither is
+    /// known.
+    pub bytes_per_second: Option<u64>,
+    /// After how many seconds the node has all of it; `None` where a link on the way is not known.
+    pub takes_seconds: Option<u64>,
+    /// Whether that is before the window closes; `None` where there is no window or the time is not known.
+    pub fits: Option<bool>,
 }
 
 /// A row of a [`SendPlan`].
@@ -302,8 +327,14 @@ pub struct PlannedDelivery {
     pub distribution: Label,
     /// The newest revision, where one was built.
     pub revision: Option<Revision>,
-    /// Bytes of its package.
+    /// The revision that the Subscriber verified last, as far as its receipts say.
+    pub from: Option<Revision>,
+    /// Bytes of the packages that it needs: the cheapest way from there.
     pub bytes: Option<u64>,
+    /// After how many seconds it has them; `None` where a link on the way is not known.
+    pub takes_seconds: Option<u64>,
+    /// Whether that is before the window closes; `None` where there is no window or the time is not known.
+    pub fits: Option<bool>,
 }
 
 /// How far a firing is.
@@ -462,7 +493,17 @@ pub struct SubscriberStatus {
     pub name: NodeName,
     /// Where it is dialled; none if it dials.
     pub endpoints: Vec<Endpoint>,
-    /// The Channels it is in.
+    /// Its route; empty for one that is reached directly.
+    pub parents: Vec<NodeName>,
+    /// Whether it is outside the own fleet.
+    pub external: bool,
+    /// Whether it is offered anything.
+    pub active: bool,
+    /// What it is selected by.
+    pub labels: BTreeMap<Label, Label>,
+    /// The groups it belongs to.
+    pub groups: Vec<Label>,
+    /// The Channels it is in, itself or through a group.
     pub channels: Vec<Label>,
     /// The fingerprint of its registered key; none before it is enrolled.
     pub fingerprint: Option<String>,
