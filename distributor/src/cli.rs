@@ -1,7 +1,9 @@
 //! The command line of `ted-distributor`: what can be asked, in clap's words. Nothing is decided here.
 
 mod distribution;
+mod firing;
 mod policy;
+mod report;
 mod rotation;
 mod source;
 
@@ -23,7 +25,9 @@ use ted_core::model::{CertificateWay, Endpoint};
 use ted_core::name::{Label, NodeName};
 
 pub(crate) use distribution::DistributionCommand;
+pub(crate) use firing::FiringCommand;
 pub(crate) use policy::{ConfigureArgs, RevocationCommand};
+pub(crate) use report::{DeliveryArgs, EventsArgs, ReportCommand, StateArg, WaitingArg};
 pub(crate) use rotation::RotationCommand;
 pub(crate) use source::{SourceExpectations, sources};
 
@@ -69,6 +73,9 @@ pub(crate) enum Command {
     Keystore(KeystoreCommand),
     /// Send a Channel's Distributions now; each is built first if its source has changed.
     Send(SendArgs),
+    /// What was sent when, why, and with which result.
+    #[command(subcommand)]
+    Firing(FiringCommand),
     /// End a firing: what was not delivered yet is not sent.
     Cancel {
         /// The firing's id, as `send` and `status` print it.
@@ -78,16 +85,15 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     /// Put the security state of a backup back; no daemon may run.
     Restore(RestoreArgs),
-    /// Print what happens, one event a line.
-    Events {
-        /// Go on until the daemon ends or Ctrl-C; without it, only the next event is printed.
-        #[arg(short, long)]
-        follow: bool,
-    },
+    /// Print what happened, one event a line; with --follow, what happens.
+    Events(EventsArgs),
+    /// How deliveries stand: one by one, or how many are how far.
+    #[command(subcommand)]
+    Report(ReportCommand),
     /// Look into a package file; no daemon is needed.
     #[command(subcommand)]
     Package(PackageCommand),
-    /// Try schedules; nothing fires by them yet.
+    /// Try schedules: when they come next.
     #[command(subcommand)]
     Schedule(ScheduleCommand),
     #[command(flatten)]
@@ -458,7 +464,12 @@ mod tests {
             "ted-distributor send nightly --wait --until received --timeout 10m --no-build",
             "ted-distributor send nightly --dry-run",
             "ted-distributor cancel 00112233445566778899aabbccddeeff",
+            "ted-distributor firing list --channel nightly --json",
+            "ted-distributor firing show 00112233445566778899aabbccddeeff",
             "ted-distributor events -f",
+            "ted-distributor events --since 2h --channel nightly --code TED-1355 --subscriber s1 -n 5 --json",
+            "ted-distributor report deliveries --state failed --state timed-out --waiting-for grant --since 1d",
+            "ted-distributor report summary --channel nightly",
             "ted-distributor package verify distfile.ted --certificate d.cer",
             "ted-distributor backup /safe/keys.age --passphrase-file p",
             "ted-distributor restore /safe/keys.age --force",
@@ -507,6 +518,9 @@ mod tests {
             "ted-distributor subscriber configure",
             "ted-distributor subscriber configure s1 --all",
             "ted-distributor subscriber configure s1 --set scrub=7d",
+            "ted-distributor events --since yesterday",
+            "ted-distributor report",
+            "ted-distributor report deliveries --state well",
             "ted-distributor schedule next",
             "ted-distributor schedule next never -n 0",
             "ted-distributor schedule next never --after tomorrow",

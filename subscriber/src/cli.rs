@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use ted_cli::backup::{BackupArgs, RestoreArgs};
 use ted_cli::common::CommonArgs;
+use ted_cli::events::EventArgs;
 use ted_cli::exit::Exit;
 use ted_cli::generate::GenerateCommand;
 use ted_cli::keystore::KeystoreCommand;
@@ -112,11 +113,13 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     /// Put the security state of a backup back; no daemon may run.
     Restore(RestoreArgs),
-    /// Print what happens, one event a line.
+    /// Print what happened, one event a line; with --follow, what happens.
     Events {
-        /// Go on until the daemon ends or Ctrl-C; without it, only the next event is printed.
-        #[arg(short, long)]
-        follow: bool,
+        #[command(flatten)]
+        events: EventArgs,
+        /// Those about this Distributor.
+        #[arg(long, value_name = "NAME")]
+        distributor: Option<NodeName>,
     },
     /// Look into a package file; no daemon is needed.
     #[command(subcommand)]

@@ -17,6 +17,7 @@ use ted_cli::session::{Session, open_for_daemon};
 use ted_cli::{files, generate, package, schedule, shutdown, watch};
 use ted_core::id::PackageId;
 use ted_core::name::NodeName;
+use ted_core::node::EventFilter;
 use ted_core::package::Root;
 use ted_core::security::Invite;
 use ted_core::store::NodeRole;
@@ -105,7 +106,13 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
             context.done(&DistributionResume { distribution }, &sentence).await
         }
         Command::Doctor => doctor(&context).await,
-        Command::Events { follow } => watch::events(&context.daemon().await?, follow, format).await,
+        Command::Events { events, distributor } => {
+            let filter = EventFilter { distributor, ..events.filter() };
+            if events.follow {
+                return watch::follow::<Service>(&context.settings.data_dir, filter, format).await;
+            }
+            watch::events(&context.session().await?, filter, format).await
+        }
         Command::Package(_) | Command::Schedule(_) | Command::Generate(_) => Ok(()),
     }
 }

@@ -227,6 +227,12 @@ pub struct Limits {
     /// Parts of firings that are over which stay on record, the oldest firings going first: a hundred firings to 10,000
     /// nodes. Each takes about 300 bytes on disk.
     pub firing_parts_kept_max: u64,
+    /// Bytes of one file of the log of events: small enough that following it reads little.
+    pub event_file_bytes_max: u64,
+    /// Files of that log, of which the oldest goes when another is begun: 64 MiB in all, some 300,000 events.
+    pub event_files_max: usize,
+    /// Events in one answer: about 10 MiB.
+    pub events_answered_max: usize,
 }
 
 impl Limits {
@@ -336,6 +342,9 @@ impl Limits {
         firing_record_bytes_max: 16 * KIB,
         firings_kept_max: 100,
         firing_parts_kept_max: 1000 * 1000,
+        event_file_bytes_max: 4 * MIB,
+        event_files_max: 16,
+        events_answered_max: 50_000,
     };
 }
 

@@ -11,8 +11,10 @@ use ted_cli::units::{self, Time};
 use ted_core::distributor::SendPlan;
 use ted_core::id::FiringId;
 use ted_core::name::{Label, NodeName};
+use ted_core::protocol::Cause;
 
 use super::BuildView;
+use super::firings::cause;
 use crate::cli::Until;
 
 /// Fires a Channel.
@@ -254,7 +256,16 @@ pub(super) fn table(deliveries: &[DeliveryView], out: &mut Text) {
 pub(crate) struct FiringView {
     pub(crate) firing: String,
     pub(crate) channel: Label,
+    /// Why it began.
+    #[serde(default)]
+    pub(crate) cause: Cause,
     pub(crate) started: Time,
+    /// When its window closes, after which nothing new is started.
+    #[serde(default)]
+    pub(crate) closes: Option<Time>,
+    /// When it was over.
+    #[serde(default)]
+    pub(crate) ended: Option<Time>,
     pub(crate) state: FiringState,
     pub(crate) deliveries: Vec<DeliveryView>,
 }
@@ -290,7 +301,14 @@ impl Render for FiringView {
             FiringState::Done => "done",
             FiringState::Cancelled => "cancelled",
         };
-        out.line(format_args!("firing {} of {}, {state}, since {}", self.firing, self.channel, self.started));
+        let closes = match (self.closes, self.ended) {
+            (Some(closes), None) => format!(", window closes {closes}"),
+            (_, Some(ended)) => format!(" until {ended}"),
+            (None, None) => String::new(),
+        };
+        let cause = cause(self.cause);
+        let (firing, channel, started) = (&self.firing, &self.channel, self.started);
+        out.line(format_args!("firing {firing} of {channel} ({cause}), {state}, since {started}{closes}"));
         table(&self.deliveries, out);
     }
 }
@@ -318,7 +336,10 @@ mod tests {
         FiringView {
             firing: "00".repeat(16),
             channel: "nightly".parse().expect("valid"),
+            cause: Cause::default(),
             started: Time(UnixMillis::from_millis(0)),
+            closes: None,
+            ended: None,
             state,
             deliveries: deliveries.collect(),
         }

@@ -3,8 +3,10 @@
 mod channel;
 mod distribution;
 mod firing;
+mod firings;
 mod node;
 mod policy;
+mod report;
 mod resolve;
 mod revision;
 mod rotation;
@@ -22,8 +24,12 @@ pub(crate) use distribution::{
 pub(crate) use firing::{
     ChannelSend, DeliveryStage, DeliveryView, FiringCancel, FiringState, FiringView, FiringWait, PlannedView, SendView,
 };
+pub(crate) use firings::{FiringList, FiringShow, FiringsView, NextView};
 pub(crate) use node::{DaemonView, NodeDoctor, NodeStatus, NodeView, StatusView};
 pub(crate) use policy::{CertificateRevoke, Revoked, RevokedView, SettingView, SettingsView, SubscriberConfigure};
+pub(crate) use report::{
+    CountsView, Deliveries, DeliveryFilter, ReportDeliveries, ReportSummary, ReportedDelivery, SummaryView,
+};
 pub(crate) use resolve::{CertificateNeeded, CertificateResolve, NeededView, PairView, ResolvingView};
 pub(crate) use revision::{
     DistributionHistory, DistributionRevision, DistributionRollback, HistoryView, RevisionFiles,

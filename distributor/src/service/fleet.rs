@@ -1,7 +1,7 @@
 //! Distributions, Channels and Subscribers.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ted_cli::api::Done;
 use ted_cli::error::{ApiError, code, from_library};
@@ -86,7 +86,17 @@ impl Service {
             Some(input) => self.distributor().build_input(&name, &input).await?,
             None => self.distributor().build_reading(&name, reading).await?,
         };
-        let milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.build_view(name, &outcome, started.elapsed()).await
+    }
+
+    /// How a build is shown.
+    pub(super) async fn build_view(
+        &self,
+        name: Label,
+        outcome: &BuildOutcome,
+        took: Duration,
+    ) -> Result<BuildView, ApiError> {
+        let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let shown = self.show_distribution(name.clone()).await?;
         let built = matches!(outcome, BuildOutcome::Built(_));
         let revision =

@@ -7,6 +7,7 @@ mod firing;
 mod fleet;
 mod node;
 mod policy;
+mod report;
 mod resolve;
 mod revision;
 mod rotation;
@@ -20,6 +21,7 @@ use serde_json::Value;
 use ted_cli::api::{Api, Operation, handle};
 use ted_cli::backup::NodeBackup;
 use ted_cli::error::{ApiError, code};
+use ted_cli::events::EventsList;
 use ted_cli::keystore::{KeystoreImport, KeystoreList, KeystoreRemove, KeystoreShow};
 use ted_core::id::UnixMillis;
 use ted_core::limits::Limits;
@@ -32,8 +34,9 @@ use crate::api::{
     CertificateExport, CertificateList, CertificateNeeded, CertificateResolve, CertificateShow, CertificateSign,
     ChannelCreate, ChannelDelete, ChannelList, ChannelSend, ChannelShow, ChannelUpdate, DistributionBuild,
     DistributionCreate, DistributionDelete, DistributionList, DistributionShow, DistributionUpdate, FiringCancel,
-    FiringWait, InviteCreate, NodeDoctor, NodeStatus, NodeView, SubscriberApprove, SubscriberCreate, SubscriberDelete,
-    SubscriberList, SubscriberPending, SubscriberShow, SubscriberUpdate, TokenCreate,
+    FiringList, FiringShow, FiringWait, InviteCreate, NodeDoctor, NodeStatus, NodeView, ReportDeliveries,
+    ReportSummary, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList, SubscriberPending,
+    SubscriberShow, SubscriberUpdate, TokenCreate,
 };
 use crate::cli::InitArgs;
 use crate::config::Config;
@@ -155,9 +158,14 @@ impl Api for Service {
         match operation {
             NodeStatus::NAME => handle(body, |_: NodeStatus| self.status()).await,
             NodeBackup::NAME => handle(body, |it| self.back_up(it)).await,
+            EventsList::NAME => handle(body, |it| self.list_events(it)).await,
+            ReportDeliveries::NAME => handle(body, |it| self.report_deliveries(it)).await,
+            ReportSummary::NAME => handle(body, |it| self.report_summary(it)).await,
             NodeDoctor::NAME => handle(body, |_: NodeDoctor| self.diagnose()).await,
             ChannelSend::NAME => handle(body, |it| self.send(it)).await,
             FiringWait::NAME => handle(body, |it| self.wait(it)).await,
+            FiringList::NAME => handle(body, |it| self.list_firings(it)).await,
+            FiringShow::NAME => handle(body, |it| self.show_firing(it)).await,
             FiringCancel::NAME => handle(body, |it| self.cancel(it)).await,
             InviteCreate::NAME => handle(body, |it| self.invite(it)).await,
             TokenCreate::NAME => handle(body, |it| self.create_token(it)).await,

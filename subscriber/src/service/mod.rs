@@ -16,6 +16,7 @@ use serde_json::Value;
 use ted_cli::api::{self, Api, Operation, handle};
 use ted_cli::backup::NodeBackup;
 use ted_cli::error::ApiError;
+use ted_cli::events::{EventsList, EventsView};
 use ted_cli::keystore::{KeystoreImport, KeystoreList, KeystoreRemove, KeystoreShow};
 use ted_core::extract::{Links, Ownership};
 use ted_core::id::UnixMillis;
@@ -107,6 +108,10 @@ impl Service {
         Ok(ConfigurationView { told, extraction: extraction_settings(&self.settings().config, &status.distributions) })
     }
 
+    async fn list_events(&self, request: EventsList) -> Result<EventsView, ApiError> {
+        Ok(self.subscriber().event_history(request.0).await?.into())
+    }
+
     fn data_dir(&self) -> &Path {
         &self.held.settings.data_dir
     }
@@ -126,6 +131,7 @@ impl Api for Service {
             NodeRename::NAME => handle(body, |it| self.rename(it)).await,
             NodeStatus::NAME => handle(body, |_: NodeStatus| self.status()).await,
             NodeBackup::NAME => handle(body, |it| self.back_up(it)).await,
+            EventsList::NAME => handle(body, |it| self.list_events(it)).await,
             NodeDoctor::NAME => handle(body, |_: NodeDoctor| self.diagnose()).await,
             DistributorTrust::NAME => handle(body, |it| self.trust(it)).await,
             DistributorEnrol::NAME => handle(body, |it| self.enrol(it)).await,

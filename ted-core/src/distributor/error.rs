@@ -38,6 +38,12 @@ pub enum DistributorError {
     /// Nothing to send to.
     #[error("Channel `{0}` has no Subscriber")]
     NoSubscribers(Label),
+    /// The Channel is not active.
+    #[error("Channel `{0}` is paused")]
+    Inactive(Label),
+    /// No Distribution of the Channel is active.
+    #[error("no Distribution of Channel `{0}` is active")]
+    NothingActive(Label),
     /// No firing has this id.
     #[error("there is no firing {0}")]
     UnknownFiring(FiringId),
@@ -181,6 +187,8 @@ impl Coded for DistributorError {
             Self::NotFed(_) => "TED-1707",
             Self::NotToBeFed(_) => "TED-1708",
             Self::NoSubscribers(_) => "TED-1834",
+            Self::Inactive(_) => "TED-1623",
+            Self::NothingActive(_) => "TED-1626",
             Self::UnknownFiring(_) => "TED-1835",
             Self::NothingPending(_) => "TED-1836",
             Self::SeveralPending { .. } => "TED-1837",

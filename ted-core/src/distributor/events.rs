@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::id::{FiringId, PackageId, Revision, UnixMillis};
 use crate::name::{Label, NodeName};
+use crate::protocol::Cause;
 use crate::security::Stage;
 
 /// What a build makes.
@@ -54,6 +55,24 @@ pub enum DistributorEvent {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// What was to be done by a schedule went wrong. It is an alarm until it goes well.
+    ScheduleFailed {
+        /// What it was, such as `send/nightly`.
+        task: String,
+        /// The stable code.
+        code: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// Something was planned while nobody could act, and its window has closed: it does not come any more.
+    Lapsed {
+        /// What it was, such as `send/nightly`.
+        task: String,
+        /// When it was planned.
+        planned: UnixMillis,
+        /// The stable code.
+        code: String,
     },
     /// A new revision was built.
     Built {
@@ -187,6 +206,8 @@ pub enum DistributorEvent {
     },
     /// A firing began.
     FiringStarted {
+        /// Why it began.
+        cause: Cause,
         /// Its id, as hex.
         #[serde(with = "crate::node::as_text")]
         firing: FiringId,

@@ -304,6 +304,9 @@ impl State {
         if let Err(error) = self.durable(self.kept.last()).await {
             tracing::error!(code = error.code(), %error, "firings cannot be kept");
         }
+        let events = self.events.clone();
+        // The log itself says what is wrong with it.
+        let _ = tokio::task::spawn_blocking(move || events.sync()).await;
     }
 }
 

@@ -185,6 +185,7 @@ impl State {
             channels: channels.collect(),
             subscribers: fleet.subscribers().map(subscriber_status).collect::<Result<_, Error>>()?,
             firings: self.reports(false)?,
+            next_firings: self.next_firings()?,
             alarms: self.alarms()?,
         })
     }

@@ -45,6 +45,7 @@ impl State {
             lock(&self.fleet).take(records);
             result
         };
+        self.schedules.declared();
         self.follow_fleet();
         if lock(&self.network).is_some() {
             self.fleet_changed.notify_one();

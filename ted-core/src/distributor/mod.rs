@@ -34,6 +34,7 @@ mod revisions;
 mod revoke;
 mod rollback;
 mod rotation;
+mod scheduled;
 mod seen;
 mod send;
 mod sends;
@@ -56,11 +57,12 @@ use crate::error::Error;
 use crate::id::FiringId;
 use crate::model::{Endpoint, Fleet};
 use crate::name::{Label, NodeName};
-use crate::node::{Clock, Events, SystemClock};
-use crate::protocol::{QueueCounts, SendRates, Silence, Until};
+use crate::node::{Clock, EventFilter, EventHistory, Events, SystemClock};
+use crate::protocol::{FiringHead, QueueCounts, SendRates, Silence, Until};
 use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
 pub use configure::{SettingChanges, SubscriberSettings};
+pub use deliveries::{Delivery, DeliveryQuery};
 pub use error::DistributorError;
 pub use events::{BuildPhase, DistributorEvent};
 pub use grants::own_key;
@@ -69,9 +71,9 @@ pub use rekey::RekeyReport;
 pub use replace::{GRACE, ReplacementReport};
 pub use report::{
     BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DeltaPackage, DistributionSpec, DistributionStatus,
-    DistributorStatus, FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, PlannedLink, Reading,
-    RequestingNode, Resolving, ResolvingOutcome, ResolvingRow, ResolvingWay, SendOptions, SendPlan, SignedNode,
-    SubscriberStatus,
+    DistributorStatus, FiringReport, IssuedInvite, IssuedToken, NextFiring, PendingNode, PlannedDelivery, PlannedLink,
+    Reading, RequestingNode, Resolving, ResolvingOutcome, ResolvingRow, ResolvingWay, SendOptions, SendPlan, SentBuild,
+    SentFiring, SignedNode, SubscriberStatus,
 };
 pub use revoke::RevokedRow;
 pub use rotation::Renew;
@@ -266,6 +268,15 @@ impl Distributor {
     #[must_use]
     pub fn events(&self) -> Events<DistributorEvent> {
         self.state.events.subscribe()
+    }
+
+    /// The events on record that `filter` chooses, the oldest first: at most 50,000 of the
+    /// newest. Progress is not on record.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub async fn event_history(&self, filter: EventFilter) -> Result<EventHistory, Error> {
+        self.blocking(move |state| state.event_history(&filter)).await
     }
 
     /// Listens, dials the Subscribers that have endpoints, serves, and goes on with open firings. Returns the address.
@@ -503,6 +514,14 @@ impl Distributor {
     /// # Errors
     /// When the Channel is unknown or has no enrolled Subscriber, or a build fails.
     pub async fn send(&self, channel: &Label, options: SendOptions) -> Result<FiringId, Error> {
+        Ok(self.state.send(channel, options).await?.firing)
+    }
+
+    /// As [`Distributor::send`], and tells what was built for it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send_telling(&self, channel: &Label, options: SendOptions) -> Result<SentFiring, Error> {
         self.state.send(channel, options).await
     }
 
@@ -535,6 +554,27 @@ impl Distributor {
     /// When there is no such firing.
     pub fn report(&self, firing: FiringId) -> Result<FiringReport, Error> {
         self.state.report(&firing)
+    }
+
+    /// Deliveries as they stand: of each Channel those of its last firing, and of all that are open; with `since` or
+    /// `firing`, those on record.
+    ///
+    /// # Errors
+    /// When there is no such firing, or the catalog cannot be read.
+    pub async fn deliveries(&self, query: DeliveryQuery) -> Result<Vec<Delivery>, Error> {
+        self.blocking(move |state| state.deliveries(&query)).await
+    }
+
+    /// Firings on record at a glance, newest first; of one Channel or of all.
+    ///
+    /// # Errors
+    /// When there is no such Channel.
+    pub fn firing_heads(&self, channel: Option<&Label>) -> Result<Vec<FiringHead>, Error> {
+        if let Some(channel) = channel {
+            state::lock(&self.state.fleet).channel(channel)?;
+        }
+        let firings = state::lock(&self.state.firings);
+        Ok(firings.heads().filter(|head| channel.is_none_or(|channel| head.channel == *channel)).cloned().collect())
     }
 
     /// All firings on record, newest first: those that are open, and the last hundred that are over.

@@ -61,6 +61,9 @@ impl State {
         tasks.spawn(self.clone().accept_all(endpoint.clone(), stop.clone(), tasks.clone()));
         tasks.spawn(self.clone().rounds(endpoint.clone(), stop.clone(), tasks.clone()));
         tasks.spawn(self.clone().announce_changes(stop.clone()));
+        self.resume_schedules()?;
+        let (state, running, stopping) = (self.clone(), tasks.clone(), stop.clone());
+        tasks.spawn(async move { state.schedules.drive(state.clone(), stopping, running).await });
         tasks.spawn(self.clone().write_fleet_changes(stop.clone()));
         *lock(&self.network) = Some(Network { endpoint, address, stop, tasks });
         Ok(address)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -348,6 +349,12 @@ pub struct FiringReport {
     /// Why it began.
     #[serde(default)]
     pub cause: Cause,
+    /// When its window closes, after which nothing new is started.
+    #[serde(default)]
+    pub closes: Option<UnixMillis>,
+    /// When it was over.
+    #[serde(default)]
+    pub ended: Option<UnixMillis>,
     /// How it stands.
     pub outcome: Outcome,
     /// A row for each Subscriber and Distribution.
@@ -433,8 +440,49 @@ pub struct DistributorStatus {
     pub subscribers: Vec<SubscriberStatus>,
     /// Firings that are open, newest first.
     pub firings: Vec<FiringReport>,
+    /// When each Channel fires next.
+    #[serde(default)]
+    pub next_firings: Vec<NextFiring>,
     /// What its operator has to know.
     pub alarms: Vec<Alarm>,
+}
+
+/// What `send` began.
+#[derive(Debug, Clone)]
+pub struct SentFiring {
+    /// The firing.
+    pub firing: FiringId,
+    /// The builds that came first.
+    pub builds: Vec<SentBuild>,
+}
+
+/// A build that came before a firing.
+#[derive(Debug, Clone)]
+pub struct SentBuild {
+    /// What was built.
+    pub distribution: Label,
+    /// What came of it.
+    pub outcome: BuildOutcome,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// When a Channel fires next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextFiring {
+    /// Which Channel.
+    pub channel: Label,
+    /// Its schedule.
+    pub schedule: String,
+    /// Whether it fires at all.
+    pub active: bool,
+    /// The planned moment of its last firing by the schedule, or when the schedule was set; none before the running
+    /// node follows it.
+    pub last: Option<UnixMillis>,
+    /// When it fires, by the calendar.
+    pub at: Option<UnixMillis>,
+    /// When the window opens, where it sends on every new revision and the window is closed.
+    pub opens: Option<UnixMillis>,
 }
 
 /// How one Subscriber stands, seen from its Distributor.

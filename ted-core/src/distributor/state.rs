@@ -1,6 +1,6 @@
 //! A Distributor's state: what it keeps, and how it is opened.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -14,20 +14,25 @@ use crate::distributor::grants::GrantSets;
 use crate::distributor::peers::Network;
 use crate::distributor::repair::load_mended;
 use crate::distributor::rotation::open_own;
+use crate::distributor::scheduled::Task;
 use crate::distributor::sends::{load_speeds, paused_in};
 use crate::distributor::source::{Fetching, KnownArchives, clean_spool};
 use crate::distributor::standing::Judged;
 use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
+use crate::limits::Limits;
 use crate::model::{Fleet, Item};
-use crate::name::NodeName;
-use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, Records, SendQueue, wait};
+use crate::name::{Label, NodeName};
+use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, Records, Schedules, SendQueue, wait};
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
-    DataDir, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
+    DataDir, EventLog, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
     StandingEnvelopes, Tokens,
 };
+
+/// Firings that begin at once.
+const FIRINGS_AT_ONCE: usize = 4;
 
 /// See [`State::upkeep`].
 const UPKEEP_AT_ONCE: usize = 8;
@@ -94,6 +99,14 @@ pub(super) struct State {
     pub(super) granting: Mutex<()>,
     pub(super) grant_sets: Mutex<GrantSets>,
     pub(super) network: Mutex<Option<Network>>,
+    /// What is done by schedules.
+    pub(super) schedules: Schedules<Task>,
+    /// What went wrong the last time that it was scheduled.
+    pub(super) schedule_troubles: Mutex<BTreeMap<Task, Alarm>>,
+    /// One firing of a Channel begins at a time.
+    pub(super) sending: Mutex<HashMap<Label, Arc<tokio::sync::Mutex<()>>>>,
+    /// Firings that begin at once: each grants and signs for a while.
+    pub(super) beginning: Semaphore,
     /// The sending side of all package bytes.
     pub(super) sends: Arc<SendQueue>,
     /// What an operator paused.
@@ -163,6 +176,7 @@ impl State {
         let records = Records::new(Arc::new(catalog));
         let fleet = load_fleet(&records, Some(own.authority.root().name().clone()))?;
         let depot = LocalDepot::open(data.path())?;
+        let events = EventLog::open(&data.path().join("events"), &Limits::DEFAULT)?;
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
         let firings = Firings::load(&records)?;
@@ -200,7 +214,7 @@ impl State {
             links: Links::new(),
             judged: Mutex::default(),
             upkeep: Semaphore::new(UPKEEP_AT_ONCE),
-            events: EventBus::new(),
+            events: EventBus::new(events, clock.clone()),
             enrolling: Mutex::default(),
             stating: Mutex::default(),
             mended: Mutex::new(mended),
@@ -209,6 +223,10 @@ impl State {
             granting: Mutex::default(),
             grant_sets: Mutex::default(),
             network: Mutex::default(),
+            schedules: Schedules::default(),
+            schedule_troubles: Mutex::default(),
+            sending: Mutex::default(),
+            beginning: Semaphore::new(FIRINGS_AT_ONCE),
             sends,
             paused,
             resumed: AtomicBool::new(false),

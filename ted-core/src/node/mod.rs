@@ -25,7 +25,7 @@ pub(crate) use batching::{BatchedRecords, Ticket};
 pub use clock::{Clock, SystemClock};
 pub(crate) use dial::{Backoff, DialError, dial, endpoint_secret};
 pub(crate) use events::EventBus;
-pub use events::Events;
+pub use events::{EventFilter, EventHistory, Events, StampedEvent};
 pub(crate) use exchange::{ExchangeError, Fetched, ask, fetch};
 pub(crate) use links::{Links, is_spare};
 pub(crate) use live::Live;

@@ -140,10 +140,10 @@ impl Schedule {
         self.jitter
     }
 
-    /// A schedule that comes again and again after `period`, within the same window.
+    /// A schedule that comes again and again after `period`, put off by up to `jitter`, within the same window.
     #[must_use]
-    pub fn every_within(&self, period: Duration) -> Self {
-        Self { start: Start::Every(period), jitter: None, ..self.clone() }
+    pub fn every_within(&self, period: Duration, jitter: Duration) -> Self {
+        Self { start: Start::Every(period), jitter: Some(jitter), ..self.clone() }
     }
 
     /// Whether it has no window, so that it may act at any time.

@@ -50,7 +50,7 @@ use crate::extract::{Links, Ownership};
 use crate::limits::Limits;
 use crate::model::{Endpoint, ExtractMode};
 use crate::name::NodeName;
-use crate::node::{Clock, Events, SystemClock};
+use crate::node::{Clock, EventFilter, EventHistory, Events, SystemClock};
 use crate::protocol::Silence;
 use crate::security::{AwsLc, Crypto, Invite, Token};
 
@@ -314,6 +314,15 @@ impl Subscriber {
     #[must_use]
     pub fn events(&self) -> Events<SubscriberEvent> {
         self.state.events.subscribe()
+    }
+
+    /// The events on record that `filter` chooses, the oldest first: at most 50,000 of the newest. Progress is not on
+    /// record.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub async fn event_history(&self, filter: EventFilter) -> Result<EventHistory, Error> {
+        self.blocking(move |state| Ok(state.events.history(&filter, |_, _| false)?)).await
     }
 
     /// Trusts the Distributor whose certificate `pem` is: the certificate waits in `security/` for the first verified

@@ -10,13 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::id::{DistributionId, InstanceId, KeyHash, Revision, UnixMillis};
+use crate::limits::Limits;
 use crate::model::Endpoint;
 use crate::name::NodeName;
 use crate::node::{Alarm, Clock, EventBus, InputPace, Links, Records, Schedules, SendQueue};
 use crate::protocol::{Delivery, SendRates};
 use crate::security::{Crypto, DistributorRoot, Identity, ReleaseStatement, Stage, Usage};
 use crate::store::{
-    DataDir, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog, StandingEnvelopes,
+    DataDir, EventLog, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog,
+    StandingEnvelopes,
 };
 use crate::subscriber::Settings;
 use crate::subscriber::arriving::Arrivals;
@@ -151,6 +153,7 @@ impl State {
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
         let depot = LocalDepot::open(data.path())?;
+        let events = EventLog::open(&data.path().join("events"), &Limits::DEFAULT)?;
         security.trust()?;
         Ok(Self {
             name: RwLock::new(name),
@@ -181,11 +184,11 @@ impl State {
             troubles: Mutex::default(),
             alarmed: Mutex::default(),
             carried_troubles: Mutex::default(),
-            events: EventBus::new(),
             input: InputPace::new(own_input(&settings.own), clock.clone()),
             sends: SendQueue::new(&SendRates::default(), clock.clone()),
             paused,
             pausing: Mutex::default(),
+            events: EventBus::new(events, clock.clone()),
             schedules: Schedules::default(),
             data,
             settings,

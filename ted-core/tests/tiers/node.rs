@@ -343,9 +343,16 @@ impl Node {
         }
     }
 
-    /// Asks the parent for something that is not this node's to have.
+    /// Asks the parent for something that is not this node's to have, or says that it reaches whom it does not.
     pub(crate) fn go_rogue(&mut self, env: &mut Env) {
         let id = self.id;
+        if env.rng.chance(500) {
+            let nodes = env.topology.nodes().count() as u64;
+            let up = (0..5).map(|_| env.rng.between(1, nodes) as NodeId).collect();
+            env.seen.lies_about_presence += 1;
+            self.ask_up(Ask::Presence { reset: false, up, down: Vec::new() }, Purpose::Rogue, env);
+            return;
+        }
         let foreign = |package: &(&PackageId, &truth::Known)| !env.topology.may_have(id, &package.1.distribution);
         let Some((package, bytes)) =
             env.truth.packages.iter().rfind(foreign).map(|(id, known)| (*id, known.bytes.len()))

@@ -114,6 +114,10 @@ impl Node {
             return self.relay.offer_failed(&key(child), &distribution, &firing, env.unix());
         };
         let recipients: Vec<NodeId> = offer.recipients.iter().map(node_of).collect();
+        for recipient in &recipients {
+            let there = *recipient == child || env.topology.is_behind(child, *recipient);
+            env.truth.demand(there, || format!("{} offers {child} for {recipient}, who is not behind it", self.id));
+        }
         env.note(|| format!("{} offers {child} for {recipients:?}", self.id));
         env.seen.offers_while_upstream_was_away += u64::from(self.upstream.is_none());
         let offered = Offered { firing, distribution, statement: statement.clone(), recipients };

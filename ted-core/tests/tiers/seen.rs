@@ -40,6 +40,7 @@ seen! {
     moves_back,
     resumed_after_a_move,
     refused_to_the_unentitled,
+    lies_about_presence,
     offers_below_the_floor,
     firings_timed_out,
 }
