@@ -249,6 +249,9 @@ impl State {
         if changing.is_changed {
             self.firing_changes.send_modify(|count| *count += 1);
         }
+        if !changing.ended.is_empty() {
+            self.sends.look_again();
+        }
         for firing in &changing.ended {
             tracing::info!(%firing, "a firing is over");
             self.events.emit(DistributorEvent::FiringEnded { firing: *firing });

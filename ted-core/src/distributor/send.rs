@@ -165,6 +165,7 @@ impl State {
         self.note_mended(id, mended)?;
         let ended = self.begin_firing(Firing::start(start, targets, now))?;
         self.forget_old_firings()?;
+        self.sends.look_again();
         for firing in ended {
             tracing::info!(%firing, by = %id, "a firing ended: another of its Channel follows it");
             self.events.emit(DistributorEvent::FiringEnded { firing });
