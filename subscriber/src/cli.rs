@@ -89,11 +89,13 @@ pub(crate) enum Command {
         #[arg(value_name = "[DISTRIBUTOR/]DISTRIBUTION")]
         distribution: DistributionRef,
     },
-    /// End a rollback: take what is offered again.
+    /// Receive nothing new until `resume`, also after a restart; what was received stays.
+    Pause,
+    /// Receive again after `pause`; with a Distribution, end its rollback: take what is offered again.
     Resume {
         /// Its name, or DISTRIBUTOR/NAME.
         #[arg(value_name = "[DISTRIBUTOR/]DISTRIBUTION")]
-        distribution: DistributionRef,
+        distribution: Option<DistributionRef>,
     },
     /// Check the packages and the extracted files of one Distribution, or of all. A damaged package is set aside, and the
     /// Channel's next firing brings what lacks.

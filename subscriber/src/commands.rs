@@ -26,7 +26,7 @@ use ted_core::subscriber::granted_key;
 use crate::api::{
     ConfigurationShow, DistributionExtract, DistributionPreview, DistributionResume, DistributionRollback,
     DistributionVerify, DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust,
-    NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
+    NodeDoctor, NodeJoin, NodePause, NodeRename, NodeResume, NodeStatus, TargetList, TargetSet, TargetUnset,
 };
 use crate::cli::{Cli, Command, ConfigurationCommand, EnrolArgs, JoinArgs, RequestArgs, TargetCommand};
 use crate::service::{Service, Settings};
@@ -99,7 +99,9 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
             note(&context, &until);
             Ok(())
         }
-        Command::Resume { distribution } => {
+        Command::Pause => context.done(&NodePause {}, "paused: nothing new is received until `resume`").await,
+        Command::Resume { distribution: None } => context.done(&NodeResume {}, "this node receives again").await,
+        Command::Resume { distribution: Some(distribution) } => {
             let sentence = format!("{distribution} takes what is offered next");
             context.done(&DistributionResume { distribution }, &sentence).await
         }

@@ -187,6 +187,21 @@ pub struct Limits {
     pub schedule_days_max: u32,
     /// Seconds after which the schedule `now` fires again while a Subscriber lacks the revision.
     pub schedule_retry_seconds: u64,
+    /// The lowest rate that may be set, in bytes a second: at a lower one a single frame would take hours.
+    pub rate_bytes_min: u64,
+    /// The highest such rate: a network card of 800 Gbit/s.
+    pub rate_bytes_max: u64,
+    /// Parts of a rate that changes by the time of day.
+    pub rate_parts_max: usize,
+    /// Sends that may be under way at once, at most: each holds blocks, streams and an open file.
+    pub sends_max: usize,
+    /// Sends that are under way at once where nothing else is set: enough to fill any line, few enough that the first
+    /// ones are done early.
+    pub sends: usize,
+    /// Bytes that all sends together hold ready for their connections.
+    pub send_blocks_bytes: u64,
+    /// Nodes of which a Distributor keeps how fast they take bytes.
+    pub measured_links_max: usize,
     /// Seconds by which a planned moment may be overtaken before it counts as missed: longer than a busy machine takes,
     /// shorter than the least time between two.
     pub schedule_late_seconds: u64,
@@ -309,6 +324,13 @@ impl Limits {
         schedule_jitter_seconds_max: 24 * 3600,
         schedule_days_max: 15_000,
         schedule_retry_seconds: 15 * 60,
+        rate_bytes_min: 1000,
+        rate_bytes_max: 100 * 1000 * 1000 * 1000,
+        rate_parts_max: 16,
+        sends_max: 1000,
+        sends: 64,
+        send_blocks_bytes: 64 * MIB,
+        measured_links_max: 100_000,
         schedule_late_seconds: 60,
         schedule_set_back_seconds: 24 * 3600,
         schedule_look_seconds: 60,

@@ -37,6 +37,7 @@ impl Service {
             distributions: vec![],
             subscribers,
             left_out,
+            plan: None,
         };
         if request.dry_run {
             for distribution in of_channel {
@@ -49,6 +50,7 @@ impl Service {
                     package_bytes: newest.map(|newest| newest.bytes),
                 });
             }
+            view.plan = Some(distributor.plan(&channel).await?);
             return Ok(view);
         }
         if distributor.listening().is_none() {

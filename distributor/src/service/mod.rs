@@ -26,7 +26,7 @@ use ted_cli::keystore::{KeystoreImport, KeystoreList, KeystoreRemove, KeystoreSh
 use ted_core::id::UnixMillis;
 use ted_core::limits::Limits;
 use ted_core::node::{Clock as _, SystemClock};
-use ted_core::protocol::Silence;
+use ted_core::protocol::{SendRates, Silence};
 use ted_core::{Distributor, Error};
 use tokio::sync::broadcast;
 
@@ -185,9 +185,17 @@ impl Api for Service {
 }
 
 fn builder(settings: &Settings) -> Result<ted_core::distributor::DistributorBuilder, Error> {
-    let seconds = settings.config.connection_timeout_s.into();
+    let config = &settings.config;
+    let seconds = config.connection_timeout_s.into();
+    let sends = SendRates {
+        sends_max: std::num::NonZeroUsize::from(config.max_sends).get(),
+        high: config.rate_high.clone(),
+        medium: config.rate_medium.clone(),
+        low: config.rate_low.clone(),
+    };
     Ok(Distributor::builder(&settings.data_dir)
         .listen(settings.config.listen)
         .advertise(settings.config.advertise.clone())
+        .sends(sends)
         .connection_timeout(Silence::from_seconds(seconds, &Limits::DEFAULT)?))
 }

@@ -32,8 +32,8 @@ use tokio::sync::broadcast;
 use crate::api::{
     ConfigurationShow, ConfigurationView, DistributionExtract, DistributionPreview, DistributionResume,
     DistributionRollback, DistributionVerify, DistributorEnrol, DistributorIssued, DistributorLeave,
-    DistributorRequest, DistributorTrust, ExtractionSetting, ExtractionSource, NodeDoctor, NodeJoin, NodeRename,
-    NodeStatus, TargetList, TargetSet, TargetUnset, word,
+    DistributorRequest, DistributorTrust, ExtractionSetting, ExtractionSource, NodeDoctor, NodeJoin, NodePause,
+    NodeRename, NodeResume, NodeStatus, TargetList, TargetSet, TargetUnset, word,
 };
 use crate::config::{Config, LinkRule, OwnershipRule};
 
@@ -146,6 +146,8 @@ impl Api for Service {
             DistributionPreview::NAME => handle(body, |it| self.preview(it)).await,
             DistributionRollback::NAME => handle(body, |it| self.rollback(it)).await,
             DistributionResume::NAME => handle(body, |it| self.resume(it)).await,
+            NodePause::NAME => handle(body, |_: NodePause| self.pause_node(true)).await,
+            NodeResume::NAME => handle(body, |_: NodeResume| self.pause_node(false)).await,
             DistributionVerify::NAME => handle(body, |it| self.verify(it)).await,
             TargetSet::NAME => handle(body, |it| self.set_target(it)).await,
             TargetUnset::NAME => handle(body, |it| self.unset_target(it)).await,
@@ -227,6 +229,9 @@ fn builder(settings: &Settings) -> Result<SubscriberBuilder, Error> {
     }
     if let Some(threads) = config.parallelism {
         builder = builder.threads(threads.into());
+    }
+    if let Some(sends) = config.max_sends {
+        builder = builder.sends_max(sends.into());
     }
     if let Some(every) = config.scrub_interval {
         builder = builder.scrub(every.0);

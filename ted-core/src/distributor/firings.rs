@@ -316,7 +316,7 @@ fn record_key(id: &FiringId, record: FiringRecord) -> String {
     }
 }
 
-fn load_parts(records: &Records, id: &FiringId) -> Result<Vec<Part>, Error> {
+pub(super) fn load_parts(records: &Records, id: &FiringId) -> Result<Vec<Part>, Error> {
     let bytes = records.list_bytes(&format!("part/{id}/"))?;
     let parts = bytes.iter().map(|bytes| Ok(Part::decode(bytes, &Limits::DEFAULT)?));
     parts.collect()

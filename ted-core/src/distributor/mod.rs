@@ -15,6 +15,7 @@ mod events;
 mod firings;
 mod fleet;
 mod fleet_records;
+mod forecasting;
 mod grants;
 mod hints;
 mod history;
@@ -36,6 +37,7 @@ mod rotation;
 mod scheduled;
 mod seen;
 mod send;
+mod sends;
 mod serving;
 mod sign;
 mod source;
@@ -56,7 +58,7 @@ use crate::id::FiringId;
 use crate::model::{Endpoint, Fleet};
 use crate::name::{Label, NodeName};
 use crate::node::{Clock, EventFilter, EventHistory, Events, SystemClock};
-use crate::protocol::{FiringHead, Silence, Until};
+use crate::protocol::{FiringHead, QueueCounts, SendRates, Silence, Until};
 use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
 pub use configure::{SettingChanges, SubscriberSettings};
@@ -69,8 +71,8 @@ pub use rekey::RekeyReport;
 pub use replace::{GRACE, ReplacementReport};
 pub use report::{
     BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DeltaPackage, DistributionSpec, DistributionStatus,
-    DistributorStatus, FiringReport, IssuedInvite, IssuedToken, NextFiring, PendingNode, PlannedDelivery, Reading,
-    RequestingNode, Resolving, ResolvingOutcome, ResolvingRow, ResolvingWay, SendOptions, SendPlan, SentBuild,
+    DistributorStatus, FiringReport, IssuedInvite, IssuedToken, NextFiring, PendingNode, PlannedDelivery, PlannedLink,
+    Reading, RequestingNode, Resolving, ResolvingOutcome, ResolvingRow, ResolvingWay, SendOptions, SendPlan, SentBuild,
     SentFiring, SignedNode, SubscriberStatus,
 };
 pub use revoke::RevokedRow;
@@ -93,6 +95,7 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) advertise: Vec<Endpoint>,
     pub(crate) silence: Silence,
+    pub(crate) sends: SendRates,
     pub(crate) keys: Keys,
     /// Asked before each step of a change, so that tests can stop it there.
     #[cfg(test)]
@@ -146,6 +149,13 @@ impl DistributorBuilder {
         self
     }
 
+    /// How many sends there are at once, and how fast those of each priority go together; no limits by default.
+    #[must_use]
+    pub fn sends(mut self, rates: SendRates) -> Self {
+        self.settings.sends = rates;
+        self
+    }
+
     /// Where the time comes from; the system's clock by default.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -183,6 +193,7 @@ impl Distributor {
             listen: LISTEN,
             advertise: vec![],
             silence: Silence::default(),
+            sends: SendRates::default(),
             keys: Keys::Kept,
             #[cfg(test)]
             steps: None,
@@ -274,6 +285,17 @@ impl Distributor {
     /// When it is serving already, or the address cannot be bound.
     pub async fn start(&self) -> Result<SocketAddr, Error> {
         self.state.start().await
+    }
+
+    /// Puts other rates of sends in force, at once, until it is opened anew.
+    pub fn set_sends(&self, rates: &SendRates) {
+        self.state.sends.set_rates(rates);
+    }
+
+    /// How many packages are on their way, and how many wait for their turn.
+    #[must_use]
+    pub fn sends(&self) -> QueueCounts {
+        self.state.sends.counts()
     }
 
     /// Stops serving: connections close, and what was running ends. The state stays usable.

@@ -12,7 +12,7 @@ use crate::distributor::release::StoredEnvelope;
 use crate::distributor::state::{Sent, State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
-use crate::node::{Answering, Content, Reply, Unpaced, wait};
+use crate::node::{Answering, Content, Reply, wait};
 use crate::protocol::{Answer, FetchTarget, ReceiptsAnswer, Refused, Request, code};
 use crate::security::{Envelope, EnvelopeKind, Receipt, Stage};
 use crate::store::Depot;
@@ -31,12 +31,16 @@ impl Answering for Enrolling {
             return Reply::refuse(code::NOT_ENTITLED, "only an enrolment is answered on this connection");
         };
         let state = self.state.clone();
-        answer_enrolment(move || state.enrol(&bytes)).await
+        answer_enrolment(&self.state, move || state.enrol(&bytes)).await
     }
 }
 
 /// The answer to an enrolment request, which is judged on a thread where blocking is allowed.
-async fn answer_enrolment(enrolling: impl FnOnce() -> Result<Vec<u8>, Error> + Send + 'static) -> Reply {
+async fn answer_enrolment(state: &State, enrolling: impl FnOnce() -> Result<Vec<u8>, Error> + Send + 'static) -> Reply {
+    // They are judged one after the other, and need not wait on a thread each.
+    let Ok(_turn) = state.upkeep.acquire().await else {
+        return Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own");
+    };
     match tokio::task::spawn_blocking(enrolling).await {
         Ok(Ok(answer)) => Reply::Answer(Answer::Enrol(answer)),
         Ok(Err(error)) => {
@@ -72,7 +76,7 @@ impl Answering for Serving {
             }
             Request::Enrol(bytes) => {
                 let (state, key) = (self.state.clone(), self.key);
-                answer_enrolment(move || state.renew_subscriber(&key, &bytes)).await
+                answer_enrolment(&self.state, move || state.renew_subscriber(&key, &bytes)).await
             }
             Request::Receipts(envelopes) => {
                 let (state, key) = (self.state.clone(), self.key);
@@ -99,12 +103,16 @@ impl State {
         if !self.entitled(key, &info.root.distribution) {
             return Reply::refuse(code::NOT_ENTITLED, "no Channel of yours has this Distribution");
         }
+        let pace = match self.pace_of(key, &info) {
+            Ok(pace) => pace,
+            Err(refused) => return Reply::Answer(Answer::Refused(refused)),
+        };
         match self.depot.open_file(*id) {
             Ok(file) => {
                 let revision = info.root.revision;
                 let about = Sent { package: *id, revision, bytes: 0, bytes_total: info.bytes };
                 let sent = self.sending_progress(key, &info.root.distribution, about);
-                Reply::Content(Content::File { file, bytes: info.bytes, pace: Box::new(Unpaced), sent })
+                Reply::Content(Content::File { file, bytes: info.bytes, pace, sent })
             }
             Err(error) => {
                 tracing::error!(package = %id, %error, "a package cannot be opened");

@@ -24,6 +24,7 @@ mod opening;
 mod outbox;
 mod peers;
 mod permits;
+mod rates;
 mod receive;
 mod reference;
 mod renewal;
@@ -89,6 +90,7 @@ pub(crate) struct Settings {
     pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) silence: Silence,
     pub(crate) own: crate::model::Settings,
+    pub(crate) sends_max: usize,
     pub(crate) scrub: ScrubSettings,
     pub(crate) hooks: HookTable,
     pub(crate) keep_package: KeepPackage,
@@ -199,6 +201,13 @@ impl SubscriberBuilder {
         self
     }
 
+    /// How many packages are passed on at once, where others are behind this node.
+    #[must_use]
+    pub fn sends_max(mut self, sends: NonZeroUsize) -> Self {
+        self.settings.sends_max = sends.get().min(Limits::DEFAULT.sends_max);
+        self
+    }
+
     /// How often kept packages are read again to find what rots; weekly by default. An interval below
     /// [`Limits::scrub_interval_seconds_min`](crate::Limits) is taken as that.
     #[must_use]
@@ -245,6 +254,7 @@ impl SubscriberBuilder {
         let state = Arc::new(state);
         let subscriber = Subscriber { state };
         subscriber.blocking(|state| state.finish_successions()).await?;
+        subscriber.state.follow_rates();
         Ok(subscriber)
     }
 
@@ -284,6 +294,7 @@ impl Subscriber {
             threads: None,
             silence: Silence::default(),
             own: crate::model::Settings::default(),
+            sends_max: Limits::DEFAULT.sends,
             scrub: ScrubSettings::default(),
             hooks: HookTable::default(),
             keep_package: KeepPackage::default(),
