@@ -82,6 +82,7 @@ impl State {
         if tokio::time::timeout(GOODBYE, ending).await.is_err() {
             tracing::debug!("tasks were still running when the Distributor stopped");
         }
+        self.keep_changes().await;
         let state = self.clone();
         let written = tokio::task::spawn_blocking(move || state.write_fleet_file()).await;
         if let Err(error) = written.map_err(|_| Error::from(DistributorError::Worker)).flatten() {
