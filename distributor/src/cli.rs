@@ -3,6 +3,7 @@
 mod distribution;
 mod firing;
 mod policy;
+mod report;
 mod rotation;
 mod source;
 
@@ -26,6 +27,7 @@ use ted_core::name::{Label, NodeName};
 pub(crate) use distribution::DistributionCommand;
 pub(crate) use firing::FiringCommand;
 pub(crate) use policy::{ConfigureArgs, RevocationCommand};
+pub(crate) use report::{DeliveryArgs, EventsArgs, ReportCommand, StateArg, WaitingArg};
 pub(crate) use rotation::RotationCommand;
 pub(crate) use source::{SourceExpectations, sources};
 
@@ -83,12 +85,11 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     /// Put the security state of a backup back; no daemon may run.
     Restore(RestoreArgs),
-    /// Print what happens, one event a line.
-    Events {
-        /// Go on until the daemon ends or Ctrl-C; without it, only the next event is printed.
-        #[arg(short, long)]
-        follow: bool,
-    },
+    /// Print what happened, one event a line; with --follow, what happens.
+    Events(EventsArgs),
+    /// How deliveries stand: one by one, or how many are how far.
+    #[command(subcommand)]
+    Report(ReportCommand),
     /// Look into a package file; no daemon is needed.
     #[command(subcommand)]
     Package(PackageCommand),
@@ -466,6 +467,9 @@ mod tests {
             "ted-distributor firing list --channel nightly --json",
             "ted-distributor firing show 00112233445566778899aabbccddeeff",
             "ted-distributor events -f",
+            "ted-distributor events --since 2h --channel nightly --code TED-1355 --subscriber s1 -n 5 --json",
+            "ted-distributor report deliveries --state failed --state timed-out --waiting-for grant --since 1d",
+            "ted-distributor report summary --channel nightly",
             "ted-distributor package verify distfile.ted --certificate d.cer",
             "ted-distributor backup /safe/keys.age --passphrase-file p",
             "ted-distributor restore /safe/keys.age --force",
@@ -514,6 +518,9 @@ mod tests {
             "ted-distributor subscriber configure",
             "ted-distributor subscriber configure s1 --all",
             "ted-distributor subscriber configure s1 --set scrub=7d",
+            "ted-distributor events --since yesterday",
+            "ted-distributor report",
+            "ted-distributor report deliveries --state well",
             "ted-distributor schedule next",
             "ted-distributor schedule next never -n 0",
             "ted-distributor schedule next never --after tomorrow",

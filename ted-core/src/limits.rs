@@ -187,6 +187,21 @@ pub struct Limits {
     pub schedule_days_max: u32,
     /// Seconds after which the schedule `now` fires again while a Subscriber lacks the revision.
     pub schedule_retry_seconds: u64,
+    /// The lowest rate that may be set, in bytes a second: at a lower one a single frame would take hours.
+    pub rate_bytes_min: u64,
+    /// The highest such rate: a network card of 800 Gbit/s.
+    pub rate_bytes_max: u64,
+    /// Parts of a rate that changes by the time of day.
+    pub rate_parts_max: usize,
+    /// Sends that may be under way at once, at most: each holds blocks, streams and an open file.
+    pub sends_max: usize,
+    /// Sends that are under way at once where nothing else is set: enough to fill any line, few enough that the first
+    /// ones are done early.
+    pub sends: usize,
+    /// Bytes that all sends together hold ready for their connections.
+    pub send_blocks_bytes: u64,
+    /// Nodes of which a Distributor keeps how fast they take bytes.
+    pub measured_links_max: usize,
     /// Seconds by which a planned moment may be overtaken before it counts as missed: longer than a busy machine takes,
     /// shorter than the least time between two.
     pub schedule_late_seconds: u64,
@@ -212,6 +227,12 @@ pub struct Limits {
     /// Parts of firings that are over which stay on record, the oldest firings going first: a hundred firings to 10,000
     /// nodes. Each takes about 300 bytes on disk.
     pub firing_parts_kept_max: u64,
+    /// Bytes of one file of the log of events: small enough that following it reads little.
+    pub event_file_bytes_max: u64,
+    /// Files of that log, of which the oldest goes when another is begun: 64 MiB in all, some 300,000 events.
+    pub event_files_max: usize,
+    /// Events in one answer: about 10 MiB.
+    pub events_answered_max: usize,
 }
 
 impl Limits {
@@ -303,6 +324,13 @@ impl Limits {
         schedule_jitter_seconds_max: 24 * 3600,
         schedule_days_max: 15_000,
         schedule_retry_seconds: 15 * 60,
+        rate_bytes_min: 1000,
+        rate_bytes_max: 100 * 1000 * 1000 * 1000,
+        rate_parts_max: 16,
+        sends_max: 1000,
+        sends: 64,
+        send_blocks_bytes: 64 * MIB,
+        measured_links_max: 100_000,
         schedule_late_seconds: 60,
         schedule_set_back_seconds: 24 * 3600,
         schedule_look_seconds: 60,
@@ -314,6 +342,9 @@ impl Limits {
         firing_record_bytes_max: 16 * KIB,
         firings_kept_max: 100,
         firing_parts_kept_max: 1000 * 1000,
+        event_file_bytes_max: 4 * MIB,
+        event_files_max: 16,
+        events_answered_max: 50_000,
     };
 }
 

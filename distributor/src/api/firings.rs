@@ -130,6 +130,9 @@ pub(crate) struct NextView {
     pub(crate) channel: Label,
     pub(crate) schedule: String,
     pub(crate) active: bool,
+    /// The planned moment of its last firing by the schedule, or when the schedule was set.
+    #[serde(default)]
+    pub(crate) last: Option<Time>,
     /// When it fires, by the calendar.
     pub(crate) at: Option<Time>,
     /// When the window opens, where it sends on every new revision and the window is closed.
@@ -138,8 +141,8 @@ pub(crate) struct NextView {
 
 impl From<NextFiring> for NextView {
     fn from(next: NextFiring) -> Self {
-        let NextFiring { channel, schedule, active, at, opens } = next;
-        Self { channel, schedule, active, at: at.map(Time), opens: opens.map(Time) }
+        let NextFiring { channel, schedule, active, last, at, opens } = next;
+        Self { channel, schedule, active, last: last.map(Time), at: at.map(Time), opens: opens.map(Time) }
     }
 }
 

@@ -6,6 +6,7 @@ mod firing;
 mod firings;
 mod node;
 mod policy;
+mod report;
 mod resolve;
 mod revision;
 mod rotation;
@@ -26,6 +27,9 @@ pub(crate) use firing::{
 pub(crate) use firings::{FiringList, FiringShow, FiringsView, NextView};
 pub(crate) use node::{DaemonView, NodeDoctor, NodeStatus, NodeView, StatusView};
 pub(crate) use policy::{CertificateRevoke, Revoked, RevokedView, SettingView, SettingsView, SubscriberConfigure};
+pub(crate) use report::{
+    CountsView, Deliveries, DeliveryFilter, ReportDeliveries, ReportSummary, ReportedDelivery, SummaryView,
+};
 pub(crate) use resolve::{CertificateNeeded, CertificateResolve, NeededView, PairView, ResolvingView};
 pub(crate) use revision::{
     DistributionHistory, DistributionRevision, DistributionRollback, HistoryView, RevisionFiles,

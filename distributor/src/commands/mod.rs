@@ -4,6 +4,7 @@ mod fleet;
 mod input;
 mod node;
 mod policy;
+mod report;
 mod resolve;
 mod revision;
 mod rotation;
@@ -52,7 +53,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Run => node::run(&context).await,
         Command::Status(args) => node::status(&context, args.watch).await,
         Command::Doctor => node::doctor(&context).await,
-        Command::Events { follow } => node::events(&context, follow).await,
+        Command::Events(args) => node::events(&context, args).await,
+        Command::Report(command) => report::report(&context, command).await,
         Command::Distribution(command) => fleet::distribution(&context, command).await,
         Command::Channel(command) => fleet::channel(&context, command).await,
         Command::Subscriber(command) => fleet::subscriber(&context, command).await,

@@ -36,6 +36,7 @@ impl Service {
             distributions: vec![],
             subscribers,
             left_out,
+            plan: None,
         };
         if request.dry_run {
             for distribution in of_channel {
@@ -48,6 +49,7 @@ impl Service {
                     package_bytes: newest.map(|newest| newest.bytes),
                 });
             }
+            view.plan = Some(distributor.plan(&channel).await?);
             return Ok(view);
         }
         if distributor.listening().is_none() {

@@ -181,6 +181,22 @@ pub enum DistributorEvent {
         /// Its short form.
         fingerprint: String,
     },
+    /// Subscribers that will not be done when the window of a firing closes, as far as the speeds of links tell.
+    WindowTooShort {
+        /// The stable code.
+        code: String,
+        /// The firing, as hex.
+        #[serde(with = "crate::node::as_text")]
+        firing: FiringId,
+        /// Its Channel.
+        channel: Label,
+        /// When the window closes.
+        closes: UnixMillis,
+        /// Who will not be done, as many as are named.
+        subscribers: Vec<NodeName>,
+        /// How many they are.
+        count: u64,
+    },
     /// An operator has to know this. It is told once, and stands in the status until it is mended.
     Alarm {
         /// The stable code.

@@ -46,6 +46,7 @@ impl State {
             result
         };
         self.schedules.declared();
+        self.follow_fleet();
         if lock(&self.network).is_some() {
             self.fleet_changed.notify_one();
         } else {

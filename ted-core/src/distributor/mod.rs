@@ -15,6 +15,7 @@ mod events;
 mod firings;
 mod fleet;
 mod fleet_records;
+mod forecasting;
 mod grants;
 mod hints;
 mod history;
@@ -36,6 +37,7 @@ mod rotation;
 mod scheduled;
 mod seen;
 mod send;
+mod sends;
 mod serving;
 mod sign;
 mod source;
@@ -55,11 +57,12 @@ use crate::error::Error;
 use crate::id::FiringId;
 use crate::model::{Endpoint, Fleet};
 use crate::name::{Label, NodeName};
-use crate::node::{Clock, Events, SystemClock};
-use crate::protocol::{FiringHead, Silence, Until};
+use crate::node::{Clock, EventFilter, EventHistory, Events, SystemClock};
+use crate::protocol::{FiringHead, QueueCounts, SendRates, Silence, Until};
 use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
 pub use configure::{SettingChanges, SubscriberSettings};
+pub use deliveries::{Delivery, DeliveryQuery};
 pub use error::DistributorError;
 pub use events::{BuildPhase, DistributorEvent};
 pub use grants::own_key;
@@ -68,8 +71,8 @@ pub use rekey::RekeyReport;
 pub use replace::{GRACE, ReplacementReport};
 pub use report::{
     BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DeltaPackage, DistributionSpec, DistributionStatus,
-    DistributorStatus, FiringReport, IssuedInvite, IssuedToken, NextFiring, PendingNode, PlannedDelivery, Reading,
-    RequestingNode, Resolving, ResolvingOutcome, ResolvingRow, ResolvingWay, SendOptions, SendPlan, SentBuild,
+    DistributorStatus, FiringReport, IssuedInvite, IssuedToken, NextFiring, PendingNode, PlannedDelivery, PlannedLink,
+    Reading, RequestingNode, Resolving, ResolvingOutcome, ResolvingRow, ResolvingWay, SendOptions, SendPlan, SentBuild,
     SentFiring, SignedNode, SubscriberStatus,
 };
 pub use revoke::RevokedRow;
@@ -92,6 +95,7 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) advertise: Vec<Endpoint>,
     pub(crate) silence: Silence,
+    pub(crate) sends: SendRates,
     pub(crate) keys: Keys,
     /// Asked before each step of a change, so that tests can stop it there.
     #[cfg(test)]
@@ -145,6 +149,13 @@ impl DistributorBuilder {
         self
     }
 
+    /// How many sends there are at once, and how fast those of each priority go together; no limits by default.
+    #[must_use]
+    pub fn sends(mut self, rates: SendRates) -> Self {
+        self.settings.sends = rates;
+        self
+    }
+
     /// Where the time comes from; the system's clock by default.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -182,6 +193,7 @@ impl Distributor {
             listen: LISTEN,
             advertise: vec![],
             silence: Silence::default(),
+            sends: SendRates::default(),
             keys: Keys::Kept,
             #[cfg(test)]
             steps: None,
@@ -258,12 +270,32 @@ impl Distributor {
         self.state.events.subscribe()
     }
 
+    /// The events on record that `filter` chooses, the oldest first: at most 50,000 of the
+    /// newest. Progress is not on record.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub async fn event_history(&self, filter: EventFilter) -> Result<EventHistory, Error> {
+        self.blocking(move |state| state.event_history(&filter)).await
+    }
+
     /// Listens, dials the Subscribers that have endpoints, serves, and goes on with open firings. Returns the address.
     ///
     /// # Errors
     /// When it is serving already, or the address cannot be bound.
     pub async fn start(&self) -> Result<SocketAddr, Error> {
         self.state.start().await
+    }
+
+    /// Puts other rates of sends in force, at once, until it is opened anew.
+    pub fn set_sends(&self, rates: &SendRates) {
+        self.state.sends.set_rates(rates);
+    }
+
+    /// How many packages are on their way, and how many wait for their turn.
+    #[must_use]
+    pub fn sends(&self) -> QueueCounts {
+        self.state.sends.counts()
     }
 
     /// Stops serving: connections close, and what was running ends. The state stays usable.
@@ -522,6 +554,15 @@ impl Distributor {
     /// When there is no such firing.
     pub fn report(&self, firing: FiringId) -> Result<FiringReport, Error> {
         self.state.report(&firing)
+    }
+
+    /// Deliveries as they stand: of each Channel those of its last firing, and of all that are open; with `since` or
+    /// `firing`, those on record.
+    ///
+    /// # Errors
+    /// When there is no such firing, or the catalog cannot be read.
+    pub async fn deliveries(&self, query: DeliveryQuery) -> Result<Vec<Delivery>, Error> {
+        self.blocking(move |state| state.deliveries(&query)).await
     }
 
     /// Firings on record at a glance, newest first; of one Channel or of all.

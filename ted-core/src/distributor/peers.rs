@@ -268,6 +268,10 @@ impl State {
                 }
             }
             self.keep_changes().await;
+            self.offer_resumed();
+            if let Err(error) = self.keep_speeds() {
+                tracing::warn!(code = error.code(), %error, "the speeds of links cannot be kept");
+            }
             self.dial_due(&endpoint, &mut dialling, &tasks);
         }
     }

@@ -289,6 +289,30 @@ impl Default for SendOptions {
 pub struct SendPlan {
     /// A row for each Subscriber and Distribution.
     pub rows: Vec<PlannedDelivery>,
+    /// A row for each link: of a Subscriber, and of each parent on the way to one.
+    pub links: Vec<PlannedLink>,
+    /// When it would begin: now, or when the Channel's window opens.
+    pub starts: UnixMillis,
+    /// When that window closes, if the Channel has one.
+    pub closes: Option<UnixMillis>,
+}
+
+/// A link in a [`SendPlan`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlannedLink {
+    /// The node at its lower end.
+    pub subscriber: NodeName,
+    /// The parent at its upper end; `None` for the Distributor.
+    pub through: Option<NodeName>,
+    /// Bytes of packages that cross it, each once, for the node and all behind it.
+    pub bytes: u64,
+    /// Bytes a second that it is expected to take: what was measured, and what it is limited to; `None` where neither is
+    /// known.
+    pub bytes_per_second: Option<u64>,
+    /// After how many seconds the node has all of it; `None` where a link on the way is not known.
+    pub takes_seconds: Option<u64>,
+    /// Whether that is before the window closes; `None` where there is no window or the time is not known.
+    pub fits: Option<bool>,
 }
 
 /// A row of a [`SendPlan`].
@@ -302,8 +326,14 @@ pub struct PlannedDelivery {
     pub distribution: Label,
     /// The newest revision, where one was built.
     pub revision: Option<Revision>,
-    /// Bytes of its package.
+    /// The revision that the Subscriber verified last, as far as its receipts say.
+    pub from: Option<Revision>,
+    /// Bytes of the packages that it needs: the cheapest way from there.
     pub bytes: Option<u64>,
+    /// After how many seconds it has them; `None` where a link on the way is not known.
+    pub takes_seconds: Option<u64>,
+    /// Whether that is before the window closes; `None` where there is no window or the time is not known.
+    pub fits: Option<bool>,
 }
 
 /// How far a firing is.
@@ -446,6 +476,9 @@ pub struct NextFiring {
     pub schedule: String,
     /// Whether it fires at all.
     pub active: bool,
+    /// The planned moment of its last firing by the schedule, or when the schedule was set; none before the running
+    /// node follows it.
+    pub last: Option<UnixMillis>,
     /// When it fires, by the calendar.
     pub at: Option<UnixMillis>,
     /// When the window opens, where it sends on every new revision and the window is closed.

@@ -146,17 +146,18 @@ impl State {
             let task = Task::Send(channel.name.clone());
             let schedule = &channel.schedule;
             let last = kept(&self.records, &task)?.filter(|kept| kept.schedule == schedule.to_string());
-            let last = last.map_or(now, |kept| kept.last);
+            let last = last.map(|kept| kept.last);
             let at = match schedule.start() {
                 _ if !channel.active => None,
                 Start::Now => None,
-                _ => schedule.upcoming(task.to_string().as_bytes(), last, now).map(|next| next.due),
+                _ => schedule.upcoming(task.to_string().as_bytes(), last.unwrap_or(now), now).map(|next| next.due),
             };
             let opens = if *schedule.start() == Start::Now && channel.active { schedule.open_from(now) } else { None };
             Ok(NextFiring {
                 channel: channel.name,
                 schedule: schedule.to_string(),
                 active: channel.active,
+                last,
                 at,
                 opens: opens.filter(|opens| *opens > now),
             })

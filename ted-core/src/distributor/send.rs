@@ -9,16 +9,14 @@ use crate::distributor::error::DistributorError;
 use crate::distributor::events::DistributorEvent;
 use crate::distributor::grants::Withheld;
 use crate::distributor::offering::Due;
-use crate::distributor::report::{
-    BuiltRevision, PlannedDelivery, Reading, SendOptions, SendPlan, SentBuild, SentFiring,
-};
+use crate::distributor::report::{BuiltRevision, Reading, SendOptions, SentBuild, SentFiring};
 use crate::distributor::scheduled::Task;
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, KeyHash, UnixMillis};
 use crate::model::{Distribution, Priority};
 use crate::name::{Label, NodeName};
-use crate::protocol::{Cause, Firing, FiringStart, FiringTarget, Until};
+use crate::protocol::{Cause, Firing, FiringStart, FiringTarget, Until, WaitingFor};
 use crate::schedule::Start;
 
 /// How a firing begins.
@@ -174,6 +172,12 @@ impl State {
             self.events.emit(DistributorEvent::FiringEnded { firing });
         }
         tracing::info!(firing = %id, %channel, ?cause, "a firing began");
+        let closes = lock(&self.firings).get(&id).and_then(Firing::closes);
+        if let Some(closes) = closes
+            && let Err(error) = self.warn_of_window(id, closes, channel)
+        {
+            tracing::warn!(code = error.code(), %error, "it cannot be estimated whether the firing fits its window");
+        }
         self.events.emit(DistributorEvent::FiringStarted { firing: id, channel: channel.clone(), cause });
         for (distribution, why) in withheld {
             self.withhold(id, distribution, &why)?;
@@ -193,30 +197,16 @@ impl State {
             Ok(granted) => granted.withheld,
             Err(error) => {
                 let (code, reason) = (error.code(), error.to_string());
-                let why = |subscriber: &KeyHash| Withheld { subscriber: *subscriber, code, reason: reason.clone() };
+                let why = |subscriber: &KeyHash| Withheld {
+                    subscriber: *subscriber,
+                    code,
+                    reason: reason.clone(),
+                    waiting_for: WaitingFor::Grant,
+                };
                 subscribers.iter().map(why).collect()
             }
         };
         withheld.into_iter()
-    }
-
-    /// What a send would do now.
-    pub(super) fn plan(&self, channel: &Label) -> Result<SendPlan, Error> {
-        let fleet = lock(&self.fleet).clone();
-        let mut rows = vec![];
-        for distribution in fleet.distributions_of(channel)? {
-            let newest = self.newest(distribution)?;
-            for subscriber in fleet.subscribers_of(channel)? {
-                rows.push(PlannedDelivery {
-                    subscriber: subscriber.name.clone(),
-                    connected: self.is_connected(&subscriber.name),
-                    distribution: distribution.name.clone(),
-                    revision: newest.as_ref().map(|newest| newest.revision),
-                    bytes: newest.as_ref().map(|newest| newest.bytes),
-                });
-            }
-        }
-        Ok(SendPlan { rows })
     }
 
     pub(super) fn cancel(&self, id: &FiringId) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use crate::distributor::release::StoredEnvelope;
 use crate::distributor::state::{Sent, State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
-use crate::node::{Answering, Content, Reply, Unpaced, wait};
+use crate::node::{Answering, Content, Reply, wait};
 use crate::protocol::{Answer, FetchTarget, ReceiptsAnswer, Refused, Request, code};
 use crate::security::{Envelope, EnvelopeKind, Receipt, Stage};
 use crate::store::Depot;
@@ -103,12 +103,16 @@ impl State {
         if !self.entitled(key, &info.root.distribution) {
             return Reply::refuse(code::NOT_ENTITLED, "no Channel of yours has this Distribution");
         }
+        let pace = match self.pace_of(key, &info) {
+            Ok(pace) => pace,
+            Err(refused) => return Reply::Answer(Answer::Refused(refused)),
+        };
         match self.depot.open_file(*id) {
             Ok(file) => {
                 let revision = info.root.revision;
                 let about = Sent { package: *id, revision, bytes: 0, bytes_total: info.bytes };
                 let sent = self.sending_progress(key, &info.root.distribution, about);
-                Reply::Content(Content::File { file, bytes: info.bytes, pace: Box::new(Unpaced), sent })
+                Reply::Content(Content::File { file, bytes: info.bytes, pace, sent })
             }
             Err(error) => {
                 tracing::error!(package = %id, %error, "a package cannot be opened");

@@ -1,6 +1,7 @@
 //! A Distributor's state: what it keeps, and how it is opened.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::{Notify, Semaphore, watch};
@@ -14,17 +15,19 @@ use crate::distributor::peers::Network;
 use crate::distributor::repair::load_mended;
 use crate::distributor::rotation::open_own;
 use crate::distributor::scheduled::Task;
+use crate::distributor::sends::{load_speeds, paused_in};
 use crate::distributor::source::{Fetching, KnownArchives, clean_spool};
 use crate::distributor::standing::Judged;
 use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
-use crate::model::Fleet;
+use crate::limits::Limits;
+use crate::model::{Fleet, Item};
 use crate::name::{Label, NodeName};
-use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, Records, Schedules, wait};
+use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, Records, Schedules, SendQueue, wait};
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
-    DataDir, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
+    DataDir, EventLog, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
     StandingEnvelopes, Tokens,
 };
 
@@ -104,6 +107,12 @@ pub(super) struct State {
     pub(super) sending: Mutex<HashMap<Label, Arc<tokio::sync::Mutex<()>>>>,
     /// Firings that begin at once: each grants and signs for a while.
     pub(super) beginning: Semaphore,
+    /// The sending side of all package bytes.
+    pub(super) sends: Arc<SendQueue>,
+    /// What an operator paused.
+    pub(super) paused: Mutex<BTreeSet<Item>>,
+    /// Something was paused and is no more.
+    pub(super) resumed: AtomicBool,
 }
 
 /// The Distributor's CA, and what it issued for this node.
@@ -167,10 +176,14 @@ impl State {
         let records = Records::new(Arc::new(catalog));
         let fleet = load_fleet(&records, Some(own.authority.root().name().clone()))?;
         let depot = LocalDepot::open(data.path())?;
+        let events = EventLog::open(&data.path().join("events"), &Limits::DEFAULT)?;
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
         let firings = Firings::load(&records)?;
         let mended = load_mended(&records)?;
+        let sends = SendQueue::new(&settings.sends, clock.clone());
+        sends.measured.remember(load_speeds(&records)?);
+        let paused = Mutex::new(paused_in(&fleet));
         let state = Self {
             data,
             instance: InstanceId::from_bytes(instance),
@@ -201,7 +214,7 @@ impl State {
             links: Links::new(),
             judged: Mutex::default(),
             upkeep: Semaphore::new(UPKEEP_AT_ONCE),
-            events: EventBus::new(),
+            events: EventBus::new(events, clock.clone()),
             enrolling: Mutex::default(),
             stating: Mutex::default(),
             mended: Mutex::new(mended),
@@ -214,6 +227,9 @@ impl State {
             schedule_troubles: Mutex::default(),
             sending: Mutex::default(),
             beginning: Semaphore::new(FIRINGS_AT_ONCE),
+            sends,
+            paused,
+            resumed: AtomicBool::new(false),
             settings,
             clock,
             crypto,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::model::{Channel, Distribution, Fleet, Item, Subscriber};
+use crate::schedule::RatePlan;
 
 /// All that differs between two fleets: settings, Distributions, Channels, groups, Subscribers, in that order. Prints as lines of
 /// `+`, `-` and `~`.
@@ -167,13 +168,15 @@ fn channel_fields(old: &Channel, new: &Channel) -> Vec<String> {
 }
 
 fn subscriber_fields(old: &Subscriber, new: &Subscriber) -> Vec<String> {
-    let Subscriber { name: _, endpoints, certificate: _, settings, active, parents, external, labels } = new;
+    let Subscriber { name: _, endpoints, certificate: _, settings, active, parents, external, labels, rate } = new;
     let mut fields = Vec::new();
     push_value(&mut fields, "endpoints", &list(&old.endpoints), &list(endpoints));
     push_value(&mut fields, "parents", &list(&old.parents), &list(parents));
     push_value(&mut fields, "external", &old.external, external);
     push_value(&mut fields, "active", &old.active, active);
     push_value(&mut fields, "labels", &pairs(&old.labels), &pairs(labels));
+    let written = |rate: &Option<RatePlan>| rate.as_ref().map_or_else(|| "unlimited".to_owned(), ToString::to_string);
+    push_value(&mut fields, "rate", &written(&old.rate), &written(rate));
     push_value(&mut fields, "settings", &old.settings, settings);
     let way = |subscriber: &Subscriber| {
         subscriber.certificate.as_ref().map_or_else(|| "by hand".to_owned(), ToString::to_string)

@@ -11,7 +11,7 @@ use crate::model::{
     FleetParts, Group, Kept, Priority, Settings, Sources, Subscriber,
 };
 use crate::name::{Label, NodeName};
-use crate::schedule::Schedule;
+use crate::schedule::{RatePlan, Schedule};
 
 const HEADER: &str = "# TED writes this file after every change and does not read it: commands change the fleet.\n";
 
@@ -174,6 +174,8 @@ struct SubscriberFile {
     certificate_command: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<Label, Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<RatePlan>,
     #[serde(default, skip_serializing_if = "Settings::is_empty")]
     settings: Settings,
 }
@@ -278,7 +280,7 @@ impl From<GroupFile> for Group {
 
 impl From<&Subscriber> for SubscriberFile {
     fn from(subscriber: &Subscriber) -> Self {
-        let Subscriber { name, endpoints, certificate, settings, active, parents, external, labels } = subscriber;
+        let Subscriber { name, endpoints, certificate, settings, active, parents, external, labels, rate } = subscriber;
         let (certificate_directory, certificate_command) = match certificate {
             None => (None, None),
             Some(CertificateWay::Directory(path)) => (Some(path.clone()), None),
@@ -293,6 +295,7 @@ impl From<&Subscriber> for SubscriberFile {
             certificate_directory,
             certificate_command,
             labels: labels.clone(),
+            rate: rate.clone(),
             settings: settings.clone(),
         }
     }
@@ -302,9 +305,9 @@ impl TryFrom<SubscriberFile> for Subscriber {
     type Error = FleetError;
 
     fn try_from(file: SubscriberFile) -> Result<Self, FleetError> {
-        let SubscriberFile { name, endpoints, parents, external, active, labels, settings, .. } = file;
+        let SubscriberFile { name, endpoints, parents, external, active, labels, rate, settings, .. } = file;
         let certificate = None;
-        let mut subscriber = Self { name, endpoints, certificate, settings, active, parents, external, labels };
+        let mut subscriber = Self { name, endpoints, certificate, settings, active, parents, external, labels, rate };
         let (field, way) = match (file.certificate_directory, file.certificate_command) {
             (None, None) => return Ok(subscriber),
             (Some(path), None) => ("certificate_directory", CertificateWay::directory(&path)),

@@ -9,6 +9,7 @@ mod block;
 mod chain;
 mod delivery;
 mod firing;
+mod forecast;
 mod greeting;
 mod index_phase;
 mod map;
@@ -16,6 +17,7 @@ mod message;
 mod offer;
 mod offer_message;
 mod patience;
+mod queue;
 mod receipts;
 mod receiver;
 mod refused;
@@ -33,6 +35,7 @@ pub use firing::{
     Cause, Counts, Firing, FiringChanges, FiringEnd, FiringError, FiringHead, FiringRecord, FiringStart, FiringTarget,
     Outcome, Part, PartRole, PartState, StageTimes, Until, Waiting, WaitingFor,
 };
+pub use forecast::{ForecastLink, ForecastNode, forecast, time_for};
 pub use index_phase::{IndexAction, IndexPhase};
 pub use map::{FrameLayout, FrameMap, MapError};
 pub use message::{
@@ -42,6 +45,7 @@ pub use message::{
 pub use offer::{Floor, Have, Statement, Verdict, judge_offer, judge_root};
 pub use offer_message::{Offer, OfferAnswer};
 pub use patience::{Silence, SilenceError};
+pub use queue::{Grant, Limit, Moment, Queue, QueueCounts, SendKey, SendRates, StreamId};
 pub use receipts::{ReceiptsAnswer, receipts_that_fit};
 pub use receiver::{Action, Cut, FetchFailure, FetchNumber, FrameBuffers, GiveUp, Progress, Receiver, ReceiverOptions};
 pub use refused::{Refused, code};

@@ -150,6 +150,9 @@ impl State {
         }
         self.apply_envelope(&slot, &envelope)?;
         self.envelopes.put(vec![(slot, StandingEnvelope::from(&envelope))])?;
+        if kind == EnvelopeKind::CONFIGURATION {
+            self.follow_rates();
+        }
         let distributor = self.distributor_name(fleet);
         tracing::info!(%distributor, %kind, sequence = offered, "a standing envelope is in force");
         self.schedules.declared();

@@ -24,6 +24,7 @@ mod opening;
 mod outbox;
 mod peers;
 mod permits;
+mod rates;
 mod receive;
 mod reference;
 mod renewal;
@@ -49,7 +50,7 @@ use crate::extract::{Links, Ownership};
 use crate::limits::Limits;
 use crate::model::{Endpoint, ExtractMode};
 use crate::name::NodeName;
-use crate::node::{Clock, Events, SystemClock};
+use crate::node::{Clock, EventFilter, EventHistory, Events, SystemClock};
 use crate::protocol::Silence;
 use crate::security::{AwsLc, Crypto, Invite, Token};
 
@@ -89,6 +90,7 @@ pub(crate) struct Settings {
     pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) silence: Silence,
     pub(crate) own: crate::model::Settings,
+    pub(crate) sends_max: usize,
     pub(crate) scrub: ScrubSettings,
     pub(crate) hooks: HookTable,
     pub(crate) keep_package: KeepPackage,
@@ -199,6 +201,13 @@ impl SubscriberBuilder {
         self
     }
 
+    /// How many packages are passed on at once, where others are behind this node.
+    #[must_use]
+    pub fn sends_max(mut self, sends: NonZeroUsize) -> Self {
+        self.settings.sends_max = sends.get().min(Limits::DEFAULT.sends_max);
+        self
+    }
+
     /// How often kept packages are read again to find what rots; weekly by default. An interval below
     /// [`Limits::scrub_interval_seconds_min`](crate::Limits) is taken as that.
     #[must_use]
@@ -245,6 +254,7 @@ impl SubscriberBuilder {
         let state = Arc::new(state);
         let subscriber = Subscriber { state };
         subscriber.blocking(|state| state.finish_successions()).await?;
+        subscriber.state.follow_rates();
         Ok(subscriber)
     }
 
@@ -284,6 +294,7 @@ impl Subscriber {
             threads: None,
             silence: Silence::default(),
             own: crate::model::Settings::default(),
+            sends_max: Limits::DEFAULT.sends,
             scrub: ScrubSettings::default(),
             hooks: HookTable::default(),
             keep_package: KeepPackage::default(),
@@ -303,6 +314,15 @@ impl Subscriber {
     #[must_use]
     pub fn events(&self) -> Events<SubscriberEvent> {
         self.state.events.subscribe()
+    }
+
+    /// The events on record that `filter` chooses, the oldest first: at most 50,000 of the newest. Progress is not on
+    /// record.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub async fn event_history(&self, filter: EventFilter) -> Result<EventHistory, Error> {
+        self.blocking(move |state| Ok(state.events.history(&filter, |_, _| false)?)).await
     }
 
     /// Trusts the Distributor whose certificate `pem` is: the certificate waits in `security/` for the first verified

@@ -50,6 +50,9 @@ pub struct SubscriberStatus {
     pub name: NodeName,
     /// The address it listens on, where it does.
     pub listening: Option<String>,
+    /// Whether an operator paused it: it receives nothing new.
+    #[serde(default)]
+    pub paused: bool,
     /// The Distributors it trusts.
     pub distributors: Vec<DistributorRow>,
     /// The Distributions it has something of.

@@ -10,13 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::id::{DistributionId, InstanceId, KeyHash, Revision, UnixMillis};
+use crate::limits::Limits;
 use crate::model::Endpoint;
 use crate::name::NodeName;
-use crate::node::{Alarm, Clock, EventBus, Links, Records, Schedules};
-use crate::protocol::Delivery;
+use crate::node::{Alarm, Clock, EventBus, InputPace, Links, Records, Schedules, SendQueue};
+use crate::protocol::{Delivery, SendRates};
 use crate::security::{Crypto, DistributorRoot, Identity, ReleaseStatement, Stage, Usage};
 use crate::store::{
-    DataDir, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog, StandingEnvelopes,
+    DataDir, EventLog, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog,
+    StandingEnvelopes,
 };
 use crate::subscriber::Settings;
 use crate::subscriber::arriving::Arrivals;
@@ -25,6 +27,7 @@ use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::extract_times::{ExtractTask, ExtractTime};
 use crate::subscriber::peers::Network;
+use crate::subscriber::rates::own_input;
 
 /// A Distribution of a Distributor.
 pub(super) type Key = (KeyHash, DistributionId);
@@ -78,6 +81,14 @@ pub(super) struct State {
     /// What is wrong with certificates that were carried here.
     pub(super) carried_troubles: Mutex<HashMap<KeyHash, String>>,
     pub(super) events: EventBus<SubscriberEvent>,
+    /// How fast package bytes are taken in.
+    pub(super) input: Arc<InputPace>,
+    /// The sending side of all package bytes that are passed on.
+    pub(super) sends: Arc<SendQueue>,
+    /// Whether an operator paused this node.
+    pub(super) paused: AtomicBool,
+    /// Ends receptions when that happens.
+    pub(super) pausing: Mutex<CancellationToken>,
     /// When what is extracted.
     pub(super) schedules: Schedules<ExtractTask>,
 }
@@ -137,10 +148,12 @@ impl State {
             None => security,
         };
         let records = Records::new(Arc::new(SledCatalog::open(&data.catalog())?));
+        let paused = AtomicBool::new(Self::was_paused(&records)?);
         let name = node_name(&settings, &records)?;
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
         let depot = LocalDepot::open(data.path())?;
+        let events = EventLog::open(&data.path().join("events"), &Limits::DEFAULT)?;
         security.trust()?;
         Ok(Self {
             name: RwLock::new(name),
@@ -171,7 +184,11 @@ impl State {
             troubles: Mutex::default(),
             alarmed: Mutex::default(),
             carried_troubles: Mutex::default(),
-            events: EventBus::new(),
+            input: InputPace::new(own_input(&settings.own), clock.clone()),
+            sends: SendQueue::new(&SendRates::default(), clock.clone()),
+            paused,
+            pausing: Mutex::default(),
+            events: EventBus::new(events, clock.clone()),
             schedules: Schedules::default(),
             data,
             settings,

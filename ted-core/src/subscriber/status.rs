@@ -30,6 +30,7 @@ impl State {
         Ok(SubscriberStatus {
             name: self.name(),
             listening: self.listening().map(|address| address.to_string()),
+            paused: self.is_paused(),
             distributors: self.distributors()?,
             distributions: self.rows()?,
             alarms: self.alarms()?,
