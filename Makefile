@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .PHONY: all check fmt clippy deny doc test mutants kill-test repair-test update-bytes tiers-test tiers-quick \
-	networks-test chain-test bad-frame-test blind-test bench
+	networks-test chain-test bad-frame-test blind-test bench fleet-load
 
 all: check test
 
@@ -71,3 +71,11 @@ blind-test:
 
 bench:
 	$(CARGO) bench --bench transfer --bench delta_memory
+
+# Connects thousands of Subscribers to one built Distributor, beside bare quinn. Needs root, for an interface with packets
+# of 1,500 bytes, and about 1 GiB of memory. OPTIONS are those of benches/fleet_load/main.rs.
+fleet-load:
+	$(CARGO) build --release -p ted-distributor
+	$(CARGO) bench --no-run --bench fleet_load
+	unshare --net sh -c 'ip link set lo mtu 1500 up && exec "$$0" "$$@"' \
+		$(CARGO) bench --bench fleet_load -- --subscribers 10000 --channels 1000 $(OPTIONS)

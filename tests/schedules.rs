@@ -5,14 +5,15 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::{DISTRIBUTION, TestClock, World, event, extracted, label, node, within};
+use support::{CHANNEL, DISTRIBUTION, TestClock, World, event, extracted, label, node, within};
 use ted_core::distributor::SettingChanges;
-use ted_core::id::UnixMillis;
+use ted_core::id::{FiringId, UnixMillis};
 use ted_core::model::{Setting, Settings};
 use ted_core::node::Clock as _;
+use ted_core::protocol::{Cause, FiringEnd, Outcome};
 use ted_core::schedule::Zone;
 use ted_core::subscriber::ExtractTime;
-use ted_core::{Subscriber, SubscriberEvent, Until};
+use ted_core::{DistributorEvent, SendOptions, Subscriber, SubscriberEvent, Until};
 
 const ONE: &str = "one.example";
 
@@ -48,11 +49,15 @@ async fn told_to_wait(events: &mut ted_core::Events<SubscriberEvent>) -> Option<
     .await
 }
 
-async fn with_extract_schedule(world: &World, clock: Arc<TestClock>, schedule: &str) -> Subscriber {
+fn extracting(schedule: &str) -> Settings {
     let mut settings = Settings::default();
     settings.set(Setting::ExtractSchedule, schedule).expect("a schedule");
+    settings
+}
+
+async fn with_extract_schedule(world: &World, clock: Arc<TestClock>, schedule: &str) -> Subscriber {
     let invite = world.invite(ONE).await;
-    let builder = world.builder(ONE).clock(clock).settings(settings);
+    let builder = world.builder(ONE).clock(clock).settings(extracting(schedule));
     let subscriber = within("the enrolment", builder.join(&invite)).await.expect("it joins");
     world.start(&subscriber).await;
     subscriber
@@ -72,6 +77,8 @@ async fn who_extracts_by_hand_still_receives_and_says_what_it_waits_for() {
     // Neither an offer of what is here nor a restart extracts it.
     world.send().await;
     within("the shutdown", subscriber.shutdown()).await;
+    drop(subscriber);
+    let subscriber = world.builder(ONE).settings(extracting("never")).open().await.expect("its directory is free");
     let mut events = subscriber.events();
     world.start(&subscriber).await;
     told_to_wait(&mut events).await;
@@ -150,4 +157,238 @@ async fn a_schedule_that_the_distributor_sets_holds_and_taking_it_back_extracts_
     set(None).await.expect("unset");
     extracted(&mut events).await;
     world.assert_equal(ONE);
+}
+
+/// The next firing that begins, and why.
+async fn begun(events: &mut ted_core::Events<DistributorEvent>) -> (FiringId, Cause) {
+    event("a firing to begin", events, |event| match event {
+        DistributorEvent::FiringStarted { firing, cause, .. } => Some((firing, cause)),
+        DistributorEvent::ScheduleFailed { code, reason, .. } => panic!("{code}: {reason}"),
+        _ => None,
+    })
+    .await
+}
+
+impl Schedules for World {
+    async fn set_schedule(&self, schedule: &str) {
+        let mut channel = self.distributor.fleet().channel(&label(CHANNEL)).expect("there").clone();
+        channel.schedule = schedule.parse().expect("a schedule");
+        self.distributor.declare_channel(channel).await.expect("changed");
+    }
+
+    async fn next(&self) -> Option<String> {
+        let status = self.distributor.status().await.expect("known");
+        let next = status.next_firings.into_iter().find(|next| next.channel == label(CHANNEL)).expect("it is there");
+        next.at.map(minute_text)
+    }
+}
+
+trait Schedules {
+    async fn set_schedule(&self, schedule: &str);
+
+    /// When the Channel fires next.
+    async fn next(&self) -> Option<String>;
+}
+
+fn change(world: &World, number: u32) {
+    std::fs::write(world.source.join("file-00"), format!("change {number}\n")).expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_fires_by_its_schedule_builds_first_and_is_never_fired_twice_for_one_moment() {
+    let (clock, minute) = before_a_minute(1);
+    let world = World::with(|builder| builder.clock(clock.clone())).await;
+    let _subscriber = world.subscriber(ONE).await;
+    let mut events = world.distributor.events();
+    world.set_schedule(&format!("at {minute}")).await;
+    assert_eq!(world.next().await, Some(minute.clone()));
+    clock.forward(Duration::from_millis(10));
+    let (firing, cause) = begun(&mut events).await;
+    assert_eq!(cause, Cause::Schedule);
+    assert!(world.wait(firing).await.is_complete());
+    world.assert_equal(ONE);
+    assert_eq!(world.next().await, None);
+    // Neither a restart nor a clock that is set back brings it again.
+    let World { folder, source, distributor, address } = world;
+    within("the shutdown", distributor.shutdown()).await;
+    drop(distributor);
+    clock.back(Duration::from_millis(15));
+    let builder = ted_core::Distributor::builder(folder.path().join("distributor")).listen(address);
+    let distributor = builder.clock(clock.clone()).open().await.expect("opened");
+    support::listen(&distributor).await;
+    let world = World { folder, source, distributor, address };
+    assert_eq!(world.next().await, None);
+    let heads = world.distributor.firing_heads(Some(&label(CHANNEL))).expect("known");
+    assert_eq!(heads.iter().map(|head| (head.id, head.cause)).collect::<Vec<_>>(), [(firing, Cause::Schedule)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_missed_while_down_fires_once_at_start_if_its_window_is_open() {
+    for (hours_open, fires) in [(4, true), (1, false)] {
+        let (clock, minute) = before_a_minute(1);
+        let closes = before_a_minute(1 + 60 * hours_open).1;
+        let world = World::with(|builder| builder.clock(clock.clone())).await;
+        let subscriber = world.joined(ONE).await;
+        let (from, until) = (time_of_day(&minute), time_of_day(&closes));
+        let (hour, of_hour) = (&from[..2], &from[3..]);
+        world.set_schedule(&format!("cron \"{of_hour} {hour} * * *\" between {from} and {until}")).await;
+        // It is noted before this that it has never fired.
+        within("the schedule to be kept", async {
+            while world.next().await != Some(minute.clone()) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let World { folder, source, distributor, address } = world;
+        within("the shutdown", distributor.shutdown()).await;
+        drop(distributor);
+        clock.forward(Duration::from_secs(2 * 3600));
+        let builder = ted_core::Distributor::builder(folder.path().join("distributor")).listen(address);
+        let distributor = builder.clock(clock.clone()).open().await.expect("opened");
+        let mut events = distributor.events();
+        support::listen(&distributor).await;
+        let world = World { folder, source, distributor, address };
+        if fires {
+            let (firing, cause) = begun(&mut events).await;
+            assert_eq!(cause, Cause::Missed);
+            subscriber.start().await.expect("it starts");
+            assert!(world.wait(firing).await.is_complete());
+            let report = world.distributor.report(firing).expect("known");
+            assert_eq!(report.closes.map(minute_text), Some(closes));
+        } else {
+            assert!(world.next().await > Some(minute), "the next one is tomorrow's");
+            assert!(world.distributor.firings().await.expect("known").is_empty());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_new_revision_fires_a_channel_that_is_now_whether_it_was_built_by_hand_or_found() {
+    let clock = TestClock::at_present();
+    let world = World::with(|builder| builder.clock(clock.clone())).await;
+    let _subscriber = world.subscriber(ONE).await;
+    let mut events = world.distributor.events();
+    world.set_schedule("now").await;
+    // The source is looked at within a minute and a half, and the first revision is new.
+    clock.forward(Duration::from_secs(91));
+    let (firing, cause) = begun(&mut events).await;
+    assert_eq!(cause, Cause::NewRevision);
+    assert!(world.wait(firing).await.is_complete());
+    change(&world, 1);
+    world.distributor.build(&label(DISTRIBUTION)).await.expect("built");
+    let (firing, cause) = begun(&mut events).await;
+    assert_eq!(cause, Cause::NewRevision);
+    assert!(world.wait(firing).await.is_complete());
+    world.assert_equal(ONE);
+    // Sent by hand, it fires once.
+    change(&world, 2);
+    assert!(world.deliver().await.is_complete());
+    change(&world, 3);
+    world.distributor.build(&label(DISTRIBUTION)).await.expect("built");
+    within("the firing of the third change", async {
+        loop {
+            let heads = world.distributor.firing_heads(None).expect("known");
+            if heads.first().is_some_and(|head| head.cause == Cause::NewRevision) {
+                let causes: Vec<_> = heads.iter().rev().map(|head| head.cause).collect();
+                assert_eq!(causes, [Cause::NewRevision, Cause::NewRevision, Cause::Send, Cause::NewRevision]);
+                return;
+            }
+            begun(&mut events).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_quarter_of_an_hour_a_channel_that_is_now_fires_again_only_where_a_connected_subscriber_lacks_it() {
+    let clock = TestClock::at_present();
+    let world = World::with(|builder| builder.clock(clock.clone())).await;
+    let _first = world.subscriber(ONE).await;
+    world.distributor.build(&label(DISTRIBUTION)).await.expect("built");
+    let mut events = world.distributor.events();
+    world.set_schedule("now").await;
+    let (firing, _) = begun(&mut events).await;
+    assert!(world.wait(firing).await.is_complete());
+    // One that joins later lacks it.
+    let _second = world.subscriber("two.example").await;
+    clock.forward(Duration::from_secs(15 * 60 + 1));
+    let (firing, cause) = begun(&mut events).await;
+    assert_eq!(cause, Cause::Retry);
+    assert!(world.wait(firing).await.is_complete());
+    world.assert_equal("two.example");
+    // Nobody lacks it now: what fires next is the next revision, although two more quarters have passed.
+    clock.forward(Duration::from_secs(31 * 60));
+    change(&world, 1);
+    world.distributor.build(&label(DISTRIBUTION)).await.expect("built");
+    assert_eq!(begun(&mut events).await.1, Cause::NewRevision);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_that_closes_ends_its_firing_and_the_next_one_goes_on() {
+    let (clock, minute) = before_a_minute(1);
+    let closes = before_a_minute(61).1;
+    let world = World::with(|builder| builder.clock(clock.clone())).await;
+    let subscriber = world.joined(ONE).await;
+    let mut events = world.distributor.events();
+    let window = format!("between {} and {}", time_of_day(&minute), time_of_day(&closes));
+    world.set_schedule(&format!("every 1d {window}")).await;
+    clock.forward(Duration::from_millis(10));
+    let (firing, _) = begun(&mut events).await;
+    assert_eq!(world.distributor.report(firing).expect("known").closes.map(minute_text), Some(closes));
+    clock.forward(Duration::from_secs(3600));
+    let ended = event("the end of the firing", &mut events, |event| match event {
+        DistributorEvent::FiringEnded { firing } => Some(firing),
+        _ => None,
+    });
+    assert_eq!(ended.await, firing);
+    let head = world.distributor.firing_heads(None).expect("known").remove(0);
+    assert_eq!((head.end, head.outcome()), (Some(FiringEnd::Closed), Outcome::Partial));
+    // Who comes now is not offered it before the next firing.
+    world.start(&subscriber).await;
+    clock.forward(Duration::from_secs(23 * 3600));
+    let (firing, _) = begun(&mut events).await;
+    assert!(world.wait(firing).await.is_complete());
+    world.assert_equal(ONE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_is_paused_fires_neither_by_itself_nor_by_hand() {
+    let (clock, minute) = before_a_minute(1);
+    let world = World::with(|builder| builder.clock(clock.clone())).await;
+    let _subscriber = world.subscriber(ONE).await;
+    let mut channel = world.distributor.fleet().channel(&label(CHANNEL)).expect("there").clone();
+    channel.schedule = format!("at {minute}").parse().expect("a schedule");
+    channel.active = false;
+    world.distributor.declare_channel(channel).await.expect("changed");
+    assert_eq!(world.next().await, None);
+    let refused = world.distributor.send(&label(CHANNEL), SendOptions::default()).await.expect_err("paused");
+    assert_eq!(refused.code(), "TED-1623");
+    clock.forward(Duration::from_secs(60));
+    assert!(world.distributor.firings().await.expect("known").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_fails_by_schedule_is_an_alarm_until_it_goes_well_and_what_was_built_goes_out() {
+    let (clock, minute) = before_a_minute(1);
+    let world = World::with(|builder| builder.clock(clock.clone())).await;
+    let _subscriber = world.subscriber(ONE).await;
+    assert!(world.deliver().await.is_complete());
+    let away = world.folder.path().join("away");
+    std::fs::rename(&world.source, &away).expect("moved");
+    let mut events = world.distributor.events();
+    world.set_schedule(&format!("cron \"{} * * * *\"", &time_of_day(&minute)[3..])).await;
+    clock.forward(Duration::from_millis(10));
+    let code = event("the failure", &mut events, |event| match event {
+        DistributorEvent::ScheduleFailed { code, .. } => Some(code),
+        _ => None,
+    });
+    assert_eq!(code.await, "TED-1620");
+    let (firing, _) = begun(&mut events).await;
+    assert!(world.wait(firing).await.is_complete(), "the revision from before");
+    let alarms = || async { world.distributor.status().await.expect("known").alarms };
+    assert!(alarms().await.iter().any(|alarm| alarm.code == "TED-1620"));
+    std::fs::rename(&away, &world.source).expect("moved back");
+    clock.forward(Duration::from_secs(3600));
+    begun(&mut events).await;
+    assert!(alarms().await.iter().all(|alarm| alarm.code != "TED-1620"));
 }

@@ -287,7 +287,7 @@ async fn settings_come_from_the_node_itself_then_from_its_distributor_for_it_the
     assert_eq!(
         rows,
         [
-            ("rate.low".to_owned(), "1k".replace('k', "000").as_str(), SettingSource::Own),
+            ("rate.low".to_owned(), "1kB/s", SettingSource::Own),
             ("variable.SITE".to_owned(), "north", SettingSource::Distributor),
             ("scrub.interval".to_owned(), "7d", SettingSource::DistributorForAll),
         ]

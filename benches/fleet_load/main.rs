@@ -5,6 +5,9 @@
 //! with keys, certificates and a connection of its own: they enrol with a token, greet, answer announcements and offers,
 //! fetch, verify every hash, and send signed receipts. Beside it, in the same run and measured in the same way, stands a
 //! server that is quinn with mutual TLS and nothing else.
+//!
+//! On a loopback interface connections find packets of 6,500 bytes, and quinn keeps ten of them for each connection that
+//! sent bulk. `make fleet-load` sets its interface, in a network namespace, to the 1,500 bytes that links have.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
@@ -28,8 +31,12 @@ use process::{Server, Usage};
 
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Nodes that enrol or connect at the same time.
+/// Nodes that enrol, or connect for the first time, at the same time.
 const AT_ONCE: usize = 64;
+
+/// How often a node that is not let in tries again, and after which pause.
+const ATTEMPTS: u32 = 60;
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Nodes that share one UDP socket.
 const EACH_SOCKET: usize = 250;
@@ -90,6 +97,11 @@ async fn measure(options: &Options) -> Result<(), Failure> {
 
     let ted = ted_connections(&server, &fleet, &nodes, options).await?;
     row("TED / bare, memory for each connection", format!("{:.2}", ted.kib_each / bare.kib_each));
+    let began = Instant::now();
+    tokio::task::block_in_place(|| distributor.cli(&["status"]))?;
+    row("`status` answered after", format!("{} ms", began.elapsed().as_millis()));
+    let (files, threads) = server.files_and_threads()?;
+    row("open files, threads", format!("{files}, {threads}"));
     fire(&distributor, &server, &fleet, "all", options.subscribers).await?;
     fire(&distributor, &server, &fleet, "all", options.subscribers).await?;
     fire(&distributor, &server, &fleet, "c1", members(options).len()).await?;
@@ -98,7 +110,8 @@ async fn measure(options: &Options) -> Result<(), Failure> {
     row("KiB for each connection after the firings", format!("{:.1}", after.kib_each_since(&ted.before, nodes.len())));
     row("failures among the Subscribers", fleet.counts.failures.load(Ordering::Relaxed).to_string());
     drop(ted.connections);
-    server.end()
+    server.end()?;
+    come_back(&distributor, &fleet, &nodes).await
 }
 
 /// `ted-distributor` as it was built with this benchmark, in the folder above.
@@ -130,7 +143,7 @@ async fn bare_connections(work: &Path, options: &Options) -> Result<Connected<()
         .map(|_| quinn::Endpoint::client(([127, 0, 0, 1], 0).into()))
         .collect::<Result<_, _>>()?;
     let (before, began) = (server.usage()?, Instant::now());
-    let connections = each(options.subscribers, |at| {
+    let connections = each(options.subscribers, AT_ONCE, |at| {
         let (endpoint, authority, folder) = (endpoints[at / EACH_SOCKET].clone(), authority.clone(), folder.clone());
         async move { bare::connect(&endpoint, &authority, &folder, address).await }
     })
@@ -152,11 +165,7 @@ async fn ted_connections(
     tokio::time::sleep(Duration::from_secs(5)).await;
     let (before, began) = (server.usage()?, Instant::now());
     row("memory before anybody connects", format!("{:.1} MiB", before.rss_kib as f64 / 1024.0));
-    let connections = each(nodes.len(), |at| {
-        let (endpoint, node, fleet) = (endpoints[at / EACH_SOCKET].clone(), nodes[at].clone(), fleet.clone());
-        async move { node.connect(&fleet, &endpoint).await }
-    })
-    .await?;
+    let connections = connect(fleet, nodes, &endpoints, AT_ONCE).await?;
     let kib_each = idle("TED", server, before, began, connections.len(), options).await?;
     let gone = connections.iter().filter(|connection| connection.rtt().is_zero()).count();
     if gone > 0 {
@@ -201,7 +210,7 @@ async fn enrol(
     let token = distributor.token(options.subscribers)?;
     let endpoints = sockets(fleet, options.subscribers)?;
     let (before, began) = (server.usage()?, Instant::now());
-    let nodes = each(options.subscribers, |at| {
+    let nodes = each(options.subscribers, AT_ONCE, |at| {
         let (endpoint, fleet, token) = (endpoints[at / EACH_SOCKET].clone(), fleet.clone(), token.clone());
         async move { Node::enrol(&fleet, &endpoint, name(at).parse()?, &token).await.map(Arc::new) }
     })
@@ -285,20 +294,62 @@ async fn fire(
     let cpu = after.cpu - before.cpu;
     row(&what("CPU"), format!("{:.2} s", cpu.as_secs_f64()));
     row(&what("CPU for each delivery"), format!("{:.2} ms", cpu.as_secs_f64() * 1e3 / expected as f64));
+    row(&what("most memory so far"), format!("{:.1} MiB", after.peak_kib as f64 / 1024.0));
     let bytes = counts.package_bytes.load(Ordering::Relaxed) - sent;
     row(&what("package bytes sent"), format!("{:.1} MiB", bytes as f64 / 1024.0 / 1024.0));
     Ok(())
 }
 
-/// Does something for each of `count`, [`AT_ONCE`] at a time; answers what came of each, in their order.
-async fn each<T, F>(count: usize, start: impl Fn(usize) -> F) -> Result<Vec<T>, Failure>
+/// Connects all nodes, so many at a time; who is not let in tries again.
+async fn connect(
+    fleet: &Arc<Fleet>,
+    nodes: &[Arc<Node>],
+    endpoints: &[ted_core::transport::Endpoint],
+    at_once: usize,
+) -> Result<Vec<QuicConnection>, Failure> {
+    each(nodes.len(), at_once, |at| {
+        let (endpoint, node, fleet) = (endpoints[at / EACH_SOCKET].clone(), nodes[at].clone(), fleet.clone());
+        async move {
+            let mut attempt = 1;
+            loop {
+                match node.connect(&fleet, &endpoint).await {
+                    Err(_) if attempt < ATTEMPTS => {
+                        fleet.counts.retries.fetch_add(1, Ordering::Relaxed);
+                        attempt += 1;
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                    ended => return ended,
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// Ends the Distributor and starts it again, with all of its Subscribers dialling at the same moment.
+async fn come_back(distributor: &Distributor, fleet: &Arc<Fleet>, nodes: &[Arc<Node>]) -> Result<(), Failure> {
+    let (server, _) = distributor.run()?;
+    let endpoints = sockets(fleet, nodes.len())?;
+    let (before, began) = (server.usage()?, Instant::now());
+    let connections = connect(fleet, nodes, &endpoints, nodes.len()).await?;
+    let (took, after) = (began.elapsed(), server.usage()?);
+    row("all dialling at the same moment: all are back", format!("{:.1} s", took.as_secs_f64()));
+    let retries = fleet.counts.retries.load(Ordering::Relaxed);
+    row("  attempts that were in vain", retries.to_string());
+    row("  CPU", format!("{:.1} s", (after.cpu - before.cpu).as_secs_f64()));
+    drop(connections);
+    server.end()
+}
+
+/// Does something for each of `count`, `at_once` at a time; answers what came of each, in their order.
+async fn each<T, F>(count: usize, at_once: usize, start: impl Fn(usize) -> F) -> Result<Vec<T>, Failure>
 where
     T: Send + 'static,
     F: Future<Output = Result<T, Failure>> + Send + 'static,
 {
     let (mut running, mut done, mut next) = (JoinSet::new(), Vec::with_capacity(count), 0);
     while done.len() < count {
-        while next < count && running.len() < AT_ONCE {
+        while next < count && running.len() < at_once {
             let (at, work) = (next, start(next));
             running.spawn(async move { (at, work.await) });
             next += 1;

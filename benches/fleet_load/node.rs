@@ -45,6 +45,8 @@ pub(crate) struct Counts {
     /// Nodes whose receipt about an extraction was acknowledged, counted anew for each firing.
     pub(crate) extracted: AtomicU64,
     pub(crate) failures: AtomicU64,
+    /// Attempts to connect that failed and were made again.
+    pub(crate) retries: AtomicU64,
     pub(crate) changed: Notify,
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Server {
 #[derive(Clone, Copy)]
 pub(crate) struct Usage {
     pub(crate) rss_kib: u64,
+    /// The most that it ever had in memory.
+    pub(crate) peak_kib: u64,
     pub(crate) cpu: Duration,
     pub(crate) at: Instant,
 }
@@ -55,14 +57,23 @@ impl Server {
     pub(crate) fn usage(&self) -> Result<Usage, Failure> {
         let process = Path::new("/proc").join(self.child.id().to_string());
         let status = std::fs::read_to_string(process.join("status"))?;
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        let rss_kib = rss.trim().trim_end_matches("kB").trim().parse()?;
+        let kib = |name: &str| -> Result<u64, Failure> {
+            let value = status.lines().find_map(|line| line.strip_prefix(name)).ok_or("the kernel does not say it")?;
+            Ok(value.trim().trim_end_matches("kB").trim().parse()?)
+        };
+        let (rss_kib, peak_kib) = (kib("VmRSS:")?, kib("VmHWM:")?);
         let stat = std::fs::read_to_string(process.join("stat"))?;
         // After the name, which stands in parentheses and may hold anything, fields 14 and 15 are user and system time.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).ok_or("no times");
         let cpu = Duration::from_secs_f64((ticks(11)? + ticks(12)?) as f64 / TICKS);
-        Ok(Usage { rss_kib, cpu, at: Instant::now() })
+        Ok(Usage { rss_kib, peak_kib, cpu, at: Instant::now() })
+    }
+
+    /// The files that it has open, and the threads that it has.
+    pub(crate) fn files_and_threads(&self) -> Result<(usize, usize), Failure> {
+        let process = Path::new("/proc").join(self.child.id().to_string());
+        Ok((std::fs::read_dir(process.join("fd"))?.count(), std::fs::read_dir(process.join("task"))?.count()))
     }
 
     /// Asks it to end, and waits until it has.

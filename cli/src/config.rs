@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::num::NonZeroU16;
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use ted_core::limits::Limits;
 use toml::{Table, Value};
 
 use crate::error::{ApiError, code};
@@ -64,6 +66,43 @@ impl TryFrom<u64> for ConnectionTimeout {
 impl From<ConnectionTimeout> for u64 {
     fn from(timeout: ConnectionTimeout) -> Self {
         timeout.0.as_secs()
+    }
+}
+
+/// Packages that are sent at once: 1 to 1000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
+pub struct MaxSends(NonZeroU16);
+
+impl Default for MaxSends {
+    fn default() -> Self {
+        u64::try_from(Limits::DEFAULT.sends)
+            .ok()
+            .and_then(|sends| sends.try_into().ok())
+            .unwrap_or(Self(NonZeroU16::MIN))
+    }
+}
+
+impl TryFrom<u64> for MaxSends {
+    type Error = String;
+
+    fn try_from(sends: u64) -> Result<Self, String> {
+        let most = Limits::DEFAULT.sends_max;
+        let fits = |sends: &NonZeroU16| usize::from(sends.get()) <= most;
+        let sends = u16::try_from(sends).ok().and_then(NonZeroU16::new).filter(fits);
+        sends.map(Self).ok_or_else(|| format!("1 to {most} packages can be sent at once"))
+    }
+}
+
+impl From<MaxSends> for u64 {
+    fn from(sends: MaxSends) -> Self {
+        sends.0.get().into()
+    }
+}
+
+impl From<MaxSends> for std::num::NonZeroUsize {
+    fn from(sends: MaxSends) -> Self {
+        sends.0.into()
     }
 }
 

@@ -1,13 +1,15 @@
 //! Output that goes on: `status --watch` and `events -f`, the same for both binaries.
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
+use ted_core::node::EventFilter;
 
 use crate::api::{Api, Operation};
 use crate::error::{ApiError, code};
-use crate::events::to_line;
+use crate::events::{AGAIN, EventsList, NUMBER, to_line};
 use crate::output::{self, Format, Paint, Reader, Render, Text};
 use crate::session::Session;
 
@@ -47,23 +49,83 @@ where
     }
 }
 
-/// Prints events, one a line, as they come; just the next one unless `follow`.
+/// Prints the events that are on record, one a line.
 ///
 /// # Errors
-/// As [`Session::events`]; [`code::NO_DAEMON`] when the daemon ends.
-pub async fn events<A: Api>(session: &Session<A>, follow: bool, format: Format) -> Result<(), ApiError> {
-    let mut events = session.events().await?;
-    while let Some(event) = events.next().await? {
-        let line = match format {
-            Format::Json => json_line(&event)?,
-            Format::Text => to_line(&event) + "\n",
-        };
-        let reader = output::write_more(line.as_bytes())?;
-        if !follow || reader == Reader::Gone {
-            return Ok(());
+/// As [`Session::call`].
+pub async fn events<A: Api>(session: &Session<A>, filter: EventFilter, format: Format) -> Result<(), ApiError> {
+    for event in session.call(&EventsList(filter)).await?.events {
+        if print_event(&event, format)? == Reader::Gone {
+            break;
         }
     }
-    Err(ApiError::new(code::NO_DAEMON, "the daemon has ended"))
+    Ok(())
+}
+
+/// Prints events that are on record and those that follow, each once, until nobody reads them any more: also those of a
+/// daemon that was started again, and those that happened meanwhile.
+///
+/// # Errors
+/// As [`Session::daemon`] at the beginning; [`Session::call`] for a filter that the daemon cannot take.
+pub async fn follow<A: Api>(data_dir: &Path, mut filter: EventFilter, format: Format) -> Result<(), ApiError> {
+    let shows_progress = filter == EventFilter { since: filter.since, limit: filter.limit, ..EventFilter::default() };
+    let mut session: Session<A> = Session::daemon(data_dir).await?;
+    loop {
+        // What happens while the record is read comes on the stream, so the stream is opened first.
+        if let Ok(mut live) = session.events().await {
+            let mut is_new = true;
+            loop {
+                if is_new && print_following(&session, &mut filter, format).await? == Reader::Gone {
+                    return Ok(());
+                }
+                let Ok(Some(event)) = live.next().await else { break };
+                let number = event.get(NUMBER).and_then(serde_json::Value::as_u64);
+                let is_progress = number.is_none() && event.get("total_bytes").is_some();
+                is_new = !is_progress && number.is_none_or(|number| filter.after.is_none_or(|last| number > last));
+                if is_progress && shows_progress && print_event(&event, format)? == Reader::Gone {
+                    return Ok(());
+                }
+            }
+        }
+        tracing::warn!("the daemon has ended; waiting until it runs again");
+        session = loop {
+            tokio::time::sleep(AGAIN).await;
+            match Session::daemon(data_dir).await {
+                Ok(session) => break session,
+                Err(error) if matches!(error.code.as_str(), code::NO_DAEMON | code::SOCKET) => {}
+                Err(error) => return Err(error),
+            }
+        };
+    }
+}
+
+/// Prints what is on record and was not printed yet.
+async fn print_following<A: Api>(
+    session: &Session<A>,
+    filter: &mut EventFilter,
+    format: Format,
+) -> Result<Reader, ApiError> {
+    let found = match session.call(&EventsList(filter.clone())).await {
+        Ok(found) => found,
+        // The stream ends too, and then the daemon is waited for.
+        Err(error) if error.code == code::SOCKET || error.code == code::BAD_ANSWER => return Ok(Reader::There),
+        Err(error) => return Err(error),
+    };
+    (filter.after, filter.since, filter.limit) = (Some(found.last), None, None);
+    for event in &found.events {
+        if print_event(event, format)? == Reader::Gone {
+            return Ok(Reader::Gone);
+        }
+    }
+    Ok(Reader::There)
+}
+
+fn print_event(event: &serde_json::Value, format: Format) -> Result<Reader, ApiError> {
+    let line = match format {
+        Format::Json => json_line(event)?,
+        Format::Text => to_line(event) + "\n",
+    };
+    output::write_more(line.as_bytes())
 }
 
 fn json_line<T: Serialize>(value: &T) -> Result<String, ApiError> {

@@ -3,8 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
-use ted_cli::config::{ConnectionTimeout, Kind};
+use ted_cli::config::{ConnectionTimeout, Kind, MaxSends};
 use ted_core::model::{DEFAULT_PORT, Endpoint};
+use ted_core::schedule::RatePlan;
 
 /// The Distributor's configuration file; every key can be given in the environment as `TED_<KEY>` too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,17 @@ pub(crate) struct Config {
     pub(crate) advertise: Vec<Endpoint>,
     /// A connection that is silent for this long has ended; 1 to 60,000 seconds.
     pub(crate) connection_timeout_s: ConnectionTimeout,
+    /// Packages that are sent at once; 1 to 1000, 64 by default.
+    pub(crate) max_sends: MaxSends,
+    /// The rate of all sends of high priority together, such as `20MB/s; 2MB/s between 08:00 and 18:00`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rate_high: Option<RatePlan>,
+    /// The same for medium priority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rate_medium: Option<RatePlan>,
+    /// The same for low priority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rate_low: Option<RatePlan>,
 }
 
 impl Default for Config {
@@ -24,13 +36,24 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT)),
             advertise: Vec::new(),
             connection_timeout_s: ConnectionTimeout::default(),
+            max_sends: MaxSends::default(),
+            rate_high: None,
+            rate_medium: None,
+            rate_low: None,
         }
     }
 }
 
 impl ted_cli::config::Config for Config {
-    const KEYS: &[(&'static str, Kind)] =
-        &[("listen", Kind::Text), ("advertise", Kind::List), ("connection_timeout_s", Kind::Number)];
+    const KEYS: &[(&'static str, Kind)] = &[
+        ("listen", Kind::Text),
+        ("advertise", Kind::List),
+        ("connection_timeout_s", Kind::Number),
+        ("max_sends", Kind::Number),
+        ("rate_high", Kind::Text),
+        ("rate_medium", Kind::Text),
+        ("rate_low", Kind::Text),
+    ];
 }
 
 #[cfg(test)]
@@ -39,6 +62,8 @@ mod tests {
 
     #[test]
     fn every_key_can_be_given_in_the_environment() {
-        assert_eq!(ted_cli::config::keys_out_of_step(&Config::default()), Vec::<String>::new());
+        let rate = || "2MB/s".parse().ok();
+        let full = Config { rate_high: rate(), rate_medium: rate(), rate_low: rate(), ..Config::default() };
+        assert_eq!(ted_cli::config::keys_out_of_step(&full), Vec::<String>::new());
     }
 }

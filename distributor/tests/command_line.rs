@@ -42,13 +42,13 @@ fn mistakes_on_the_command_line_exit_with_2() {
 #[test]
 fn errors_carry_a_code_and_a_remedy_in_both_formats() {
     let data = tempfile::tempdir().expect("a folder");
-    let failed = output(data.path(), &["events"]);
+    let failed = output(data.path(), &["events", "-f"]);
     assert_eq!(failed.status.code(), Some(5), "no daemon runs");
     let text = error_text(&failed);
     assert!(text.starts_with("error[TED-1804]: ") && text.contains("\nremedy: "), "{text}");
     assert!(failed.stdout.is_empty());
 
-    let failed = output(data.path(), &["events", "--json"]);
+    let failed = output(data.path(), &["events", "-f", "--json"]);
     let error: serde_json::Value = serde_json::from_slice(&failed.stderr).expect("JSON on standard error");
     assert_eq!(error["error"]["code"], "TED-1804");
     assert_eq!(error["error"]["exit"], 5);

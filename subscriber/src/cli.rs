@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use ted_cli::backup::{BackupArgs, RestoreArgs};
 use ted_cli::common::CommonArgs;
+use ted_cli::events::EventArgs;
 use ted_cli::exit::Exit;
 use ted_cli::generate::GenerateCommand;
 use ted_cli::keystore::KeystoreCommand;
@@ -88,11 +89,13 @@ pub(crate) enum Command {
         #[arg(value_name = "[DISTRIBUTOR/]DISTRIBUTION")]
         distribution: DistributionRef,
     },
-    /// End a rollback: take what is offered again.
+    /// Receive nothing new until `resume`, also after a restart; what was received stays.
+    Pause,
+    /// Receive again after `pause`; with a Distribution, end its rollback: take what is offered again.
     Resume {
         /// Its name, or DISTRIBUTOR/NAME.
         #[arg(value_name = "[DISTRIBUTOR/]DISTRIBUTION")]
-        distribution: DistributionRef,
+        distribution: Option<DistributionRef>,
     },
     /// Check the packages and the extracted files of one Distribution, or of all. A damaged package is set aside, and the
     /// Channel's next firing brings what lacks.
@@ -110,11 +113,13 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     /// Put the security state of a backup back; no daemon may run.
     Restore(RestoreArgs),
-    /// Print what happens, one event a line.
+    /// Print what happened, one event a line; with --follow, what happens.
     Events {
-        /// Go on until the daemon ends or Ctrl-C; without it, only the next event is printed.
-        #[arg(short, long)]
-        follow: bool,
+        #[command(flatten)]
+        events: EventArgs,
+        /// Those about this Distributor.
+        #[arg(long, value_name = "NAME")]
+        distributor: Option<NodeName>,
     },
     /// Look into a package file; no daemon is needed.
     #[command(subcommand)]

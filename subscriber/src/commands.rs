@@ -17,6 +17,7 @@ use ted_cli::session::{Session, open_for_daemon};
 use ted_cli::{files, generate, package, schedule, shutdown, watch};
 use ted_core::id::PackageId;
 use ted_core::name::NodeName;
+use ted_core::node::EventFilter;
 use ted_core::package::Root;
 use ted_core::security::Invite;
 use ted_core::store::NodeRole;
@@ -25,7 +26,7 @@ use ted_core::subscriber::granted_key;
 use crate::api::{
     ConfigurationShow, DistributionExtract, DistributionPreview, DistributionResume, DistributionRollback,
     DistributionVerify, DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust,
-    NodeDoctor, NodeJoin, NodeRename, NodeStatus, TargetList, TargetSet, TargetUnset,
+    NodeDoctor, NodeJoin, NodePause, NodeRename, NodeResume, NodeStatus, TargetList, TargetSet, TargetUnset,
 };
 use crate::cli::{Cli, Command, ConfigurationCommand, EnrolArgs, JoinArgs, RequestArgs, TargetCommand};
 use crate::service::{Service, Settings};
@@ -98,12 +99,20 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
             note(&context, &until);
             Ok(())
         }
-        Command::Resume { distribution } => {
+        Command::Pause => context.done(&NodePause {}, "paused: nothing new is received until `resume`").await,
+        Command::Resume { distribution: None } => context.done(&NodeResume {}, "this node receives again").await,
+        Command::Resume { distribution: Some(distribution) } => {
             let sentence = format!("{distribution} takes what is offered next");
             context.done(&DistributionResume { distribution }, &sentence).await
         }
         Command::Doctor => doctor(&context).await,
-        Command::Events { follow } => watch::events(&context.daemon().await?, follow, format).await,
+        Command::Events { events, distributor } => {
+            let filter = EventFilter { distributor, ..events.filter() };
+            if events.follow {
+                return watch::follow::<Service>(&context.settings.data_dir, filter, format).await;
+            }
+            watch::events(&context.session().await?, filter, format).await
+        }
         Command::Package(_) | Command::Schedule(_) | Command::Generate(_) => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use ted_cli::config::{ConnectionTimeout, Kind};
+use ted_cli::config::{ConnectionTimeout, Kind, MaxSends};
 use ted_cli::units::parse_duration;
 use ted_core::limits::Limits;
 use ted_core::model::{ExtractMode, Settings};
@@ -46,6 +46,9 @@ pub(crate) struct Config {
     /// Threads that verify and extract; `None` means one for each processor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) parallelism: Option<NonZeroU16>,
+    /// Packages that are passed on at once, 1 to 1000; `None` means 64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_sends: Option<MaxSends>,
     /// What a Distributor may set too, and this node sets itself.
     pub(crate) settings: Settings,
     /// How often kept packages are read again to find what rots: `never`, or at least `1m`; `None` means `7d`.
@@ -73,6 +76,7 @@ impl ted_cli::config::Config for Config {
         ("on_local_change", Kind::Text),
         ("connection_timeout_s", Kind::Number),
         ("parallelism", Kind::Number),
+        ("max_sends", Kind::Number),
         ("settings", Kind::Map),
         ("scrub_interval", Kind::Text),
         ("scrub_rate_mib_s", Kind::Number),
@@ -161,6 +165,7 @@ mod tests {
             name: Some("s1".parse().expect("valid")),
             listen: Some(SocketAddr::from(([0, 0, 0, 0], 1229))),
             parallelism: NonZeroU16::new(2),
+            max_sends: MaxSends::try_from(8).ok(),
             scrub_interval: Some(ScrubEvery(ScrubInterval::Never)),
             scrub_rate_mib_s: NonZeroU16::new(4),
             ..Config::default()

@@ -187,6 +187,21 @@ pub struct Limits {
     pub schedule_days_max: u32,
     /// Seconds after which the schedule `now` fires again while a Subscriber lacks the revision.
     pub schedule_retry_seconds: u64,
+    /// The lowest rate that may be set, in bytes a second: at a lower one a single frame would take hours.
+    pub rate_bytes_min: u64,
+    /// The highest such rate: a network card of 800 Gbit/s.
+    pub rate_bytes_max: u64,
+    /// Parts of a rate that changes by the time of day.
+    pub rate_parts_max: usize,
+    /// Sends that may be under way at once, at most: each holds blocks, streams and an open file.
+    pub sends_max: usize,
+    /// Sends that are under way at once where nothing else is set: enough to fill any line, few enough that the first
+    /// ones are done early.
+    pub sends: usize,
+    /// Bytes that all sends together hold ready for their connections.
+    pub send_blocks_bytes: u64,
+    /// Nodes of which a Distributor keeps how fast they take bytes.
+    pub measured_links_max: usize,
     /// Seconds by which a planned moment may be overtaken before it counts as missed: longer than a busy machine takes,
     /// shorter than the least time between two.
     pub schedule_late_seconds: u64,
@@ -203,6 +218,15 @@ pub struct Limits {
     pub receipts_max: usize,
     /// Deliveries in one message about progress: each needs about 100 bytes.
     pub progress_entries_max: usize,
+    /// Bytes of one page of entitlements: the largest payload whose envelope surely is within its own limit.
+    pub entitlements_bytes_max: u64,
+    /// Pages of entitlements for one parent, a power of two: some 300 nodes on each make more than a fleet has.
+    pub entitlement_pages_max: u16,
+    /// Receipts of one node that its parent keeps to pass them on; beyond that the oldest go, because newer ones say
+    /// more.
+    pub passed_receipts_max: usize,
+    /// Enrolments that a parent passes on at once: each waits for the Distributor's disk.
+    pub passed_enrolments_max: usize,
     /// Firings of one Distribution that a relay passes on at a time: one for each Channel that has it, many times over.
     pub relayed_firings_max: usize,
     /// Bytes of a firing's head, or of one part of it: names, times, and 1 KiB of what went wrong.
@@ -212,6 +236,12 @@ pub struct Limits {
     /// Parts of firings that are over which stay on record, the oldest firings going first: a hundred firings to 10,000
     /// nodes. Each takes about 300 bytes on disk.
     pub firing_parts_kept_max: u64,
+    /// Bytes of one file of the log of events: small enough that following it reads little.
+    pub event_file_bytes_max: u64,
+    /// Files of that log, of which the oldest goes when another is begun: 64 MiB in all, some 300,000 events.
+    pub event_files_max: usize,
+    /// Events in one answer: about 10 MiB.
+    pub events_answered_max: usize,
 }
 
 impl Limits {
@@ -303,6 +333,13 @@ impl Limits {
         schedule_jitter_seconds_max: 24 * 3600,
         schedule_days_max: 15_000,
         schedule_retry_seconds: 15 * 60,
+        rate_bytes_min: 1000,
+        rate_bytes_max: 100 * 1000 * 1000 * 1000,
+        rate_parts_max: 16,
+        sends_max: 1000,
+        sends: 64,
+        send_blocks_bytes: 64 * MIB,
+        measured_links_max: 100_000,
         schedule_late_seconds: 60,
         schedule_set_back_seconds: 24 * 3600,
         schedule_look_seconds: 60,
@@ -310,10 +347,17 @@ impl Limits {
         named_keys_max: 1000,
         receipts_max: 48,
         progress_entries_max: 500,
+        entitlements_bytes_max: 48 * KIB,
+        entitlement_pages_max: 256,
+        passed_receipts_max: 64,
+        passed_enrolments_max: 16,
         relayed_firings_max: 256,
         firing_record_bytes_max: 16 * KIB,
         firings_kept_max: 100,
         firing_parts_kept_max: 1000 * 1000,
+        event_file_bytes_max: 4 * MIB,
+        event_files_max: 16,
+        events_answered_max: 50_000,
     };
 }
 

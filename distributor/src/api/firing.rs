@@ -1,15 +1,20 @@
 //! Sending: firings, and how far each Subscriber is.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use ted_cli::error::{ApiError, code};
 use ted_cli::output::{Column, Render, Text, count, list, or_dash};
 use ted_cli::units::{self, Time};
+use ted_core::distributor::SendPlan;
 use ted_core::id::FiringId;
 use ted_core::name::{Label, NodeName};
+use ted_core::protocol::Cause;
 
 use super::BuildView;
+use super::firings::cause;
 use crate::cli::Until;
 
 /// Fires a Channel.
@@ -59,6 +64,9 @@ pub(crate) struct SendView {
     /// Those of the Channel to whom nothing is sent: they are not enrolled, or were revoked.
     #[serde(default)]
     pub(crate) left_out: Vec<NodeName>,
+    /// What a dry run expects: bytes, links, and how long it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) plan: Option<SendPlan>,
 }
 
 /// A Distribution that is sent.
@@ -93,6 +101,42 @@ impl Render for SendView {
         if !self.left_out.is_empty() {
             out.line(format_args!("left out, since not enrolled or revoked: {}", list(&self.left_out)));
         }
+        if let Some(plan) = &self.plan {
+            out.gap();
+            forecast(plan, out);
+        }
+    }
+}
+
+/// What crosses each link and how long it takes, and who will not be done.
+fn forecast(plan: &SendPlan, out: &mut Text) {
+    let columns = [
+        Column::Left("LINK TO"),
+        Column::Left("THROUGH"),
+        Column::Right("BYTES"),
+        Column::Right("RATE"),
+        Column::Right("TIME"),
+        Column::Left("FITS"),
+    ];
+    let rows = plan.links.iter().map(|link| {
+        let fits = link.fits.map(|fits| if fits { "yes" } else { "no" }.to_owned());
+        vec![
+            link.subscriber.to_string(),
+            or_dash(link.through.as_ref()),
+            units::bytes(link.bytes),
+            link.bytes_per_second.map_or_else(|| "not known".to_owned(), |rate| format!("{}/s", units::bytes(rate))),
+            link.takes_seconds.map_or_else(|| "-".to_owned(), |time| units::duration(Duration::from_secs(time))),
+            or_dash(fits),
+        ]
+    });
+    out.table(&columns, rows, "nothing would be sent");
+    let Some(closes) = plan.closes else { return };
+    let late = |row: &&ted_core::distributor::PlannedDelivery| row.fits == Some(false);
+    let late: BTreeSet<String> = plan.rows.iter().filter(late).map(|row| row.subscriber.to_string()).collect();
+    let (starts, closes) = (Time::from(plan.starts), Time::from(closes));
+    out.line(format_args!("the window: from {starts} to {closes}"));
+    if !late.is_empty() {
+        out.line(format_args!("not done when it closes: {}", list(&late)));
     }
 }
 
@@ -212,7 +256,16 @@ pub(super) fn table(deliveries: &[DeliveryView], out: &mut Text) {
 pub(crate) struct FiringView {
     pub(crate) firing: String,
     pub(crate) channel: Label,
+    /// Why it began.
+    #[serde(default)]
+    pub(crate) cause: Cause,
     pub(crate) started: Time,
+    /// When its window closes, after which nothing new is started.
+    #[serde(default)]
+    pub(crate) closes: Option<Time>,
+    /// When it was over.
+    #[serde(default)]
+    pub(crate) ended: Option<Time>,
     pub(crate) state: FiringState,
     pub(crate) deliveries: Vec<DeliveryView>,
 }
@@ -248,7 +301,14 @@ impl Render for FiringView {
             FiringState::Done => "done",
             FiringState::Cancelled => "cancelled",
         };
-        out.line(format_args!("firing {} of {}, {state}, since {}", self.firing, self.channel, self.started));
+        let closes = match (self.closes, self.ended) {
+            (Some(closes), None) => format!(", window closes {closes}"),
+            (_, Some(ended)) => format!(" until {ended}"),
+            (None, None) => String::new(),
+        };
+        let cause = cause(self.cause);
+        let (firing, channel, started) = (&self.firing, &self.channel, self.started);
+        out.line(format_args!("firing {firing} of {channel} ({cause}), {state}, since {started}{closes}"));
         table(&self.deliveries, out);
     }
 }
@@ -276,7 +336,10 @@ mod tests {
         FiringView {
             firing: "00".repeat(16),
             channel: "nightly".parse().expect("valid"),
+            cause: Cause::default(),
             started: Time(UnixMillis::from_millis(0)),
+            closes: None,
+            ended: None,
             state,
             deliveries: deliveries.collect(),
         }

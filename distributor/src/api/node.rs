@@ -11,7 +11,7 @@ use ted_core::model::Endpoint;
 use ted_core::name::NodeName;
 use ted_core::node::Alarm;
 
-use super::{DistributionView, FiringView, SubscriberView, distribution, subscriber};
+use super::{DistributionView, FiringView, NextView, SubscriberView, distribution, firings, subscriber};
 
 /// Everything at a glance. Without a daemon nobody is connected and nothing is sent.
 #[derive(Debug, Serialize, Deserialize)]
@@ -77,6 +77,9 @@ pub(crate) struct StatusView {
     pub(crate) pending: u64,
     /// Firings that are not done.
     pub(crate) firings: Vec<FiringView>,
+    /// When each Channel fires next.
+    #[serde(default)]
+    pub(crate) next_firings: Vec<NextView>,
     /// What its operator has to know.
     #[serde(default)]
     pub(crate) alarms: Vec<Alarm>,
@@ -108,6 +111,7 @@ impl Render for StatusView {
                 count(self.pending, "node waits", "nodes wait")
             ));
         }
+        firings::next_table(&self.next_firings, out);
         for firing in &self.firings {
             out.gap();
             firing.render(out);

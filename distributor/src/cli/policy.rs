@@ -18,7 +18,7 @@ pub(crate) enum RevocationCommand {
     },
 }
 
-/// Settings: extract.schedule, rate.input, rate.high, rate.medium, rate.low, variable.NAME, scrub.interval and
+/// Settings: extract.schedule, rate.input, rate.high, rate.medium, rate.low, rate.child, variable.NAME, scrub.interval and
 /// scrub.rate.
 #[derive(Debug, Args)]
 pub(crate) struct ConfigureArgs {
@@ -29,7 +29,7 @@ pub(crate) struct ConfigureArgs {
     #[arg(long, conflicts_with = "name")]
     pub(crate) all: bool,
     /// Set a value, for instance scrub.interval=7d; without any, what is set is shown. The settings are
-    /// extract.schedule, rate.input, rate.high, rate.medium, rate.low, scrub.interval, scrub.rate and
+    /// extract.schedule, rate.input, rate.high, rate.medium, rate.low, rate.child, scrub.interval, scrub.rate and
     /// variable.NAME. May be repeated.
     #[arg(long, value_name = "SETTING=VALUE", value_parser = parse_setting)]
     pub(crate) set: Vec<(Setting, String)>,

@@ -1,9 +1,11 @@
 //! What each command does: it becomes an operation, and its answer is printed.
 
+mod declared;
 mod fleet;
 mod input;
 mod node;
 mod policy;
+mod report;
 mod resolve;
 mod revision;
 mod rotation;
@@ -52,10 +54,16 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Run => node::run(&context).await,
         Command::Status(args) => node::status(&context, args.watch).await,
         Command::Doctor => node::doctor(&context).await,
-        Command::Events { follow } => node::events(&context, follow).await,
+        Command::Events(args) => node::events(&context, args).await,
+        Command::Report(command) => report::report(&context, command).await,
         Command::Distribution(command) => fleet::distribution(&context, command).await,
         Command::Channel(command) => fleet::channel(&context, command).await,
         Command::Subscriber(command) => fleet::subscriber(&context, command).await,
+        Command::ExternalSubscriber(command) => fleet::external(&context, command).await,
+        Command::Group(command) => declared::group(&context, command).await,
+        Command::Route(command) => declared::route(&context, command).await,
+        Command::Apply(args) => declared::apply(&context, args).await,
+        Command::Export(args) => declared::export(&context, args).await,
         Command::Invite(args) => security::invite(&context, args).await,
         Command::Token(command) => security::token(&context, command).await,
         Command::Certificate(command) => security::certificate(&context, command).await,
@@ -63,6 +71,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Backup(args) => sign::back_up(&context, args).await,
         Command::Restore(args) => sign::restore(&context, args).await,
         Command::Send(args) => send::send(&context, args).await,
+        Command::Firing(command) => send::firing(&context, command).await,
         Command::Cancel { firing } => send::cancel(&context, firing).await,
         Command::Package(_) | Command::Schedule(_) | Command::Generate(_) => Ok(()),
     }

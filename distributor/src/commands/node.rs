@@ -4,10 +4,11 @@ use ted_cli::control::ControlSocket;
 use ted_cli::error::{ApiError, code};
 use ted_cli::session::open_for_daemon;
 use ted_cli::{output, shutdown, watch};
+use ted_core::node::EventFilter;
 
 use super::Context;
 use crate::api::{NodeDoctor, NodeStatus};
-use crate::cli::InitArgs;
+use crate::cli::{EventsArgs, InitArgs};
 use crate::service::Service;
 
 pub(super) async fn init(context: &Context, args: InitArgs) -> Result<(), ApiError> {
@@ -43,6 +44,11 @@ pub(super) async fn doctor(context: &Context) -> Result<(), ApiError> {
     diagnosis.verdict()
 }
 
-pub(super) async fn events(context: &Context, follow: bool) -> Result<(), ApiError> {
-    watch::events(&context.daemon().await?, follow, context.format).await
+pub(super) async fn events(context: &Context, args: EventsArgs) -> Result<(), ApiError> {
+    let EventsArgs { events, channel, subscriber } = args;
+    let filter = EventFilter { channel, subscriber, ..events.filter() };
+    if events.follow {
+        return watch::follow::<Service>(&context.settings.data_dir, filter, context.format).await;
+    }
+    watch::events(&context.session().await?, filter, context.format).await
 }

@@ -9,8 +9,8 @@ use ted_cli::session::Session;
 use ted_core::id::FiringId;
 
 use super::Context;
-use crate::api::{ChannelSend, DeliveryView, FiringCancel, FiringView, FiringWait};
-use crate::cli::{SendArgs, Until};
+use crate::api::{ChannelSend, DeliveryView, FiringCancel, FiringList, FiringShow, FiringView, FiringWait};
+use crate::cli::{FiringCommand, SendArgs, Until};
 use crate::service::Service;
 
 /// How often the bars move while waiting; the end is told at once.
@@ -71,6 +71,13 @@ fn show(delivery: &DeliveryView, until: Until, progress: &Progress) {
         progress.end(&label, &delivery.stage.to_string());
     } else {
         progress.set(&label, delivery.done_bytes, delivery.total_bytes);
+    }
+}
+
+pub(super) async fn firing(context: &Context, command: FiringCommand) -> Result<(), ApiError> {
+    match command {
+        FiringCommand::List { channel } => context.answer(&FiringList { channel }).await,
+        FiringCommand::Show { firing } => context.answer(&FiringShow { firing }).await,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ted_cli::error::{ApiError, code, from_library};
-use ted_core::distributor::DeliveryRow;
+use ted_core::distributor::{DeliveryRow, SentBuild};
 use ted_core::name::NodeName;
 use ted_core::protocol::{Outcome, PartState};
 use ted_core::security::CertificateState;
@@ -11,8 +11,8 @@ use ted_core::{FiringReport, SendOptions};
 
 use super::Service;
 use crate::api::{
-    ChannelSend, DeliveryStage, DeliveryView, DistributionBuild, FiringCancel, FiringState, FiringView, FiringWait,
-    PlannedView, SendView,
+    ChannelSend, DeliveryStage, DeliveryView, FiringCancel, FiringList, FiringShow, FiringState, FiringView,
+    FiringWait, FiringsView, PlannedView, SendView,
 };
 
 impl Service {
@@ -36,6 +36,7 @@ impl Service {
             distributions: vec![],
             subscribers,
             left_out,
+            plan: None,
         };
         if request.dry_run {
             for distribution in of_channel {
@@ -48,20 +49,17 @@ impl Service {
                     package_bytes: newest.map(|newest| newest.bytes),
                 });
             }
+            view.plan = Some(distributor.plan(&channel).await?);
             return Ok(view);
         }
         if distributor.listening().is_none() {
             return Err(ApiError::new(code::NO_DAEMON, "only a running daemon can send"));
         }
-        // Without anybody to send to, the library refuses before anything is built.
-        if request.build && !members.is_empty() {
-            for distribution in &of_channel {
-                let name = distribution.name.clone();
-                view.builds.push(self.build(DistributionBuild { name, checksum: false, input: None }).await?);
-            }
+        let sent = distributor.send_telling(&channel, SendOptions { build: request.build }).await?;
+        view.firing = Some(sent.firing.to_string());
+        for SentBuild { distribution, outcome, took } in sent.builds {
+            view.builds.push(self.build_view(distribution, &outcome, took).await?);
         }
-        let firing = distributor.send(&channel, SendOptions { build: false }).await?;
-        view.firing = Some(firing.to_string());
         for distribution in of_channel {
             let newest = distributor.distribution(&distribution.name).await?.newest;
             view.distributions.push(PlannedView {
@@ -78,6 +76,15 @@ impl Service {
         Ok(self.distributor().wait(request.firing, request.until.into(), Some(patience)).await?.into())
     }
 
+    pub(super) async fn list_firings(&self, request: FiringList) -> Result<FiringsView, ApiError> {
+        let heads = self.distributor().firing_heads(request.channel.as_ref())?;
+        Ok(FiringsView { firings: heads.into_iter().map(Into::into).collect() })
+    }
+
+    pub(super) async fn show_firing(&self, request: FiringShow) -> Result<FiringView, ApiError> {
+        Ok(self.distributor().report(request.firing)?.into())
+    }
+
     pub(super) async fn cancel(&self, request: FiringCancel) -> Result<FiringView, ApiError> {
         self.distributor().cancel(request.firing).await?;
         Ok(self.distributor().report(request.firing)?.into())
@@ -89,7 +96,10 @@ impl From<FiringReport> for FiringView {
         Self {
             firing: report.firing.to_string(),
             channel: report.channel,
+            cause: report.cause,
             started: report.started.into(),
+            closes: report.closes.map(Into::into),
+            ended: report.ended.map(Into::into),
             state: match report.outcome {
                 Outcome::Open => FiringState::Open,
                 Outcome::Complete | Outcome::Partial => FiringState::Done,

@@ -5,8 +5,10 @@ mod doctor;
 mod events;
 mod firing;
 mod fleet;
+mod groups;
 mod node;
 mod policy;
+mod report;
 mod resolve;
 mod revision;
 mod rotation;
@@ -20,11 +22,12 @@ use serde_json::Value;
 use ted_cli::api::{Api, Operation, handle};
 use ted_cli::backup::NodeBackup;
 use ted_cli::error::{ApiError, code};
+use ted_cli::events::EventsList;
 use ted_cli::keystore::{KeystoreImport, KeystoreList, KeystoreRemove, KeystoreShow};
 use ted_core::id::UnixMillis;
 use ted_core::limits::Limits;
 use ted_core::node::{Clock as _, SystemClock};
-use ted_core::protocol::Silence;
+use ted_core::protocol::{SendRates, Silence};
 use ted_core::{Distributor, Error};
 use tokio::sync::broadcast;
 
@@ -32,8 +35,9 @@ use crate::api::{
     CertificateExport, CertificateList, CertificateNeeded, CertificateResolve, CertificateShow, CertificateSign,
     ChannelCreate, ChannelDelete, ChannelList, ChannelSend, ChannelShow, ChannelUpdate, DistributionBuild,
     DistributionCreate, DistributionDelete, DistributionList, DistributionShow, DistributionUpdate, FiringCancel,
-    FiringWait, InviteCreate, NodeDoctor, NodeStatus, NodeView, SubscriberApprove, SubscriberCreate, SubscriberDelete,
-    SubscriberList, SubscriberPending, SubscriberShow, SubscriberUpdate, TokenCreate,
+    FiringList, FiringShow, FiringWait, InviteCreate, NodeDoctor, NodeStatus, NodeView, ReportDeliveries,
+    ReportSummary, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList, SubscriberPending,
+    SubscriberRename, SubscriberShow, SubscriberUpdate, TokenCreate,
 };
 use crate::cli::InitArgs;
 use crate::config::Config;
@@ -130,12 +134,13 @@ impl Service {
             ChannelDelete::NAME => handle(body, |it| self.delete_channel(it)).await,
             SubscriberCreate::NAME => handle(body, |it| self.create_subscriber(it)).await,
             SubscriberUpdate::NAME => handle(body, |it| self.update_subscriber(it)).await,
-            SubscriberList::NAME => handle(body, |_: SubscriberList| self.list_subscribers()).await,
-            SubscriberShow::NAME => handle(body, |it: SubscriberShow| self.show_subscriber(it.name)).await,
+            SubscriberRename::NAME => handle(body, |it| self.rename_subscriber(it)).await,
+            SubscriberList::NAME => handle(body, |it| self.list_selected(it)).await,
+            SubscriberShow::NAME => handle(body, |it| self.show_selected(it)).await,
             SubscriberDelete::NAME => handle(body, |it| self.delete_subscriber(it)).await,
             SubscriberPending::NAME => handle(body, |_: SubscriberPending| self.list_pending()).await,
             SubscriberApprove::NAME => handle(body, |it| self.approve(it)).await,
-            _ => self.keystore_operation(operation, body).await,
+            _ => self.group_operation(operation, body).await,
         }
     }
 
@@ -155,9 +160,14 @@ impl Api for Service {
         match operation {
             NodeStatus::NAME => handle(body, |_: NodeStatus| self.status()).await,
             NodeBackup::NAME => handle(body, |it| self.back_up(it)).await,
+            EventsList::NAME => handle(body, |it| self.list_events(it)).await,
+            ReportDeliveries::NAME => handle(body, |it| self.report_deliveries(it)).await,
+            ReportSummary::NAME => handle(body, |it| self.report_summary(it)).await,
             NodeDoctor::NAME => handle(body, |_: NodeDoctor| self.diagnose()).await,
             ChannelSend::NAME => handle(body, |it| self.send(it)).await,
             FiringWait::NAME => handle(body, |it| self.wait(it)).await,
+            FiringList::NAME => handle(body, |it| self.list_firings(it)).await,
+            FiringShow::NAME => handle(body, |it| self.show_firing(it)).await,
             FiringCancel::NAME => handle(body, |it| self.cancel(it)).await,
             InviteCreate::NAME => handle(body, |it| self.invite(it)).await,
             TokenCreate::NAME => handle(body, |it| self.create_token(it)).await,
@@ -177,9 +187,17 @@ impl Api for Service {
 }
 
 fn builder(settings: &Settings) -> Result<ted_core::distributor::DistributorBuilder, Error> {
-    let seconds = settings.config.connection_timeout_s.into();
+    let config = &settings.config;
+    let seconds = config.connection_timeout_s.into();
+    let sends = SendRates {
+        sends_max: std::num::NonZeroUsize::from(config.max_sends).get(),
+        high: config.rate_high.clone(),
+        medium: config.rate_medium.clone(),
+        low: config.rate_low.clone(),
+    };
     Ok(Distributor::builder(&settings.data_dir)
         .listen(settings.config.listen)
         .advertise(settings.config.advertise.clone())
+        .sends(sends)
         .connection_timeout(Silence::from_seconds(seconds, &Limits::DEFAULT)?))
 }

@@ -16,6 +16,7 @@ impl Service {
             started: Time(self.held.opened),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         });
+        let status = distributor.status().await?;
         Ok(StatusView {
             node: self.node()?,
             daemon,
@@ -23,7 +24,8 @@ impl Service {
             subscribers: self.list_subscribers().await?.subscribers,
             pending: distributor.pending().await?.len() as u64,
             firings: firings.filter(|firing| firing.state == FiringState::Open).collect(),
-            alarms: distributor.status().await?.alarms,
+            next_firings: status.next_firings.into_iter().map(Into::into).collect(),
+            alarms: status.alarms,
         })
     }
 

@@ -16,5 +16,7 @@ pub(crate) use distributor::{
     DistributorEnrol, DistributorIssued, DistributorLeave, DistributorRequest, DistributorTrust, DistributorView,
     EnrolmentView, RequestView, TrustView,
 };
-pub(crate) use node::{DaemonView, NodeDoctor, NodeJoin, NodeRename, NodeStatus, NodeView, StatusView};
+pub(crate) use node::{
+    DaemonView, NodeDoctor, NodeJoin, NodePause, NodeRename, NodeResume, NodeStatus, NodeView, StatusView,
+};
 pub(crate) use preview::{DistributionPreview, PreviewView, Previews, RefusedView};

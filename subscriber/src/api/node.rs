@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use ted_cli::api::Done;
 use ted_cli::doctor::Diagnosis;
 use ted_cli::output::{Render, Text, clean};
 use ted_cli::units::Time;
@@ -43,6 +44,16 @@ pub(crate) struct NodeRename {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct NodeStatus {}
 
+/// Receives nothing new from now on.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodePause {}
+
+/// Receives again.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NodeResume {}
+
 /// Looks for what is wrong: permissions, certificates near their end, clock, disk, targets, Distributors' answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct NodeDoctor {}
@@ -51,6 +62,8 @@ ted_cli::operations! {
     NodeJoin => "node/join" -> EnrolmentView,
     NodeRename => "node/rename" -> NodeView,
     NodeStatus => "node/status" -> StatusView,
+    NodePause => "node/pause" -> Done,
+    NodeResume => "node/resume" -> Done,
     NodeDoctor => "node/doctor" -> Diagnosis,
 }
 
@@ -101,6 +114,9 @@ pub(crate) struct StatusView {
     pub(crate) on_local_change: LocalChanges,
     pub(crate) distributors: Vec<DistributorView>,
     pub(crate) distributions: Vec<DistributionView>,
+    /// Whether an operator paused it.
+    #[serde(default)]
+    pub(crate) paused: bool,
     /// What its operator has to know.
     #[serde(default)]
     pub(crate) alarms: Vec<Alarm>,
@@ -122,6 +138,7 @@ impl Render for StatusView {
         };
         let more = [
             ("daemon", Some(daemon)),
+            ("paused", self.paused.then(|| "yes: it receives nothing new until `resume`".to_owned())),
             ("keep_package", Some(word(self.keep_package))),
             ("on_local_change", Some(word(self.on_local_change))),
         ];

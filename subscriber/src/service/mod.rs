@@ -16,6 +16,7 @@ use serde_json::Value;
 use ted_cli::api::{self, Api, Operation, handle};
 use ted_cli::backup::NodeBackup;
 use ted_cli::error::ApiError;
+use ted_cli::events::{EventsList, EventsView};
 use ted_cli::keystore::{KeystoreImport, KeystoreList, KeystoreRemove, KeystoreShow};
 use ted_core::extract::{Links, Ownership};
 use ted_core::id::UnixMillis;
@@ -31,8 +32,8 @@ use tokio::sync::broadcast;
 use crate::api::{
     ConfigurationShow, ConfigurationView, DistributionExtract, DistributionPreview, DistributionResume,
     DistributionRollback, DistributionVerify, DistributorEnrol, DistributorIssued, DistributorLeave,
-    DistributorRequest, DistributorTrust, ExtractionSetting, ExtractionSource, NodeDoctor, NodeJoin, NodeRename,
-    NodeStatus, TargetList, TargetSet, TargetUnset, word,
+    DistributorRequest, DistributorTrust, ExtractionSetting, ExtractionSource, NodeDoctor, NodeJoin, NodePause,
+    NodeRename, NodeResume, NodeStatus, TargetList, TargetSet, TargetUnset, word,
 };
 use crate::config::{Config, LinkRule, OwnershipRule};
 
@@ -107,6 +108,10 @@ impl Service {
         Ok(ConfigurationView { told, extraction: extraction_settings(&self.settings().config, &status.distributions) })
     }
 
+    async fn list_events(&self, request: EventsList) -> Result<EventsView, ApiError> {
+        Ok(self.subscriber().event_history(request.0).await?.into())
+    }
+
     fn data_dir(&self) -> &Path {
         &self.held.settings.data_dir
     }
@@ -126,6 +131,7 @@ impl Api for Service {
             NodeRename::NAME => handle(body, |it| self.rename(it)).await,
             NodeStatus::NAME => handle(body, |_: NodeStatus| self.status()).await,
             NodeBackup::NAME => handle(body, |it| self.back_up(it)).await,
+            EventsList::NAME => handle(body, |it| self.list_events(it)).await,
             NodeDoctor::NAME => handle(body, |_: NodeDoctor| self.diagnose()).await,
             DistributorTrust::NAME => handle(body, |it| self.trust(it)).await,
             DistributorEnrol::NAME => handle(body, |it| self.enrol(it)).await,
@@ -140,6 +146,8 @@ impl Api for Service {
             DistributionPreview::NAME => handle(body, |it| self.preview(it)).await,
             DistributionRollback::NAME => handle(body, |it| self.rollback(it)).await,
             DistributionResume::NAME => handle(body, |it| self.resume(it)).await,
+            NodePause::NAME => handle(body, |_: NodePause| self.pause_node(true)).await,
+            NodeResume::NAME => handle(body, |_: NodeResume| self.pause_node(false)).await,
             DistributionVerify::NAME => handle(body, |it| self.verify(it)).await,
             TargetSet::NAME => handle(body, |it| self.set_target(it)).await,
             TargetUnset::NAME => handle(body, |it| self.unset_target(it)).await,
@@ -221,6 +229,9 @@ fn builder(settings: &Settings) -> Result<SubscriberBuilder, Error> {
     }
     if let Some(threads) = config.parallelism {
         builder = builder.threads(threads.into());
+    }
+    if let Some(sends) = config.max_sends {
+        builder = builder.sends_max(sends.into());
     }
     if let Some(every) = config.scrub_interval {
         builder = builder.scrub(every.0);

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use ted_cli::api::Done;
 use ted_cli::error::{ApiError, code};
 use ted_cli::units::Time;
 use ted_core::name::NodeName;
@@ -60,6 +61,14 @@ impl Service {
         Ok(self.node(status.listening.as_deref().and_then(|address| address.parse().ok())))
     }
 
+    pub(super) async fn pause_node(&self, pause: bool) -> Result<Done, ApiError> {
+        match pause {
+            true => self.subscriber().pause_receiving().await?,
+            false => self.subscriber().resume_receiving().await?,
+        }
+        Ok(Done {})
+    }
+
     pub(super) async fn status(&self) -> Result<StatusView, ApiError> {
         let status = self.subscriber().status().await?;
         let daemon = self.held.daemon.then(|| DaemonView {
@@ -74,6 +83,7 @@ impl Service {
             on_local_change: self.settings().config.on_local_change,
             distributors: status.distributors.into_iter().map(|row| self.distributor_view(row)).collect(),
             distributions: status.distributions.into_iter().map(Into::into).collect(),
+            paused: status.paused,
             alarms: status.alarms,
         })
     }

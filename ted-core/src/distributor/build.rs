@@ -250,6 +250,7 @@ impl State {
         self.record_revision(distribution, &built, old, (new, origin))?;
         self.prune_packages(distribution, built.revision)?;
         self.forget_grants()?;
+        self.tell_new_revision(distribution);
         Ok(built)
     }
 

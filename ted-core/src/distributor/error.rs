@@ -38,6 +38,12 @@ pub enum DistributorError {
     /// Nothing to send to.
     #[error("Channel `{0}` has no Subscriber")]
     NoSubscribers(Label),
+    /// The Channel is not active.
+    #[error("Channel `{0}` is paused")]
+    Inactive(Label),
+    /// No Distribution of the Channel is active.
+    #[error("no Distribution of Channel `{0}` is active")]
+    NothingActive(Label),
     /// No firing has this id.
     #[error("there is no firing {0}")]
     UnknownFiring(FiringId),
@@ -169,11 +175,24 @@ pub enum DistributorError {
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
+    /// A parent of the route has no key yet that an invite could name.
+    #[error("{node} is to be reached through {parent}, which has not enrolled yet")]
+    ParentNotEnrolled {
+        /// Who is invited.
+        node: NodeName,
+        /// The parent.
+        parent: NodeName,
+    },
+    /// Nobody of the route can be dialled.
+    #[error("no parent of {0} has an endpoint, so that it finds none of them")]
+    ParentsWithoutEndpoints(NodeName),
 }
 
 impl Coded for DistributorError {
     fn code(&self) -> &'static str {
         match self {
+            Self::ParentNotEnrolled { .. } => "TED-1222",
+            Self::ParentsWithoutEndpoints(_) => "TED-1223",
             Self::NotInitialised(_) => "TED-1830",
             Self::OtherName { .. } => "TED-1831",
             Self::Started => "TED-1832",
@@ -181,6 +200,8 @@ impl Coded for DistributorError {
             Self::NotFed(_) => "TED-1707",
             Self::NotToBeFed(_) => "TED-1708",
             Self::NoSubscribers(_) => "TED-1834",
+            Self::Inactive(_) => "TED-1623",
+            Self::NothingActive(_) => "TED-1626",
             Self::UnknownFiring(_) => "TED-1835",
             Self::NothingPending(_) => "TED-1836",
             Self::SeveralPending { .. } => "TED-1837",

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::id::{FiringId, PackageId, Revision, UnixMillis};
 use crate::name::{Label, NodeName};
+use crate::protocol::Cause;
 use crate::security::Stage;
 
 /// What a build makes.
@@ -54,6 +55,24 @@ pub enum DistributorEvent {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// What was to be done by a schedule went wrong. It is an alarm until it goes well.
+    ScheduleFailed {
+        /// What it was, such as `send/nightly`.
+        task: String,
+        /// The stable code.
+        code: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// Something was planned while nobody could act, and its window has closed: it does not come any more.
+    Lapsed {
+        /// What it was, such as `send/nightly`.
+        task: String,
+        /// When it was planned.
+        planned: UnixMillis,
+        /// The stable code.
+        code: String,
     },
     /// A new revision was built.
     Built {
@@ -162,6 +181,22 @@ pub enum DistributorEvent {
         /// Its short form.
         fingerprint: String,
     },
+    /// Subscribers that will not be done when the window of a firing closes, as far as the speeds of links tell.
+    WindowTooShort {
+        /// The stable code.
+        code: String,
+        /// The firing, as hex.
+        #[serde(with = "crate::node::as_text")]
+        firing: FiringId,
+        /// Its Channel.
+        channel: Label,
+        /// When the window closes.
+        closes: UnixMillis,
+        /// Who will not be done, as many as are named.
+        subscribers: Vec<NodeName>,
+        /// How many they are.
+        count: u64,
+    },
     /// An operator has to know this. It is told once, and stands in the status until it is mended.
     Alarm {
         /// The stable code.
@@ -171,6 +206,8 @@ pub enum DistributorEvent {
     },
     /// A firing began.
     FiringStarted {
+        /// Why it began.
+        cause: Cause,
         /// Its id, as hex.
         #[serde(with = "crate::node::as_text")]
         firing: FiringId,

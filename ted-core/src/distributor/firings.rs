@@ -301,6 +301,9 @@ impl State {
         if let Err(error) = self.durable(self.kept.last()).await {
             tracing::error!(code = error.code(), %error, "firings cannot be kept");
         }
+        let events = self.events.clone();
+        // The log itself says what is wrong with it.
+        let _ = tokio::task::spawn_blocking(move || events.sync()).await;
     }
 }
 
@@ -313,7 +316,7 @@ fn record_key(id: &FiringId, record: FiringRecord) -> String {
     }
 }
 
-fn load_parts(records: &Records, id: &FiringId) -> Result<Vec<Part>, Error> {
+pub(super) fn load_parts(records: &Records, id: &FiringId) -> Result<Vec<Part>, Error> {
     let bytes = records.list_bytes(&format!("part/{id}/"))?;
     let parts = bytes.iter().map(|bytes| Ok(Part::decode(bytes, &Limits::DEFAULT)?));
     parts.collect()

@@ -20,7 +20,7 @@ use crate::id::{EnvelopeId, FiringId, KeyHash, PackageId, UnixMillis};
 use crate::model::Distribution;
 use crate::node::{Content, RecordBatch, Reply, open_package, wait};
 use crate::package::{Opening, PackageIndex, Root, Seal, Suite};
-use crate::protocol::code;
+use crate::protocol::{WaitingFor, code};
 use crate::security::{
     ContentKey, Envelope, EnvelopeBody, EnvelopeKind, EpochSecret, Grant, GrantTree, Grants, Keystore, ProvenGrant,
     Recipient, judge_recipient,
@@ -65,12 +65,15 @@ pub(super) struct Withheld {
     pub(super) subscriber: KeyHash,
     pub(super) code: &'static str,
     pub(super) reason: String,
+    /// What would help.
+    pub(super) waiting_for: WaitingFor,
 }
 
 impl Withheld {
     pub(super) fn because(subscriber: &KeyHash, error: impl Into<Error>) -> Self {
         let error = error.into();
-        Self { subscriber: *subscriber, code: error.code(), reason: error.to_string() }
+        let (code, reason) = (error.code(), error.to_string());
+        Self { subscriber: *subscriber, code, reason, waiting_for: WaitingFor::Grant }
     }
 }
 
@@ -207,12 +210,14 @@ impl State {
 
     /// Whom a content key can be wrapped for, of a registered Subscriber.
     fn recipient(&self, subscriber: &KeyHash, now: UnixMillis) -> Result<Recipient, Withheld> {
-        let why = |code, reason: &str| Withheld { subscriber: *subscriber, code, reason: reason.to_owned() };
+        let waiting_for = WaitingFor::Certificate;
+        let why =
+            |code, reason: &str| Withheld { subscriber: *subscriber, code, reason: reason.to_owned(), waiting_for };
         let registration = self.registrations.get(subscriber);
         let registration = registration.ok_or_else(|| why(code::NOT_ENTITLED, "its key is not registered any more"))?;
         let encryption = registration.encryption.as_deref();
         let recipient = judge_recipient(subscriber, &registration.name, encryption, now)
-            .map_err(|unfit| Withheld::because(subscriber, unfit))?;
+            .map_err(|unfit| Withheld { waiting_for, ..Withheld::because(subscriber, unfit) })?;
         let keys = [*subscriber, KeyHash::of_spki(&recipient.encryption)];
         if keys.iter().any(|key| self.is_key_revoked(key)) {
             return Err(why(REVOKED, "its key was revoked"));
@@ -308,13 +313,13 @@ impl State {
 
     /// Answers the Subscriber `key`, who asks for the grant of `recipient` among those that an envelope counts.
     pub(super) fn grant_content(&self, key: &KeyHash, grants: &EnvelopeId, recipient: &KeyHash) -> Reply {
-        if key != recipient {
+        if !self.is_at(key, recipient) {
             return Reply::refuse(code::NOT_ENTITLED, "this grant is another node's");
         }
         let not_here = || Reply::refuse(code::NOT_FOUND, "this grant is not here");
         let stored: Option<StoredEnvelope> = self.records.get(&envelope_key(&grants.to_string())).unwrap_or_default();
         let Some(Ok(distribution)) = stored.map(|stored| stored.distribution.parse()) else { return not_here() };
-        if !self.entitled(key, &distribution) {
+        if !self.entitled(recipient, &distribution) {
             return Reply::refuse(code::NOT_ENTITLED, "no Channel of yours has this Distribution");
         }
         let found = self.grant_set(grants).map(|set| set.map(|set| set.prove(recipient)));
@@ -363,7 +368,7 @@ impl State {
         distribution: &Distribution,
         withheld: &Withheld,
     ) -> Result<(), Error> {
-        let Withheld { subscriber, code, reason } = withheld;
+        let Withheld { subscriber, code, reason, waiting_for } = withheld;
         let name = self.name_of_key(subscriber);
         tracing::warn!(subscriber = %name, distribution = %distribution.name, code, reason, "not offered");
         self.events.emit(DistributorEvent::Withheld {
@@ -372,7 +377,10 @@ impl State {
             code: (*code).to_owned(),
             reason: reason.clone(),
         });
-        self.change_firing(firing, |open, now| open.withheld(subscriber, &distribution.id, (code, reason), now));
+        self.change_firing(firing, |open, now| {
+            let withheld = open.withheld(subscriber, &distribution.id, (code, reason), now);
+            open.waits(subscriber, &distribution.id, Some((*waiting_for, None)), now) || withheld
+        });
         Ok(())
     }
 }

@@ -1,11 +1,23 @@
 //! What is said about deliveries and proves nothing: how far one is, and what it waits for. It goes into the open
-//! firings that concern the node, and to those who watch. What counts are receipts.
+//! firings that concern the node. What counts are receipts. And what was told before.
 
 use crate::distributor::state::State;
+use crate::error::Error;
 use crate::id::{DistributionId, KeyHash, UnixMillis};
+use crate::name::Label;
+use crate::node::{EventFilter, EventHistory};
 use crate::protocol::{ProgressEntry, ProgressState, WaitingFor};
 
 impl State {
+    /// The events on record that a filter chooses, the oldest first.
+    pub(super) fn event_history(&self, filter: &EventFilter) -> Result<EventHistory, Error> {
+        let is_of_channel = |channel: &Label, id: &str| {
+            let head = id.parse().ok().and_then(|id| self.firing_head(&id).ok());
+            head.is_some_and(|head| head.channel == *channel)
+        };
+        Ok(self.events.history(filter, is_of_channel)?)
+    }
+
     /// A delivery waits for something, until a time that may be known; with `None`, for nothing that is known any more.
     #[allow(dead_code, reason = "queue, schedules and relays call it")]
     pub(super) fn note_waiting(

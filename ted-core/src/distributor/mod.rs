@@ -5,6 +5,7 @@ mod backup;
 mod build;
 mod certificates;
 mod chain;
+mod changes;
 mod configure;
 mod deliveries;
 mod deltas;
@@ -15,6 +16,7 @@ mod events;
 mod firings;
 mod fleet;
 mod fleet_records;
+mod forecasting;
 mod grants;
 mod hints;
 mod history;
@@ -33,8 +35,10 @@ mod revisions;
 mod revoke;
 mod rollback;
 mod rotation;
+mod scheduled;
 mod seen;
 mod send;
+mod sends;
 mod serving;
 mod sign;
 mod source;
@@ -42,6 +46,7 @@ mod sources;
 mod standing;
 mod state;
 mod succession;
+mod tiers;
 mod time;
 mod trust;
 
@@ -54,11 +59,13 @@ use crate::error::Error;
 use crate::id::FiringId;
 use crate::model::{Endpoint, Fleet};
 use crate::name::{Label, NodeName};
-use crate::node::{Clock, Events, SystemClock};
-use crate::protocol::{Silence, Until};
+use crate::node::{Clock, EventFilter, EventHistory, Events, SystemClock};
+use crate::protocol::{FiringHead, QueueCounts, SendRates, Silence, Until};
 use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
+pub use changes::{CertificateBringing, ChannelChanges, FleetChange, GroupChanges, SubscriberChanges, Trial};
 pub use configure::{SettingChanges, SubscriberSettings};
+pub use deliveries::{Delivery, DeliveryQuery};
 pub use error::DistributorError;
 pub use events::{BuildPhase, DistributorEvent};
 pub use grants::own_key;
@@ -67,8 +74,9 @@ pub use rekey::RekeyReport;
 pub use replace::{GRACE, ReplacementReport};
 pub use report::{
     BuildOutcome, BuiltRevision, CertificatePair, DeliveryRow, DeltaPackage, DistributionSpec, DistributionStatus,
-    DistributorStatus, FiringReport, IssuedInvite, IssuedToken, PendingNode, PlannedDelivery, Reading, RequestingNode,
-    Resolving, ResolvingOutcome, ResolvingRow, ResolvingWay, SendOptions, SendPlan, SignedNode, SubscriberStatus,
+    DistributorStatus, FiringReport, IssuedInvite, IssuedToken, NextFiring, PendingNode, PlannedDelivery, PlannedLink,
+    Reading, RequestingNode, Resolving, ResolvingOutcome, ResolvingRow, ResolvingWay, SendOptions, SendPlan, SentBuild,
+    SentFiring, SignedNode, SubscriberStatus,
 };
 pub use revoke::RevokedRow;
 pub use rotation::Renew;
@@ -90,6 +98,7 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) advertise: Vec<Endpoint>,
     pub(crate) silence: Silence,
+    pub(crate) sends: SendRates,
     pub(crate) keys: Keys,
     /// Asked before each step of a change, so that tests can stop it there.
     #[cfg(test)]
@@ -143,6 +152,13 @@ impl DistributorBuilder {
         self
     }
 
+    /// How many sends there are at once, and how fast those of each priority go together; no limits by default.
+    #[must_use]
+    pub fn sends(mut self, rates: SendRates) -> Self {
+        self.settings.sends = rates;
+        self
+    }
+
     /// Where the time comes from; the system's clock by default.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -180,6 +196,7 @@ impl Distributor {
             listen: LISTEN,
             advertise: vec![],
             silence: Silence::default(),
+            sends: SendRates::default(),
             keys: Keys::Kept,
             #[cfg(test)]
             steps: None,
@@ -256,12 +273,32 @@ impl Distributor {
         self.state.events.subscribe()
     }
 
+    /// The events on record that `filter` chooses, the oldest first: at most 50,000 of the
+    /// newest. Progress is not on record.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub async fn event_history(&self, filter: EventFilter) -> Result<EventHistory, Error> {
+        self.blocking(move |state| state.event_history(&filter)).await
+    }
+
     /// Listens, dials the Subscribers that have endpoints, serves, and goes on with open firings. Returns the address.
     ///
     /// # Errors
     /// When it is serving already, or the address cannot be bound.
     pub async fn start(&self) -> Result<SocketAddr, Error> {
         self.state.start().await
+    }
+
+    /// Puts other rates of sends in force, at once, until it is opened anew.
+    pub fn set_sends(&self, rates: &SendRates) {
+        self.state.sends.set_rates(rates);
+    }
+
+    /// How many packages are on their way, and how many wait for their turn.
+    #[must_use]
+    pub fn sends(&self) -> QueueCounts {
+        self.state.sends.counts()
     }
 
     /// Stops serving: connections close, and what was running ends. The state stays usable.
@@ -480,6 +517,14 @@ impl Distributor {
     /// # Errors
     /// When the Channel is unknown or has no enrolled Subscriber, or a build fails.
     pub async fn send(&self, channel: &Label, options: SendOptions) -> Result<FiringId, Error> {
+        Ok(self.state.send(channel, options).await?.firing)
+    }
+
+    /// As [`Distributor::send`], and tells what was built for it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send_telling(&self, channel: &Label, options: SendOptions) -> Result<SentFiring, Error> {
         self.state.send(channel, options).await
     }
 
@@ -514,6 +559,27 @@ impl Distributor {
         self.state.report(&firing)
     }
 
+    /// Deliveries as they stand: of each Channel those of its last firing, and of all that are open; with `since` or
+    /// `firing`, those on record.
+    ///
+    /// # Errors
+    /// When there is no such firing, or the catalog cannot be read.
+    pub async fn deliveries(&self, query: DeliveryQuery) -> Result<Vec<Delivery>, Error> {
+        self.blocking(move |state| state.deliveries(&query)).await
+    }
+
+    /// Firings on record at a glance, newest first; of one Channel or of all.
+    ///
+    /// # Errors
+    /// When there is no such Channel.
+    pub fn firing_heads(&self, channel: Option<&Label>) -> Result<Vec<FiringHead>, Error> {
+        if let Some(channel) = channel {
+            state::lock(&self.state.fleet).channel(channel)?;
+        }
+        let firings = state::lock(&self.state.firings);
+        Ok(firings.heads().filter(|head| channel.is_none_or(|channel| head.channel == *channel)).cloned().collect())
+    }
+
     /// All firings on record, newest first: those that are open, and the last hundred that are over.
     ///
     /// # Errors
@@ -528,6 +594,15 @@ impl Distributor {
     /// When there is no such firing.
     pub async fn cancel(&self, firing: FiringId) -> Result<(), Error> {
         self.blocking(move |state| state.cancel(&firing)).await
+    }
+
+    /// How one Subscriber stands.
+    ///
+    /// # Errors
+    /// When there is none of that name, or the catalog cannot be read.
+    pub async fn subscriber_status(&self, name: &NodeName) -> Result<SubscriberStatus, Error> {
+        let name = name.clone();
+        self.blocking(move |state| state.subscriber_status(&name)).await
     }
 
     /// How everything stands.

@@ -67,7 +67,7 @@ impl State {
             };
             for (firing, target) in targets {
                 // Offers take their time, and the firing may have ended meanwhile.
-                if !state.is_due_still(&firing, &target) {
+                if !state.is_due_still(&firing, &target) || state.is_held(&firing, &target) {
                     continue;
                 }
                 if let Err(error) = state.offer(&connection, firing, target).await {

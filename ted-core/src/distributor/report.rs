@@ -1,7 +1,9 @@
 //! What a Distributor answers when it is asked how things stand.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -288,6 +290,30 @@ impl Default for SendOptions {
 pub struct SendPlan {
     /// A row for each Subscriber and Distribution.
     pub rows: Vec<PlannedDelivery>,
+    /// A row for each link: of a Subscriber, and of each parent on the way to one.
+    pub links: Vec<PlannedLink>,
+    /// When it would begin: now, or when the Channel's window opens.
+    pub starts: UnixMillis,
+    /// When that window closes, if the Channel has one.
+    pub closes: Option<UnixMillis>,
+}
+
+/// A link in a [`SendPlan`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlannedLink {
+    /// The node at its lower end.
+    pub subscriber: NodeName,
+    /// The parent at its upper end; `None` for the Distributor.
+    pub through: Option<NodeName>,
+    /// Bytes of packages that cross it, each once, for the node and all behind it.
+    pub bytes: u64,
+    /// Bytes a second that it is expected to take: what was measured, and what it is limited to; `None` where neither is
+    /// known.
+    pub bytes_per_second: Option<u64>,
+    /// After how many seconds the node has all of it; `None` where a link on the way is not known.
+    pub takes_seconds: Option<u64>,
+    /// Whether that is before the window closes; `None` where there is no window or the time is not known.
+    pub fits: Option<bool>,
 }
 
 /// A row of a [`SendPlan`].
@@ -301,8 +327,14 @@ pub struct PlannedDelivery {
     pub distribution: Label,
     /// The newest revision, where one was built.
     pub revision: Option<Revision>,
-    /// Bytes of its package.
+    /// The revision that the Subscriber verified last, as far as its receipts say.
+    pub from: Option<Revision>,
+    /// Bytes of the packages that it needs: the cheapest way from there.
     pub bytes: Option<u64>,
+    /// After how many seconds it has them; `None` where a link on the way is not known.
+    pub takes_seconds: Option<u64>,
+    /// Whether that is before the window closes; `None` where there is no window or the time is not known.
+    pub fits: Option<bool>,
 }
 
 /// How far a firing is.
@@ -318,6 +350,12 @@ pub struct FiringReport {
     /// Why it began.
     #[serde(default)]
     pub cause: Cause,
+    /// When its window closes, after which nothing new is started.
+    #[serde(default)]
+    pub closes: Option<UnixMillis>,
+    /// When it was over.
+    #[serde(default)]
+    pub ended: Option<UnixMillis>,
     /// How it stands.
     pub outcome: Outcome,
     /// A row for each Subscriber and Distribution.
@@ -403,8 +441,49 @@ pub struct DistributorStatus {
     pub subscribers: Vec<SubscriberStatus>,
     /// Firings that are open, newest first.
     pub firings: Vec<FiringReport>,
+    /// When each Channel fires next.
+    #[serde(default)]
+    pub next_firings: Vec<NextFiring>,
     /// What its operator has to know.
     pub alarms: Vec<Alarm>,
+}
+
+/// What `send` began.
+#[derive(Debug, Clone)]
+pub struct SentFiring {
+    /// The firing.
+    pub firing: FiringId,
+    /// The builds that came first.
+    pub builds: Vec<SentBuild>,
+}
+
+/// A build that came before a firing.
+#[derive(Debug, Clone)]
+pub struct SentBuild {
+    /// What was built.
+    pub distribution: Label,
+    /// What came of it.
+    pub outcome: BuildOutcome,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// When a Channel fires next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextFiring {
+    /// Which Channel.
+    pub channel: Label,
+    /// Its schedule.
+    pub schedule: String,
+    /// Whether it fires at all.
+    pub active: bool,
+    /// The planned moment of its last firing by the schedule, or when the schedule was set; none before the running
+    /// node follows it.
+    pub last: Option<UnixMillis>,
+    /// When it fires, by the calendar.
+    pub at: Option<UnixMillis>,
+    /// When the window opens, where it sends on every new revision and the window is closed.
+    pub opens: Option<UnixMillis>,
 }
 
 /// How one Subscriber stands, seen from its Distributor.
@@ -414,7 +493,17 @@ pub struct SubscriberStatus {
     pub name: NodeName,
     /// Where it is dialled; none if it dials.
     pub endpoints: Vec<Endpoint>,
-    /// The Channels it is in.
+    /// Its route; empty for one that is reached directly.
+    pub parents: Vec<NodeName>,
+    /// Whether it is outside the own fleet.
+    pub external: bool,
+    /// Whether it is offered anything.
+    pub active: bool,
+    /// What it is selected by.
+    pub labels: BTreeMap<Label, Label>,
+    /// The groups it belongs to.
+    pub groups: Vec<Label>,
+    /// The Channels it is in, itself or through a group.
     pub channels: Vec<Label>,
     /// The fingerprint of its registered key; none before it is enrolled.
     pub fingerprint: Option<String>,

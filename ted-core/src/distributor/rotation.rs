@@ -246,6 +246,7 @@ impl State {
                 ),
             ));
         }
+        alarms.extend(self.schedule_alarms());
         Ok(alarms)
     }
 

@@ -12,7 +12,7 @@ use crate::distributor::release::StoredEnvelope;
 use crate::distributor::state::{Sent, State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
-use crate::node::{Answering, Content, Reply, Unpaced, wait};
+use crate::node::{Answering, Content, Reply, wait};
 use crate::protocol::{Answer, FetchTarget, ReceiptsAnswer, Refused, Request, code};
 use crate::security::{Envelope, EnvelopeKind, Receipt, Stage};
 use crate::store::Depot;
@@ -31,12 +31,16 @@ impl Answering for Enrolling {
             return Reply::refuse(code::NOT_ENTITLED, "only an enrolment is answered on this connection");
         };
         let state = self.state.clone();
-        answer_enrolment(move || state.enrol(&bytes)).await
+        answer_enrolment(&self.state, move || state.enrol(&bytes)).await
     }
 }
 
 /// The answer to an enrolment request, which is judged on a thread where blocking is allowed.
-async fn answer_enrolment(enrolling: impl FnOnce() -> Result<Vec<u8>, Error> + Send + 'static) -> Reply {
+async fn answer_enrolment(state: &State, enrolling: impl FnOnce() -> Result<Vec<u8>, Error> + Send + 'static) -> Reply {
+    // They are judged one after the other, and need not wait on a thread each.
+    let Ok(_turn) = state.upkeep.acquire().await else {
+        return Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own");
+    };
     match tokio::task::spawn_blocking(enrolling).await {
         Ok(Ok(answer)) => Reply::Answer(Answer::Enrol(answer)),
         Ok(Err(error)) => {
@@ -72,7 +76,14 @@ impl Answering for Serving {
             }
             Request::Enrol(bytes) => {
                 let (state, key) = (self.state.clone(), self.key);
-                answer_enrolment(move || state.renew_subscriber(&key, &bytes)).await
+                answer_enrolment(&self.state, move || state.renew_subscriber(&key, &bytes)).await
+            }
+            Request::Presence(presence) => {
+                let (state, key) = (self.state.clone(), self.key);
+                match tokio::task::spawn_blocking(move || state.take_presence(key, &presence)).await {
+                    Ok(()) => Reply::Answer(Answer::Presence),
+                    Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
+                }
             }
             Request::Receipts(envelopes) => {
                 let (state, key) = (self.state.clone(), self.key);
@@ -82,8 +93,9 @@ impl Answering for Serving {
                 }
             }
             Request::Progress(entries) => {
-                let own: Vec<_> = entries.into_iter().filter(|entry| entry.subscriber == self.key).collect();
-                self.state.note_progress(&self.key, &own);
+                let (state, key) = (&self.state, &self.key);
+                let own: Vec<_> = entries.into_iter().filter(|entry| state.is_at(key, &entry.subscriber)).collect();
+                state.note_progress(key, &own);
                 Reply::Answer(Answer::Progress)
             }
             _ => Reply::refuse(code::BAD_REQUEST, "a Distributor does not answer this"),
@@ -99,12 +111,16 @@ impl State {
         if !self.entitled(key, &info.root.distribution) {
             return Reply::refuse(code::NOT_ENTITLED, "no Channel of yours has this Distribution");
         }
+        let pace = match self.pace_of(key, &info) {
+            Ok(pace) => pace,
+            Err(refused) => return Reply::Answer(Answer::Refused(refused)),
+        };
         match self.depot.open_file(*id) {
             Ok(file) => {
                 let revision = info.root.revision;
                 let about = Sent { package: *id, revision, bytes: 0, bytes_total: info.bytes };
                 let sent = self.sending_progress(key, &info.root.distribution, about);
-                Reply::Content(Content::File { file, bytes: info.bytes, pace: Box::new(Unpaced), sent })
+                Reply::Content(Content::File { file, bytes: info.bytes, pace, sent })
             }
             Err(error) => {
                 tracing::error!(package = %id, %error, "a package cannot be opened");
@@ -171,9 +187,9 @@ impl State {
         let mut entered = vec![];
         for (place, bytes) in (0..).zip(envelopes) {
             match self.judge_receipt(key, bytes) {
-                Ok(receipt) => {
-                    let ticket = self.change_firings_of(&[*key], |firing, now| firing.receipt(key, &receipt, now));
-                    entered.push((place, receipt, ticket));
+                Ok((of, receipt)) => {
+                    let ticket = self.change_firings_of(&[of], |firing, now| firing.receipt(&of, &receipt, now));
+                    entered.push((place, of, receipt, ticket));
                 }
                 Err(error) => {
                     tracing::warn!(code = error.code(), %error, "a receipt was refused");
@@ -182,8 +198,8 @@ impl State {
             }
         }
         // The first one that needs a flush has all of them written.
-        for (place, receipt, ticket) in entered {
-            if let Err(error) = self.durable_now(ticket).and_then(|()| self.receipt_taken(key, receipt)) {
+        for (place, of, receipt, ticket) in entered {
+            if let Err(error) = self.durable_now(ticket).and_then(|()| self.receipt_taken(&of, receipt)) {
                 tracing::error!(code = error.code(), %error, "a receipt cannot be stored");
                 let refused = Refused::new(code::INTERNAL, "the Distributor cannot store the receipt now");
                 answer.refused.push((place, refused));
@@ -193,17 +209,18 @@ impl State {
         answer
     }
 
-    /// Verifies that a receipt is one, and of the node that sent it.
-    fn judge_receipt(&self, key: &KeyHash, bytes: &[u8]) -> Result<Receipt, Error> {
+    /// Verifies that a receipt is one, and of the node that sent it or of one behind that. Answers of which.
+    fn judge_receipt(&self, key: &KeyHash, bytes: &[u8]) -> Result<(KeyHash, Receipt), Error> {
         let envelope = Envelope::from_bytes(bytes)?;
         envelope.expect_kind(EnvelopeKind::RECEIPT)?;
         // A Subscriber's clock may be ahead of ours; a receipt is about the past and is judged when it was issued.
         let at = self.now().max(envelope.body().issued);
         envelope.verify(self.own().authority.root(), at)?;
-        if envelope.body().issuer != *key {
+        let issuer = envelope.body().issuer;
+        if !self.is_at(key, &issuer) {
             return Err(DistributorError::ForeignReceipt.into());
         }
-        Ok(Receipt::from_payload(&envelope.body().payload)?)
+        Ok((issuer, Receipt::from_payload(&envelope.body().payload)?))
     }
 
     /// Does what follows from a receipt that is durable, and tells of it.
@@ -232,8 +249,12 @@ impl State {
         Ok(())
     }
 
+    /// Whether a node may fetch a Distribution, for itself or for one behind it.
     pub(super) fn entitled(&self, key: &KeyHash, distribution: &DistributionId) -> bool {
         let registration = self.registrations.get(key).filter(|_| !self.is_key_revoked(key));
-        registration.is_some_and(|known| lock(&self.fleet).entitled(&known.name).contains(distribution))
+        registration.is_some_and(|known| {
+            let own = lock(&self.fleet).entitled(&known.name).contains(distribution);
+            own || self.tiers().may_fetch(key, distribution)
+        })
     }
 }

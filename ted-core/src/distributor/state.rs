@@ -1,6 +1,7 @@
 //! A Distributor's state: what it keeps, and how it is opened.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::{Notify, Semaphore, watch};
@@ -13,19 +14,27 @@ use crate::distributor::grants::GrantSets;
 use crate::distributor::peers::Network;
 use crate::distributor::repair::load_mended;
 use crate::distributor::rotation::open_own;
+use crate::distributor::scheduled::Task;
+use crate::distributor::sends::{load_speeds, paused_in};
 use crate::distributor::source::{Fetching, KnownArchives, clean_spool};
 use crate::distributor::standing::Judged;
+use crate::distributor::tiers::KnownTiers;
 use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
-use crate::model::Fleet;
-use crate::name::NodeName;
-use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, Records, wait};
+use crate::limits::Limits;
+use crate::model::{Fleet, Item};
+use crate::name::{Label, NodeName};
+use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, Records, Schedules, SendQueue, wait};
+use crate::protocol::Reach;
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
-    DataDir, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
+    DataDir, EventLog, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
     StandingEnvelopes, Tokens,
 };
+
+/// Firings that begin at once.
+const FIRINGS_AT_ONCE: usize = 4;
 
 /// See [`State::upkeep`].
 const UPKEEP_AT_ONCE: usize = 8;
@@ -59,8 +68,8 @@ pub(super) struct State {
     pub(super) changing: Mutex<()>,
     /// Held while `fleet.toml` is written.
     pub(super) writing_fleet: Mutex<()>,
-    /// `fleet.toml` is not what the fleet is.
-    pub(super) fleet_changed: Notify,
+    /// The fleet's version, for those who do something when it changes.
+    pub(super) fleet_versions: watch::Sender<u64>,
     pub(super) firings: Mutex<Firings>,
     /// What firings are written with.
     pub(super) kept: Arc<BatchedRecords>,
@@ -75,6 +84,12 @@ pub(super) struct State {
     /// What is being fetched.
     pub(super) fetching: Arc<Fetching>,
     pub(super) links: Links,
+    /// Who is reached through whom.
+    pub(super) reach: Mutex<Reach>,
+    /// Who is behind whom.
+    pub(super) tiers: Mutex<KnownTiers>,
+    /// Who is behind whom has changed.
+    pub(super) entitling: Notify,
     /// What the peers that are connected were judged by last.
     pub(super) judged: Mutex<Option<Judged>>,
     /// Lets a few connections at a time have something looked up or noted on a thread where blocking is allowed: a
@@ -92,6 +107,20 @@ pub(super) struct State {
     pub(super) granting: Mutex<()>,
     pub(super) grant_sets: Mutex<GrantSets>,
     pub(super) network: Mutex<Option<Network>>,
+    /// What is done by schedules.
+    pub(super) schedules: Schedules<Task>,
+    /// What went wrong the last time that it was scheduled.
+    pub(super) schedule_troubles: Mutex<BTreeMap<Task, Alarm>>,
+    /// One firing of a Channel begins at a time.
+    pub(super) sending: Mutex<HashMap<Label, Arc<tokio::sync::Mutex<()>>>>,
+    /// Firings that begin at once: each grants and signs for a while.
+    pub(super) beginning: Semaphore,
+    /// The sending side of all package bytes.
+    pub(super) sends: Arc<SendQueue>,
+    /// What an operator paused.
+    pub(super) paused: Mutex<BTreeSet<Item>>,
+    /// Something was paused and is no more.
+    pub(super) resumed: AtomicBool,
 }
 
 /// The Distributor's CA, and what it issued for this node.
@@ -155,10 +184,14 @@ impl State {
         let records = Records::new(Arc::new(catalog));
         let fleet = load_fleet(&records, Some(own.authority.root().name().clone()))?;
         let depot = LocalDepot::open(data.path())?;
+        let events = EventLog::open(&data.path().join("events"), &Limits::DEFAULT)?;
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
         let firings = Firings::load(&records)?;
         let mended = load_mended(&records)?;
+        let sends = SendQueue::new(&settings.sends, clock.clone());
+        sends.measured.remember(load_speeds(&records)?);
+        let paused = Mutex::new(paused_in(&fleet));
         let state = Self {
             data,
             instance: InstanceId::from_bytes(instance),
@@ -179,7 +212,7 @@ impl State {
             fleet: Mutex::new(fleet),
             changing: Mutex::default(),
             writing_fleet: Mutex::default(),
-            fleet_changed: Notify::new(),
+            fleet_versions: watch::Sender::new(0),
             firings: Mutex::new(firings),
             sent: Mutex::default(),
             firing_changes: watch::Sender::new(0),
@@ -187,9 +220,12 @@ impl State {
             archives: Arc::default(),
             fetching: Arc::default(),
             links: Links::new(),
+            reach: Mutex::default(),
+            tiers: Mutex::default(),
+            entitling: Notify::new(),
             judged: Mutex::default(),
             upkeep: Semaphore::new(UPKEEP_AT_ONCE),
-            events: EventBus::new(),
+            events: EventBus::new(events, clock.clone()),
             enrolling: Mutex::default(),
             stating: Mutex::default(),
             mended: Mutex::new(mended),
@@ -198,6 +234,13 @@ impl State {
             granting: Mutex::default(),
             grant_sets: Mutex::default(),
             network: Mutex::default(),
+            schedules: Schedules::default(),
+            schedule_troubles: Mutex::default(),
+            sending: Mutex::default(),
+            beginning: Semaphore::new(FIRINGS_AT_ONCE),
+            sends,
+            paused,
+            resumed: AtomicBool::new(false),
             settings,
             clock,
             crypto,

@@ -11,9 +11,10 @@ use crate::model::{
     FleetParts, Group, Kept, Priority, Settings, Sources, Subscriber,
 };
 use crate::name::{Label, NodeName};
-use crate::schedule::Schedule;
+use crate::schedule::{RatePlan, Schedule};
 
 const HEADER: &str = "# TED writes this file after every change and does not read it: commands change the fleet.\n";
+const EXPORTED: &str = "# A fleet of TED: `ted-distributor apply FILE` has a Distributor take it over.\n";
 
 impl Fleet {
     /// The fleet as the text of `fleet.toml`: the same fleet gives the same text.
@@ -21,6 +22,18 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::Unwritable`] when TOML cannot say it.
     pub fn to_toml(&self) -> Result<String, FleetError> {
+        self.to_text(HEADER)
+    }
+
+    /// The same for a file that people keep and have applied.
+    ///
+    /// # Errors
+    /// As [`Fleet::to_toml`].
+    pub fn export(&self) -> Result<String, FleetError> {
+        self.to_text(EXPORTED)
+    }
+
+    fn to_text(&self, header: &str) -> Result<String, FleetError> {
         let file = FleetFile {
             settings: self.settings().clone(),
             distribution: self.distributions().map(DistributionFile::from).collect(),
@@ -29,7 +42,7 @@ impl Fleet {
             subscriber: self.subscribers().map(SubscriberFile::from).collect(),
         };
         let body = toml::to_string(&file).map_err(|error| FleetError::Unwritable { reason: error.to_string() })?;
-        Ok(format!("{HEADER}\n{body}"))
+        Ok(format!("{header}\n{body}"))
     }
 
     /// The fleet that the text of a `fleet.toml` declares. A Distribution written without an id gets one from
@@ -174,6 +187,8 @@ struct SubscriberFile {
     certificate_command: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<Label, Label>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<RatePlan>,
     #[serde(default, skip_serializing_if = "Settings::is_empty")]
     settings: Settings,
 }
@@ -278,7 +293,7 @@ impl From<GroupFile> for Group {
 
 impl From<&Subscriber> for SubscriberFile {
     fn from(subscriber: &Subscriber) -> Self {
-        let Subscriber { name, endpoints, certificate, settings, active, parents, external, labels } = subscriber;
+        let Subscriber { name, endpoints, certificate, settings, active, parents, external, labels, rate } = subscriber;
         let (certificate_directory, certificate_command) = match certificate {
             None => (None, None),
             Some(CertificateWay::Directory(path)) => (Some(path.clone()), None),
@@ -293,6 +308,7 @@ impl From<&Subscriber> for SubscriberFile {
             certificate_directory,
             certificate_command,
             labels: labels.clone(),
+            rate: rate.clone(),
             settings: settings.clone(),
         }
     }
@@ -302,9 +318,9 @@ impl TryFrom<SubscriberFile> for Subscriber {
     type Error = FleetError;
 
     fn try_from(file: SubscriberFile) -> Result<Self, FleetError> {
-        let SubscriberFile { name, endpoints, parents, external, active, labels, settings, .. } = file;
+        let SubscriberFile { name, endpoints, parents, external, active, labels, rate, settings, .. } = file;
         let certificate = None;
-        let mut subscriber = Self { name, endpoints, certificate, settings, active, parents, external, labels };
+        let mut subscriber = Self { name, endpoints, certificate, settings, active, parents, external, labels, rate };
         let (field, way) = match (file.certificate_directory, file.certificate_command) {
             (None, None) => return Ok(subscriber),
             (Some(path), None) => ("certificate_directory", CertificateWay::directory(&path)),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Coded;
 use crate::limits::Limits;
 use crate::model::Priority;
-use crate::schedule::{Purpose, Schedule};
+use crate::schedule::{Purpose, RatePlan, Schedule};
 
 /// What can be set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub enum Setting {
     ExtractSchedule,
     /// Bytes that may come in within a second: `rate.input`.
     InputRate,
+    /// Bytes that may go to each child of a parent within a second: `rate.child`.
+    ChildRate,
     /// Bytes that sends of this priority may take within a second: `rate.high`, `rate.medium`, `rate.low`.
     OutputRate(Priority),
     /// What `%NAME%` in a target stands for: `variable.NAME`.
@@ -50,7 +52,7 @@ pub enum Interval {
 pub enum SettingError {
     /// There is no such setting.
     #[error(
-        "there is no setting `{0}`: there are extract.schedule, rate.input, rate.high, rate.medium, rate.low, scrub.interval, \
+        "there is no setting `{0}`: there are extract.schedule, rate.input, rate.high, rate.medium, rate.low, rate.child, scrub.interval, \
          scrub.rate, and variable.NAME with a name of capitals, digits and underscores"
     )]
     Unknown(String),
@@ -78,12 +80,13 @@ impl Coded for SettingError {
 const VARIABLE: &str = "variable.";
 
 /// The settings that have no name of their own.
-const PLAIN: [(&str, Setting); 7] = [
+const PLAIN: [(&str, Setting); 8] = [
     ("extract.schedule", Setting::ExtractSchedule),
     ("rate.input", Setting::InputRate),
     ("rate.high", Setting::OutputRate(Priority::High)),
     ("rate.medium", Setting::OutputRate(Priority::Medium)),
     ("rate.low", Setting::OutputRate(Priority::Low)),
+    ("rate.child", Setting::ChildRate),
     ("scrub.interval", Setting::ScrubInterval),
     ("scrub.rate", Setting::ScrubRate),
 ];
@@ -219,6 +222,12 @@ impl Settings {
         self.0.iter().map(|(setting, value)| (setting, value.as_str()))
     }
 
+    /// The value of a setting that is a rate, which may change by the time of day.
+    #[must_use]
+    pub fn rate_plan(&self, setting: &Setting) -> Option<RatePlan> {
+        self.get(setting)?.parse().ok()
+    }
+
     /// The value of a setting that is a number of bytes within a second.
     #[must_use]
     pub fn rate(&self, setting: &Setting) -> Option<u64> {
@@ -272,9 +281,10 @@ fn canonical(setting: &Setting, value: &str) -> Result<String, String> {
             }
             Ok(value.to_owned())
         }
-        Setting::InputRate | Setting::OutputRate(_) | Setting::ScrubRate => {
-            parse_rate(value).map(|rate| rate.to_string())
+        Setting::InputRate | Setting::OutputRate(_) | Setting::ChildRate => {
+            value.parse::<RatePlan>().map(|plan| plan.to_string()).map_err(|error| error.to_string())
         }
+        Setting::ScrubRate => parse_rate(value).map(|rate| rate.to_string()),
         Setting::ScrubInterval => parse_interval(value).map(|interval| interval.to_string()),
     }
 }
@@ -335,9 +345,9 @@ mod tests {
     fn values_are_checked_and_written_in_one_way() {
         for (name, given, written) in [
             ("extract.schedule", " cron \"0 2 * * *\" ", "cron \"0 2 * * *\""),
-            ("rate.input", "2M", "2000000"),
-            ("rate.high", "500k", "500000"),
-            ("rate.low", "7", "7"),
+            ("rate.input", "2M", "2MB/s"),
+            ("rate.high", "500k; 1M on sun", "500kB/s; 1MB/s on sun"),
+            ("rate.low", "7000", "7kB/s"),
             ("variable.SITE_2", "north", "north"),
             ("scrub.interval", "168h", "7d"),
             ("scrub.interval", "90m", "90m"),
@@ -375,7 +385,7 @@ mod tests {
     #[test]
     fn settings_read_what_they_wrote_and_check_it_again() {
         let mut settings = Settings::default();
-        for (name, value) in [("scrub.interval", "7d"), ("variable.SITE", "north"), ("rate.low", "7")] {
+        for (name, value) in [("scrub.interval", "7d"), ("variable.SITE", "north"), ("rate.low", "7k")] {
             settings.set(name.parse().unwrap(), value).unwrap();
         }
         let json = serde_json::to_string(&settings).unwrap();

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::channel::yes;
 use crate::model::{CertificateWay, Endpoint, Item, Settings};
 use crate::name::{Label, NodeName};
+use crate::schedule::RatePlan;
 
 /// A node that receives. Its keys are registered apart from the fleet; here it is a name and its places.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct Subscriber {
     /// What it is selected by in bulk: `site=berlin`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<Label, Label>,
+    /// The rate for all that goes to it; none where its link is not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RatePlan>,
 }
 
 impl Subscriber {
@@ -49,6 +53,7 @@ impl Subscriber {
             parents: Vec::new(),
             external: false,
             labels: BTreeMap::new(),
+            rate: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Dialling a peer that has endpoints: each of them in turn, with growing pauses, until one answers.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The longest pause: a peer that comes back is found within this time.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// How long to wait before the next attempt.
+/// How long to wait before the next attempt. No two nodes wait equally long, so that a fleet whose Distributor was
+/// started again does not come back all at once, again and again.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,
@@ -24,12 +26,18 @@ impl Backoff {
     pub(crate) fn next(&mut self) -> Duration {
         let pause = PAUSE_MIN.saturating_mul(1 << self.failures.min(10)).min(PAUSE_MAX);
         self.failures += 1;
-        pause
+        let half = pause / 2;
+        half + half.mul_f64(anything())
     }
 
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
+}
+
+/// A number from 0 to 1, another one each time. It decides nothing that an attacker would care for.
+fn anything() -> f64 {
+    RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
 }
 
 /// Why no endpoint answered.
@@ -95,13 +103,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_half_a_minute_and_start_anew() {
-        let mut backoff = Backoff::default();
-        let pauses: Vec<_> = (0..8).map(|_| backoff.next()).collect();
-        assert_eq!(pauses[0], PAUSE_MIN);
-        assert!(pauses.is_sorted());
-        assert_eq!(pauses[7], PAUSE_MAX);
+    fn pauses_grow_to_half_a_minute_start_anew_and_differ_between_nodes() {
+        let (mut backoff, mut other) = (Backoff::default(), Backoff::default());
+        let mut differ = false;
+        for failures in 0..8 {
+            let (pause, longest) = (backoff.next(), PAUSE_MAX.min(PAUSE_MIN * (1 << failures)));
+            assert!((longest / 2..=longest).contains(&pause), "{pause:?}");
+            differ |= other.next() != pause;
+        }
+        assert!(differ);
         backoff.reset();
-        assert_eq!(backoff.next(), PAUSE_MIN);
+        assert!(backoff.next() <= PAUSE_MIN);
     }
 }

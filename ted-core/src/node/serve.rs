@@ -70,12 +70,12 @@ pub(crate) enum Permit {
     /// So many bytes, at least one.
     Bytes(u64),
     /// No more: the answer ends here with this refusal.
-    #[allow(dead_code, reason = "the queue of sends will say it")]
     Over(Refused),
 }
 
 /// Everything, at once.
 #[derive(Debug, Clone, Copy)]
+#[allow(dead_code, reason = "what is passed on may need it")]
 pub(crate) struct Unpaced;
 
 impl Pace for Unpaced {

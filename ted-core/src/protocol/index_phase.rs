@@ -61,7 +61,9 @@ impl IndexPhase {
         self.attempting = false;
         match failure {
             FetchFailure::Broken => self.patience.failed(now),
-            FetchFailure::Refused(refused) if refused.is_retryable() => self.patience.failed(now),
+            FetchFailure::Refused(refused) if refused.is_retryable() && !refused.waits_for_offer() => {
+                self.patience.failed(now)
+            }
             FetchFailure::Refused(refused) => self.refused = Some(refused),
         }
     }

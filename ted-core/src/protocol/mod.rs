@@ -5,10 +5,12 @@
 //! `distributor` and `subscriber` do the work. The wire is described byte by byte in `docs/protocol.md`.
 
 mod announce;
+mod ascent;
 mod block;
 mod chain;
 mod delivery;
 mod firing;
+mod forecast;
 mod greeting;
 mod index_phase;
 mod map;
@@ -16,6 +18,8 @@ mod message;
 mod offer;
 mod offer_message;
 mod patience;
+mod queue;
+mod reach;
 mod receipts;
 mod receiver;
 mod refused;
@@ -23,6 +27,7 @@ mod relay;
 mod tiers;
 
 pub use announce::{Announce, AnnounceAnswer, Announced};
+pub use ascent::{Ascent, Fallback};
 pub use block::{
     BLOCK_HEADER_BYTES, BlockError, BlockEvent, BlockReader, SendStep, Sending, data_header, end_block, error_block,
     waiting_block,
@@ -33,6 +38,7 @@ pub use firing::{
     Cause, Counts, Firing, FiringChanges, FiringEnd, FiringError, FiringHead, FiringRecord, FiringStart, FiringTarget,
     Outcome, Part, PartRole, PartState, StageTimes, Until, Waiting, WaitingFor,
 };
+pub use forecast::{ForecastLink, ForecastNode, forecast, time_for};
 pub use index_phase::{IndexAction, IndexPhase};
 pub use map::{FrameLayout, FrameMap, MapError};
 pub use message::{
@@ -42,6 +48,8 @@ pub use message::{
 pub use offer::{Floor, Have, Statement, Verdict, judge_offer, judge_root};
 pub use offer_message::{Offer, OfferAnswer};
 pub use patience::{Silence, SilenceError};
+pub use queue::{Grant, Limit, Moment, Queue, QueueCounts, SendKey, SendRates, StreamId};
+pub use reach::{Reach, Reached};
 pub use receipts::{ReceiptsAnswer, receipts_that_fit};
 pub use receiver::{Action, Cut, FetchFailure, FetchNumber, FrameBuffers, GiveUp, Progress, Receiver, ReceiverOptions};
 pub use refused::{Refused, code};

@@ -324,7 +324,7 @@ impl Receiver {
         };
         self.release(&open);
         match failure {
-            FetchFailure::Refused(refused) if !refused.is_retryable() => {
+            FetchFailure::Refused(refused) if !refused.is_retryable() || refused.waits_for_offer() => {
                 let action = self.end(Action::GiveUp(GiveUp::Refused(refused)));
                 self.actions.extend(action);
             }

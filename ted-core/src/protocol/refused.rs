@@ -28,6 +28,12 @@ pub mod code {
     pub const CORRUPT: &str = "TED-1355";
     /// The peer was silent for longer than the connection timeout.
     pub const SILENCE: &str = "TED-1356";
+    /// An operator paused it: the Channel, the Distribution or the Subscriber. It is offered again afterwards.
+    pub const PAUSED: &str = "TED-1750";
+    /// The send window is closed. What is here is kept, and the Channel's next firing goes on from it.
+    pub const WINDOW_CLOSED: &str = "TED-1751";
+    /// No open firing sends it to this node now: it was cancelled, is done, or never began.
+    pub const NOT_UNDER_WAY: &str = "TED-1752";
 }
 
 const REASON_BYTES_MAX: usize = 1024;
@@ -67,7 +73,14 @@ impl Refused {
     /// Whether asking again later may succeed without anybody mending anything.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self.code.as_str(), code::BUSY | code::INTERNAL)
+        matches!(self.code.as_str(), code::BUSY | code::INTERNAL) || self.waits_for_offer()
+    }
+
+    /// Whether asking again is of no use before there is another offer, which comes by itself: what is here is kept until
+    /// then, and nothing went wrong.
+    #[must_use]
+    pub fn waits_for_offer(&self) -> bool {
+        matches!(self.code.as_str(), code::PAUSED | code::WINDOW_CLOSED | code::NOT_UNDER_WAY)
     }
 }
 

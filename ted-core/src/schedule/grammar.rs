@@ -221,9 +221,9 @@ impl fmt::Display for LocalMinute {
 }
 
 /// A word of a schedule, and its place. What stands between double quotes is one word, quotes included.
-struct Word<'a> {
-    at: usize,
-    text: &'a str,
+pub(super) struct Word<'a> {
+    pub(super) at: usize,
+    pub(super) text: &'a str,
 }
 
 impl Word<'_> {
@@ -237,17 +237,17 @@ impl Word<'_> {
 }
 
 /// The words of a schedule, one after the other; empty ones at its end.
-struct Words<'a> {
+pub(super) struct Words<'a> {
     text: &'a str,
     at: usize,
 }
 
 impl<'a> Words<'a> {
-    fn of(text: &'a str) -> Self {
+    pub(super) fn of(text: &'a str) -> Self {
         Self { text, at: 0 }
     }
 
-    fn next(&mut self) -> Word<'a> {
+    pub(super) fn next(&mut self) -> Word<'a> {
         let rest = &self.text[self.at..];
         self.at += rest.len() - rest.trim_start().len();
         let rest = &self.text[self.at..];

@@ -5,6 +5,8 @@
 //! operators. Nothing here has a clock: the time comes in as a value, and the same question has the same answer on every
 //! machine, since the zone data is built in.
 //!
+//! A [`RatePlan`] says how many bytes may go within a second, by the same windows.
+//!
 //! Two moments belong to an occurrence: the one that is *planned*, which is also what it is known by, and the one when it
 //! is *due*, which jitter puts later. Whoever fires by a schedule keeps the planned moment of the last firing.
 
@@ -12,6 +14,7 @@ mod calendar;
 mod cron;
 mod error;
 mod grammar;
+mod rate;
 mod timetable;
 mod window;
 mod zone;
@@ -27,6 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use calendar::Occurrence;
 pub use cron::Cron;
 pub use error::{Problem, ScheduleError};
+pub use rate::{RateError, RatePlan, RateProblem};
 pub use timetable::{Cause, Rhythm, Taken, Timetable, Turn};
 pub use window::{OpenTime, TimeOfDay, Weekdays};
 pub use zone::Zone;
@@ -136,10 +140,10 @@ impl Schedule {
         self.jitter
     }
 
-    /// A schedule that comes again and again after `period`, within the same window.
+    /// A schedule that comes again and again after `period`, put off by up to `jitter`, within the same window.
     #[must_use]
-    pub fn every_within(&self, period: Duration) -> Self {
-        Self { start: Start::Every(period), jitter: None, ..self.clone() }
+    pub fn every_within(&self, period: Duration, jitter: Duration) -> Self {
+        Self { start: Start::Every(period), jitter: Some(jitter), ..self.clone() }
     }
 
     /// Whether it has no window, so that it may act at any time.

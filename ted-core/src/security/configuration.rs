@@ -56,10 +56,11 @@ pub struct Configured {
 
 #[derive(Default, PartialEq, Serialize, Deserialize)]
 struct Rates {
-    input: Option<u64>,
-    high: Option<u64>,
-    medium: Option<u64>,
-    low: Option<u64>,
+    input: Option<String>,
+    high: Option<String>,
+    medium: Option<String>,
+    low: Option<String>,
+    child: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -87,12 +88,14 @@ impl Configuration {
         if let Some(schedule) = settings.get(&Setting::ExtractSchedule) {
             sections.push(section(SCHEDULE, &schedule)?);
         }
-        let output = |priority| settings.rate(&Setting::OutputRate(priority));
+        let text = |setting| settings.get(&setting).map(ToOwned::to_owned);
+        let output = |priority| text(Setting::OutputRate(priority));
         let rates = Rates {
-            input: settings.rate(&Setting::InputRate),
+            input: text(Setting::InputRate),
             high: output(Priority::High),
             medium: output(Priority::Medium),
             low: output(Priority::Low),
+            child: text(Setting::ChildRate),
         };
         if rates != Rates::default() {
             sections.push(section(RATES, &rates)?);
@@ -171,15 +174,16 @@ impl Configured {
         match section.id {
             SCHEDULE => self.set(Setting::ExtractSchedule, &content::<String>(section)?),
             RATES => {
-                let Rates { input, high, medium, low } = content(section)?;
+                let Rates { input, high, medium, low, child } = content(section)?;
                 for (setting, rate) in [
                     (Setting::InputRate, input),
                     (Setting::OutputRate(Priority::High), high),
                     (Setting::OutputRate(Priority::Medium), medium),
                     (Setting::OutputRate(Priority::Low), low),
+                    (Setting::ChildRate, child),
                 ] {
                     if let Some(rate) = rate {
-                        self.set(setting, &rate.to_string())?;
+                        self.set(setting, &rate)?;
                     }
                 }
                 Ok(())
@@ -269,7 +273,7 @@ mod tests {
     fn what_a_section_may_not_say_is_refused() {
         let of =
             |id, bytes: Vec<u8>| Configuration { recipient: None, sections: vec![Section { id, version: 1, bytes }] };
-        let rates = Rates { input: Some(0), ..Rates::default() };
+        let rates = Rates { input: Some("0".to_owned()), ..Rates::default() };
         for configuration in [
             of(RATES, section(RATES, &rates).unwrap().bytes),
             of(SCRUB, section(SCRUB, &Scrub { interval_seconds: Some(1), bytes_per_second: None }).unwrap().bytes),

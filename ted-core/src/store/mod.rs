@@ -8,6 +8,7 @@ mod catalog;
 mod data_dir;
 mod depot;
 mod durable;
+mod event_log;
 mod file;
 mod keystore_entries;
 mod lineage;
@@ -32,6 +33,7 @@ pub use depot::{
     Depot, DepotError, FinishedFile, Leftover, LocalDepot, MemoryDepot, PackageInfo, PackagePlace, Unreadable, prune,
 };
 pub use durable::{DurableFile, StateError};
+pub use event_log::{EventLog, EventLogError, LoggedEvent};
 pub use file::{FileError, create_folders, forget_cached, free_bytes, sync_folder};
 pub use keystore_entries::{EntryUse, KeystoreEntry};
 pub use lineage::{Former, Lineage};

@@ -130,7 +130,8 @@ impl State {
         Reception {
             package,
             link: self.links.watch(&fleet),
-            stop: self.run().stop,
+            stop: self.receiving_ends(),
+            input: self.input.clone(),
             options: ReceiverOptions { silence: self.settings.silence, ..ReceiverOptions::default() },
             judge,
             twin: self.clone().finds_twin(),

@@ -120,6 +120,11 @@ impl State {
                 }
                 return;
             }
+            Err(ReceptionError::Stopping) if self.is_paused() && !self.run().is_over() => {
+                let refused = Self::says_paused();
+                self.note(key, |standing| standing.trouble = Some(refused.to_string()));
+                DeliveryEnd::Stopped
+            }
             Err(ReceptionError::Stopping) => return,
             Err(ReceptionError::NoBase(error)) => {
                 let (state, wanted) = (self.clone(), statement.revision);
@@ -128,6 +133,11 @@ impl State {
                     return;
                 }
                 DeliveryEnd::NoBase
+            }
+            Err(ReceptionError::Held(refused)) => {
+                tracing::info!(code = refused.code(), reason = refused.reason(), "receiving waits for another offer");
+                self.note(key, |standing| standing.trouble = Some(refused.to_string()));
+                DeliveryEnd::Stopped
             }
             Err(error) => {
                 let error = Error::from(error);

@@ -5,10 +5,13 @@ mod arriving;
 mod backup;
 mod carried;
 mod chain;
+mod child_serving;
+mod children;
 mod configuration;
 mod damage;
 mod deliveries;
 mod dialling;
+mod entitled;
 mod error;
 mod events;
 mod extract_times;
@@ -22,8 +25,10 @@ mod modes;
 mod offers;
 mod opening;
 mod outbox;
+mod passing;
 mod peers;
 mod permits;
+mod rates;
 mod receive;
 mod reference;
 mod renewal;
@@ -37,6 +42,7 @@ mod succession;
 mod targets;
 mod trust;
 mod verify;
+mod ways;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -49,8 +55,8 @@ use crate::extract::{Links, Ownership};
 use crate::limits::Limits;
 use crate::model::{Endpoint, ExtractMode};
 use crate::name::NodeName;
-use crate::node::{Clock, Events, SystemClock};
-use crate::protocol::Silence;
+use crate::node::{Clock, EventFilter, EventHistory, Events, SystemClock};
+use crate::protocol::{Fallback, Silence};
 use crate::security::{AwsLc, Crypto, Invite, Token};
 
 pub use announced::AnnouncedError;
@@ -64,8 +70,8 @@ pub use hooks::{AfterFailure, HookCommand, HookError, HookKind, HookReport, Hook
 pub use modes::LocalChanges;
 pub use reference::DistributionRef;
 pub use report::{
-    CarriedRequest, DistributionRow, DistributorRow, Enrolment, ExtractionEnd, ExtractionRow, PreviewRow,
-    SubscriberStatus, TargetRow, VerifyRow,
+    CarriedRequest, ChildRow, DistributionRow, DistributorRow, Enrolment, ExtractionEnd, ExtractionRow, ParentRow,
+    PreviewRow, SubscriberStatus, TargetRow, VerifyRow,
 };
 pub use scrub::ScrubInterval;
 pub use targets::{TargetRule, Targets};
@@ -89,9 +95,11 @@ pub(crate) struct Settings {
     pub(crate) threads: Option<NonZeroUsize>,
     pub(crate) silence: Silence,
     pub(crate) own: crate::model::Settings,
+    pub(crate) sends_max: usize,
     pub(crate) scrub: ScrubSettings,
     pub(crate) hooks: HookTable,
     pub(crate) keep_package: KeepPackage,
+    pub(crate) fallback: Fallback,
     /// Asked before each step of a change, so that tests can stop it there.
     #[cfg(test)]
     pub(crate) steps: Option<Arc<dyn crate::store::Steps>>,
@@ -192,10 +200,25 @@ impl SubscriberBuilder {
         self
     }
 
+    /// How long a parent is missed before the next one of the route is turned to, and how often a better one is tried
+    /// meanwhile; 30 s and 60 s by default.
+    #[must_use]
+    pub fn fallback(mut self, fallback: Fallback) -> Self {
+        self.settings.fallback = fallback;
+        self
+    }
+
     /// What this node sets itself. It wins over what its Distributors set.
     #[must_use]
     pub fn settings(mut self, settings: crate::model::Settings) -> Self {
         self.settings.own = settings;
+        self
+    }
+
+    /// How many packages are passed on at once, where others are behind this node.
+    #[must_use]
+    pub fn sends_max(mut self, sends: NonZeroUsize) -> Self {
+        self.settings.sends_max = sends.get().min(Limits::DEFAULT.sends_max);
         self
     }
 
@@ -245,6 +268,7 @@ impl SubscriberBuilder {
         let state = Arc::new(state);
         let subscriber = Subscriber { state };
         subscriber.blocking(|state| state.finish_successions()).await?;
+        subscriber.state.follow_rates();
         Ok(subscriber)
     }
 
@@ -284,9 +308,11 @@ impl Subscriber {
             threads: None,
             silence: Silence::default(),
             own: crate::model::Settings::default(),
+            sends_max: Limits::DEFAULT.sends,
             scrub: ScrubSettings::default(),
             hooks: HookTable::default(),
             keep_package: KeepPackage::default(),
+            fallback: Fallback::default(),
             #[cfg(test)]
             steps: None,
         };
@@ -303,6 +329,15 @@ impl Subscriber {
     #[must_use]
     pub fn events(&self) -> Events<SubscriberEvent> {
         self.state.events.subscribe()
+    }
+
+    /// The events on record that `filter` chooses, the oldest first: at most 50,000 of the newest. Progress is not on
+    /// record.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub async fn event_history(&self, filter: EventFilter) -> Result<EventHistory, Error> {
+        self.blocking(move |state| Ok(state.events.history(&filter, |_, _| false)?)).await
     }
 
     /// Trusts the Distributor whose certificate `pem` is: the certificate waits in `security/` for the first verified
@@ -339,7 +374,7 @@ impl Subscriber {
         let token: Option<Token> = token.map(str::parse).transpose()?;
         let name = distributor.cloned();
         let root = self.blocking(move |state| state.root_meant(name.as_ref())).await?;
-        let enrolment = self.state.enrol(&root.key_hash(), endpoints, token.as_ref()).await?;
+        let enrolment = self.state.enrol_at(&root, endpoints, token.as_ref()).await?;
         Ok((root.name().clone(), enrolment))
     }
 

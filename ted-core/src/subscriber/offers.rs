@@ -36,6 +36,9 @@ impl State {
         if !self.is_recipient(&fleet, &offer) {
             return OfferAnswer::Refused(Refused::new(code::NOT_ENTITLED, "the offer is not for this node"));
         }
+        if self.is_paused() {
+            return OfferAnswer::Refused(Self::says_paused());
+        }
         match self.judge(connection, fleet, &offer).await {
             Ok(answer) => {
                 if let OfferAnswer::Refused(refused) = &answer {

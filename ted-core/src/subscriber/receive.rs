@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::{Coded, Error};
 use crate::limits::Limits;
 use crate::name::NodeName;
-use crate::node::{ExchangeError, Fetched, Live, fetch};
+use crate::node::{ExchangeError, Fetched, InputPace, Live, fetch};
 use crate::package::{
     AnyIndex, BlindIndex, FrameError, IndexReader, Opening, PackageError, ReadAt, Root, Step, check_frame,
 };
@@ -60,6 +60,9 @@ pub(super) enum ReceptionError {
     Silence,
     #[error("{0}")]
     Refused(crate::protocol::Refused),
+    /// Nothing is wrong: it is offered again, and goes on from what is here.
+    #[error("{0}")]
+    Held(crate::protocol::Refused),
     #[error("{0}")]
     Failed(#[from] Error),
     #[error("the Subscriber is stopping")]
@@ -87,7 +90,7 @@ impl Coded for ReceptionError {
         match self {
             Self::Corrupt { .. } => code::CORRUPT,
             Self::Silence => code::SILENCE,
-            Self::Refused(_) => "TED-1865",
+            Self::Refused(_) | Self::Held(_) => "TED-1865",
             Self::Failed(error) | Self::NoBase(error) => error.code(),
             Self::Stopping => "TED-1866",
         }
@@ -99,6 +102,7 @@ impl From<GiveUp> for ReceptionError {
         match cause {
             GiveUp::Corrupt { frame } => Self::Corrupt { frame, from: None, part: None },
             GiveUp::Silence => Self::Silence,
+            GiveUp::Refused(refused) if refused.waits_for_offer() => Self::Held(refused),
             GiveUp::Refused(refused) => Self::Refused(refused),
         }
     }
@@ -145,6 +149,8 @@ pub(super) struct Reception {
     pub(super) link: LinkWatch,
     /// Says when the Subscriber stops.
     pub(super) stop: CancellationToken,
+    /// How fast bytes are taken in.
+    pub(super) input: Arc<InputPace>,
     pub(super) options: ReceiverOptions,
     /// Judges the root as soon as it is there: signature, signer, and that it is the package the statement names.
     pub(super) judge: RootJudge,
@@ -281,16 +287,18 @@ impl Reception {
     /// The bytes of a Fetch, at most `bytes_max`. Whatever comes, be it that the other side waits itself, is heard.
     async fn collect<R: RecvHalf>(&self, mut fetched: Fetched<R>, bytes_max: u64) -> Result<Vec<u8>, ExchangeError> {
         let mut all = Vec::new();
-        while let Some(batch) = fetched.next_batch(BATCH_BYTES).await? {
+        loop {
+            self.input.ready().await;
+            let Some(batch) = fetched.next_batch(self.input.grain(BATCH_BYTES)).await? else { return Ok(all) };
             self.heard.store(true, Ordering::Relaxed);
             for bytes in batch {
+                self.input.took(bytes.len() as u64);
                 if all.len() as u64 + bytes.len() as u64 > bytes_max {
                     return Err(ExchangeError::Unexpected);
                 }
                 all.extend_from_slice(&bytes);
             }
         }
-        Ok(all)
     }
 
     /// Fetches the body's frames that `map` lacks into `part`, until all are there, synced and vouched for. Those that
@@ -372,11 +380,11 @@ impl Reception {
     fn open(&self, body: &mut Body, connection: QuicConnection, number: FetchNumber, from: u64, to: u64) {
         let wanted = Fetch { target: FetchTarget::Package(self.package.id), from, to };
         let (limits, patience, batches) = (self.limits().clone(), self.patience(), body.batches_in.clone());
-        let bytes_stated = self.package.bytes;
+        let (bytes_stated, input) = (self.package.bytes, self.input.clone());
         let task = body.tasks.spawn(async move {
             let ended = match fetch(&connection, wanted, &limits, patience).await {
                 Ok(fetched) => match fetched.expect_total(bytes_stated) {
-                    Ok(()) => forward(fetched, number, &batches).await,
+                    Ok(()) => forward(fetched, number, &batches, &input).await,
                     Err(error) => Err(error),
                 },
                 Err(error) => Err(error),
@@ -397,13 +405,16 @@ async fn forward<R: RecvHalf>(
     mut fetched: Fetched<R>,
     number: FetchNumber,
     batches: &mpsc::Sender<Batch>,
+    input: &InputPace,
 ) -> Result<(), ExchangeError> {
-    while let Some(pieces) = fetched.next_batch(BATCH_BYTES).await? {
+    loop {
+        input.ready().await;
+        let Some(pieces) = fetched.next_batch(input.grain(BATCH_BYTES)).await? else { return Ok(()) };
+        input.took(pieces.iter().map(|piece| piece.len() as u64).sum());
         if batches.send(Batch::Bytes(number, pieces)).await.is_err() {
             return Ok(());
         }
     }
-    Ok(())
 }
 
 /// What comes from a stream.

@@ -46,7 +46,11 @@ impl State {
             }
             self.tell_alarms();
             let state = self.clone();
-            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || state.adopt_brought()).await {
+            let looking = move || {
+                state.events.sync();
+                state.adopt_brought()
+            };
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(looking).await {
                 tracing::error!(code = error.code(), %error, "a certificate that was brought cannot be followed");
             }
             if not_before.is_some_and(|at| Instant::now() < at) {

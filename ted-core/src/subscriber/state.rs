@@ -5,18 +5,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::id::{DistributionId, InstanceId, KeyHash, Revision, UnixMillis};
+use crate::limits::Limits;
 use crate::model::Endpoint;
 use crate::name::NodeName;
-use crate::node::{Alarm, Clock, EventBus, Links, Records, Schedules};
-use crate::protocol::Delivery;
-use crate::security::{Crypto, DistributorRoot, Identity, ReleaseStatement, Stage, Usage};
+use crate::node::{Alarm, Clock, EventBus, InputPace, Links, Records, Schedules, SendQueue};
+use crate::protocol::{Delivery, Reach, SendRates};
+use crate::security::{Crypto, DistributorRoot, Entitlements, Identity, ParentHint, ReleaseStatement, Stage, Usage};
 use crate::store::{
-    DataDir, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog, StandingEnvelopes,
+    DataDir, EventLog, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog,
+    StandingEnvelopes,
 };
 use crate::subscriber::Settings;
 use crate::subscriber::arriving::Arrivals;
@@ -25,6 +27,8 @@ use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::extract_times::{ExtractTask, ExtractTime};
 use crate::subscriber::peers::Network;
+use crate::subscriber::rates::own_input;
+use crate::transport::QuicConnection;
 
 /// A Distribution of a Distributor.
 pub(super) type Key = (KeyHash, DistributionId);
@@ -66,18 +70,42 @@ pub(super) struct State {
     pub(super) receipts: Notify,
     /// Something has changed that this node's certificates depend on.
     pub(super) renewing: Notify,
+    /// The connection upwards in each fleet: with the Distributor, or with one parent.
     pub(super) links: Links,
+    /// The connections with children, by fleet and key.
+    pub(super) children: Links<QuicConnection, (KeyHash, KeyHash)>,
+    /// Who is reached through this node in each fleet.
+    pub(super) reach: Mutex<HashMap<KeyHash, Reach>>,
+    /// Counts changes of who is reached.
+    pub(super) presence: watch::Sender<u64>,
+    /// Entitlements as they were read last.
+    pub(super) entitled: Mutex<HashMap<KeyHash, Arc<Entitlements>>>,
+    /// Something has changed about the children that are to be dialled.
+    pub(super) dialling_children: Notify,
+    pub(super) passing_enrolments: Semaphore,
+    /// The parents of invites that are just being followed.
+    pub(super) invited: Mutex<HashMap<KeyHash, Vec<ParentHint>>>,
     pub(super) run: Mutex<Run>,
     pub(super) network: Mutex<Option<Network>>,
     /// How far the newest offered revision of each Distribution is.
     pub(super) standing: Mutex<HashMap<Key, Standing>>,
     /// What is wrong with the connection to a Distributor.
     pub(super) troubles: Mutex<HashMap<KeyHash, String>>,
+    /// What was told last about each way to a fleet, so that it is told once.
+    pub(super) told_troubles: Mutex<HashMap<(KeyHash, KeyHash), String>>,
     /// The alarms that were told last, so that each is told once.
     pub(super) alarmed: Mutex<Vec<Alarm>>,
     /// What is wrong with certificates that were carried here.
     pub(super) carried_troubles: Mutex<HashMap<KeyHash, String>>,
     pub(super) events: EventBus<SubscriberEvent>,
+    /// How fast package bytes are taken in.
+    pub(super) input: Arc<InputPace>,
+    /// The sending side of all package bytes that are passed on.
+    pub(super) sends: Arc<SendQueue>,
+    /// Whether an operator paused this node.
+    pub(super) paused: AtomicBool,
+    /// Ends receptions when that happens.
+    pub(super) pausing: Mutex<CancellationToken>,
     /// When what is extracted.
     pub(super) schedules: Schedules<ExtractTask>,
 }
@@ -105,6 +133,9 @@ impl Run {
 pub(super) struct KnownDistributor {
     pub(super) name: NodeName,
     pub(super) endpoints: Vec<Endpoint>,
+    /// The parents that the invite named; the Distributor's configuration wins over them.
+    #[serde(default)]
+    pub(super) parents: Vec<ParentHint>,
 }
 
 /// How far the newest offered revision of a Distribution is, as people are told.
@@ -137,10 +168,12 @@ impl State {
             None => security,
         };
         let records = Records::new(Arc::new(SledCatalog::open(&data.catalog())?));
+        let paused = AtomicBool::new(Self::was_paused(&records)?);
         let name = node_name(&settings, &records)?;
         let mut instance = [0; 16];
         crypto.fill_random(&mut instance)?;
         let depot = LocalDepot::open(data.path())?;
+        let events = EventLog::open(&data.path().join("events"), &Limits::DEFAULT)?;
         security.trust()?;
         Ok(Self {
             name: RwLock::new(name),
@@ -165,13 +198,25 @@ impl State {
             receipts: Notify::new(),
             renewing: Notify::new(),
             links: Links::new(),
+            children: Links::new(),
+            reach: Mutex::default(),
+            presence: watch::Sender::new(0),
+            entitled: Mutex::default(),
+            dialling_children: Notify::new(),
+            passing_enrolments: Semaphore::new(Limits::DEFAULT.passed_enrolments_max),
+            invited: Mutex::default(),
             run: Mutex::default(),
             network: Mutex::default(),
             standing: Mutex::default(),
             troubles: Mutex::default(),
+            told_troubles: Mutex::default(),
             alarmed: Mutex::default(),
             carried_troubles: Mutex::default(),
-            events: EventBus::new(),
+            input: InputPace::new(own_input(&settings.own), clock.clone()),
+            sends: SendQueue::new(&SendRates::default(), clock.clone()),
+            paused,
+            pausing: Mutex::default(),
+            events: EventBus::new(events, clock.clone()),
             schedules: Schedules::default(),
             data,
             settings,

@@ -206,7 +206,7 @@ mod tests {
         fleet.set_settings(Some(&node("leaf")), settings).expect("its own");
         let leaf = fleet.subscriber(&node("leaf")).expect("there").clone();
         let error = fleet.update_subscriber(Subscriber { external: true, ..leaf }).expect_err("settings");
-        assert!(error.to_string().contains("rate.input=2000000"), "{error}");
+        assert!(error.to_string().contains("rate.input=2MB/s"), "{error}");
     }
 
     #[test]

@@ -44,6 +44,12 @@ impl Firing {
                 part.enter(PartState::Pending, now);
                 part.not_before = Some(*until);
             }
+            OfferAnswer::Refused(refused) if refused.waits_for_offer() && !part.is_final() => {
+                part.enter(PartState::Pending, now);
+                let same = part.waiting.filter(|before| before.waiting_for == WaitingFor::Pause);
+                let since = same.map_or(now, |before| before.since);
+                part.waiting = Some(Waiting { waiting_for: WaitingFor::Pause, since, until: None });
+            }
             OfferAnswer::Refused(refused) if part.state != PartState::Extracted => {
                 let corrupt = refused.code() == code::CORRUPT;
                 part.enter(if corrupt { PartState::Corrupt } else { PartState::Failed }, now);

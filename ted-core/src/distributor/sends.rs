@@ -1,0 +1,200 @@
+//! What may be sent to whom now, and how fast: the gate in front of every package, and the rates of its sends.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::distributor::offering::Due;
+use crate::distributor::state::{State, lock};
+use crate::error::Error;
+use crate::id::{DistributionId, FiringId, KeyHash, PackageId, UnixMillis};
+use crate::limits::Limits;
+use crate::model::{Fleet, Item};
+use crate::name::Label;
+use crate::node::{FrameEnd, Gate, LinkSpeed, Pace, PaceOptions, RecordBatch, Records};
+use crate::package::{BlindIndex, Opening, PackageError, read_any_index};
+use crate::protocol::{FiringTarget, Refused, SendKey, WaitingFor, code};
+use crate::schedule::RatePlan;
+use crate::store::PackageInfo;
+
+/// Where the speeds of links are kept.
+const SPEEDS: &str = "speed/";
+
+/// Why nothing goes to a node although a firing is open for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) waiting: WaitingFor,
+    pub(super) refused: Refused,
+}
+
+impl State {
+    /// Whether a package of a Distribution may go to a node: while an open firing that is not held covers it, or one
+    /// behind it.
+    pub(super) fn gate(&self, key: &KeyHash, distribution: &DistributionId) -> Gate {
+        let behind = self.keys_behind(key);
+        // Nobody holds the fleet while waiting for the firings.
+        let covering: Vec<_> = {
+            let firings = lock(&self.firings);
+            let of = |recipient: &KeyHash| {
+                let open = firings.of(recipient).filter(|firing| firing.part(recipient, distribution).is_some());
+                open.map(|firing| (*recipient, firing.channel().clone(), firing.closes())).collect::<Vec<_>>()
+            };
+            std::iter::once(key).chain(&behind).flat_map(of).collect()
+        };
+        let mut held = None;
+        for (recipient, channel, closes) in covering {
+            match self.held(&channel, closes, &recipient, distribution) {
+                None => return Gate::Open { until: closes },
+                Some(why) => held = held.or(Some(why.refused)),
+            }
+        }
+        let nothing = || Refused::new(code::NOT_UNDER_WAY, "no firing that is open sends this to you now");
+        Gate::Closed(held.unwrap_or_else(nothing))
+    }
+
+    /// What holds one part of an open firing.
+    pub(super) fn held(
+        &self,
+        channel: &Label,
+        closes: Option<UnixMillis>,
+        recipient: &KeyHash,
+        distribution: &DistributionId,
+    ) -> Option<Held> {
+        if closes.is_some_and(|closes| closes <= self.now()) {
+            let refused = Refused::new(code::WINDOW_CLOSED, "the send window is closed");
+            return Some(Held { waiting: WaitingFor::Window, refused });
+        }
+        let name = self.registrations.get(recipient).map(|known| known.name);
+        let fleet = lock(&self.fleet);
+        let channel = fleet.channel(channel).is_ok_and(|channel| !channel.active);
+        let distribution = fleet.distribution_by_id(distribution).is_some_and(|distribution| !distribution.active);
+        let subscriber = name.is_some_and(|name| fleet.subscriber(&name).is_ok_and(|known| !known.active));
+        let what = match (channel, distribution, subscriber) {
+            (true, ..) => "the Channel",
+            (_, true, _) => "the Distribution",
+            (.., true) => "the Subscriber",
+            _ => return None,
+        };
+        let refused = Refused::new(code::PAUSED, format!("{what} is paused at the Distributor"));
+        Some(Held { waiting: WaitingFor::Pause, refused })
+    }
+
+    /// The keys of those that may be reached through a node.
+    fn keys_behind(&self, key: &KeyHash) -> Vec<KeyHash> {
+        let Some(name) = self.registrations.get(key).map(|known| known.name) else { return vec![] };
+        let names = lock(&self.fleet).descendants_of(&name);
+        names.iter().filter_map(|name| self.key_of_name(name)).collect()
+    }
+
+    /// What a package is sent under to a node, if it may be.
+    pub(super) fn pace_of(self: &Arc<Self>, key: &KeyHash, info: &PackageInfo) -> Result<Box<dyn Pace>, Refused> {
+        let distribution = info.root.distribution;
+        if let Gate::Closed(refused) = self.gate_and_note(key, &distribution) {
+            return Err(refused);
+        }
+        let (state, key) = (self.clone(), *key);
+        let priority = lock(&self.fleet).distribution_by_id(&distribution).map(|known| known.priority);
+        Ok(self.sends.pace(PaceOptions {
+            send: SendKey { link: key, package: info.id },
+            priority: priority.unwrap_or_default(),
+            link_rate: self.link_rate(&key),
+            gate: Box::new(move || state.gate_and_note(&key, &distribution)),
+            frame_end: self.frame_end(info.id),
+        }))
+    }
+
+    /// As [`State::gate`]; where it is closed, that is what the delivery waits for.
+    fn gate_and_note(&self, key: &KeyHash, distribution: &DistributionId) -> Gate {
+        let gate = self.gate(key, distribution);
+        if let Gate::Closed(refused) = &gate {
+            let waiting = if refused.code() == code::WINDOW_CLOSED { WaitingFor::Window } else { WaitingFor::Pause };
+            if refused.code() != code::NOT_UNDER_WAY {
+                self.note_waiting(key, distribution, Some((waiting, None)));
+            }
+        }
+        gate
+    }
+
+    /// The rate for all that goes to a node, as the fleet says.
+    fn link_rate(&self, key: &KeyHash) -> Option<RatePlan> {
+        let name = self.registrations.get(key)?.name;
+        lock(&self.fleet).subscriber(&name).ok()?.rate.clone()
+    }
+
+    /// Where frames of a package end; its index is read only once somebody asks.
+    fn frame_end(self: &Arc<Self>, package: PackageId) -> FrameEnd {
+        let state = self.clone();
+        Arc::new(move |at| {
+            let Some(index) = state.blind_index(package) else { return at };
+            let frame = index.frame_at(at).map(|frame| index.frame_range(frame));
+            frame.filter(|range| range.start < at).map_or(at, |range| range.end)
+        })
+    }
+
+    fn blind_index(&self, package: PackageId) -> Option<BlindIndex> {
+        let file = self.depot.open_file(package).ok()?;
+        let blind = |_: &_, _: &[u8], _: &_| Ok::<_, PackageError>(Opening::Blind);
+        read_any_index(&*file, &Limits::DEFAULT, blind).ok().map(|index| index.blind().clone())
+    }
+
+    /// The fleet is another one now: gates and rates are looked at again, and what was paused and is no more is offered.
+    pub(super) fn follow_fleet(&self) {
+        self.sends.set_links(|key| self.link_rate(key));
+        self.sends.look_again();
+        let paused = paused_in(&lock(&self.fleet));
+        let before = std::mem::replace(&mut *lock(&self.paused), paused.clone());
+        if !before.is_subset(&paused) {
+            self.resumed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Offers again what a pause held, once after it ended.
+    pub(super) fn offer_resumed(self: &Arc<Self>) {
+        if self.resumed.swap(false, Ordering::Relaxed) {
+            for (key, connection) in self.links.all() {
+                self.offer_to(key, connection, Due::AllOpen);
+            }
+        }
+    }
+
+    /// Whether what is due to a node is held; then that is what it waits for.
+    pub(super) fn is_held(&self, firing: &FiringId, target: &FiringTarget) -> bool {
+        let about = lock(&self.firings).get(firing).map(|firing| (firing.channel().clone(), firing.closes()));
+        let Some((channel, closes)) = about else { return false };
+        let (recipient, distribution) = (&target.subscriber, &target.distribution);
+        let held = self.held(&channel, closes, recipient, distribution);
+        if let Some(Held { waiting, .. }) = &held {
+            self.note_waiting(recipient, distribution, Some((*waiting, None)));
+        }
+        held.is_some()
+    }
+
+    /// Keeps how fast links turned out to be.
+    pub(super) fn keep_speeds(&self) -> Result<(), Error> {
+        let changed = self.sends.measured.take_changed();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let mut batch = RecordBatch::default();
+        for (link, speed) in changed {
+            batch = batch.put(&format!("{SPEEDS}{link}"), &speed)?;
+        }
+        Ok(self.records.apply(batch)?)
+    }
+}
+
+/// What is known of links from earlier.
+pub(super) fn load_speeds(records: &Records) -> Result<Vec<(KeyHash, LinkSpeed)>, Error> {
+    let kept: Vec<(String, LinkSpeed)> = records.list(SPEEDS)?;
+    let read =
+        |(key, speed): (String, LinkSpeed)| Some((key.strip_prefix(SPEEDS).unwrap_or(&key).parse().ok()?, speed));
+    Ok(kept.into_iter().filter_map(read).take(Limits::DEFAULT.measured_links_max).collect())
+}
+
+/// What is paused in a fleet.
+pub(super) fn paused_in(fleet: &Fleet) -> BTreeSet<Item> {
+    let subscribers = fleet.subscribers().filter(|node| !node.active).map(|node| node.item());
+    let channels = fleet.channels().filter(|channel| !channel.active).map(|channel| channel.item());
+    let distributions = fleet.distributions().filter(|known| !known.active).map(|known| known.item());
+    subscribers.chain(channels).chain(distributions).collect()
+}
