@@ -5,6 +5,7 @@ mod backup;
 mod build;
 mod certificates;
 mod chain;
+mod changes;
 mod configure;
 mod deliveries;
 mod deltas;
@@ -45,6 +46,7 @@ mod sources;
 mod standing;
 mod state;
 mod succession;
+mod tiers;
 mod time;
 mod trust;
 
@@ -61,6 +63,7 @@ use crate::node::{Clock, EventFilter, EventHistory, Events, SystemClock};
 use crate::protocol::{FiringHead, QueueCounts, SendRates, Silence, Until};
 use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
+pub use changes::{CertificateBringing, ChannelChanges, FleetChange, GroupChanges, SubscriberChanges, Trial};
 pub use configure::{SettingChanges, SubscriberSettings};
 pub use deliveries::{Delivery, DeliveryQuery};
 pub use error::DistributorError;
@@ -591,6 +594,15 @@ impl Distributor {
     /// When there is no such firing.
     pub async fn cancel(&self, firing: FiringId) -> Result<(), Error> {
         self.blocking(move |state| state.cancel(&firing)).await
+    }
+
+    /// How one Subscriber stands.
+    ///
+    /// # Errors
+    /// When there is none of that name, or the catalog cannot be read.
+    pub async fn subscriber_status(&self, name: &NodeName) -> Result<SubscriberStatus, Error> {
+        let name = name.clone();
+        self.blocking(move |state| state.subscriber_status(&name)).await
     }
 
     /// How everything stands.

@@ -64,6 +64,7 @@ impl State {
         self.resume_schedules()?;
         let (state, running, stopping) = (self.clone(), tasks.clone(), stop.clone());
         tasks.spawn(async move { state.schedules.drive(state.clone(), stopping, running).await });
+        tasks.spawn(self.clone().entitle_parents(stop.clone()));
         tasks.spawn(self.clone().write_fleet_changes(stop.clone()));
         *lock(&self.network) = Some(Network { endpoint, address, stop, tasks });
         Ok(address)
@@ -166,6 +167,7 @@ impl State {
         };
         // Whoever takes a standing away closes the connections that are there, of which this is one only now.
         self.judge_again(&connection);
+        self.peer_is(&key, true);
         tracing::info!(%subscriber, address = %connection.remote_address(), "connected");
         self.events.emit(DistributorEvent::Connected { subscriber: subscriber.clone() });
         self.announce_to(key, connection.clone());
@@ -173,6 +175,7 @@ impl State {
         let serving = Arc::new(Serving { state: self.clone(), key });
         let reason = serve(connection.clone(), serving, Limits::DEFAULT).await;
         if self.links.remove(&key, generation) {
+            self.peer_is(&key, false);
             tracing::info!(%subscriber, reason, "disconnected");
             self.events.emit(DistributorEvent::Disconnected { subscriber, reason });
             self.note_unreached(&[key]);

@@ -1,5 +1,6 @@
 //! What a Distributor answers when it is asked how things stand.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -492,7 +493,17 @@ pub struct SubscriberStatus {
     pub name: NodeName,
     /// Where it is dialled; none if it dials.
     pub endpoints: Vec<Endpoint>,
-    /// The Channels it is in.
+    /// Its route; empty for one that is reached directly.
+    pub parents: Vec<NodeName>,
+    /// Whether it is outside the own fleet.
+    pub external: bool,
+    /// Whether it is offered anything.
+    pub active: bool,
+    /// What it is selected by.
+    pub labels: BTreeMap<Label, Label>,
+    /// The groups it belongs to.
+    pub groups: Vec<Label>,
+    /// The Channels it is in, itself or through a group.
     pub channels: Vec<Label>,
     /// The fingerprint of its registered key; none before it is enrolled.
     pub fingerprint: Option<String>,

@@ -24,6 +24,7 @@ impl State {
         let fleet = self.own().authority.root().key_hash();
         let revoked: Vec<KeyHash> = keys.iter().map(|(revoked, _)| revoked.key).collect();
         let pages = self.revocations.revoke(&fleet, keys)?.ok_or(DistributorError::TooManyRevoked)?;
+        self.tiers_changed();
         self.replace_revoked()?;
         self.judge_all_again();
         let ticket = self.change_firings_of(&revoked, |firing, now| {
@@ -100,6 +101,9 @@ impl State {
         self.issue_revocations(&pages)?;
         if due.iter().any(|slot| (slot.fleet, slot.kind) == (fleet, EnvelopeKind::CONFIGURATION)) {
             self.announce_configuration()?;
+        }
+        if due.iter().any(|slot| (slot.fleet, slot.kind) == (fleet, EnvelopeKind::ENTITLEMENTS)) {
+            self.issue_entitlements()?;
         }
         Ok(())
     }

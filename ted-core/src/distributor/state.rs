@@ -18,6 +18,7 @@ use crate::distributor::scheduled::Task;
 use crate::distributor::sends::{load_speeds, paused_in};
 use crate::distributor::source::{Fetching, KnownArchives, clean_spool};
 use crate::distributor::standing::Judged;
+use crate::distributor::tiers::KnownTiers;
 use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
@@ -25,6 +26,7 @@ use crate::limits::Limits;
 use crate::model::{Fleet, Item};
 use crate::name::{Label, NodeName};
 use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, Records, Schedules, SendQueue, wait};
+use crate::protocol::Reach;
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
     DataDir, EventLog, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
@@ -66,8 +68,8 @@ pub(super) struct State {
     pub(super) changing: Mutex<()>,
     /// Held while `fleet.toml` is written.
     pub(super) writing_fleet: Mutex<()>,
-    /// `fleet.toml` is not what the fleet is.
-    pub(super) fleet_changed: Notify,
+    /// The fleet's version, for those who do something when it changes.
+    pub(super) fleet_versions: watch::Sender<u64>,
     pub(super) firings: Mutex<Firings>,
     /// What firings are written with.
     pub(super) kept: Arc<BatchedRecords>,
@@ -82,6 +84,12 @@ pub(super) struct State {
     /// What is being fetched.
     pub(super) fetching: Arc<Fetching>,
     pub(super) links: Links,
+    /// Who is reached through whom.
+    pub(super) reach: Mutex<Reach>,
+    /// Who is behind whom.
+    pub(super) tiers: Mutex<KnownTiers>,
+    /// Who is behind whom has changed.
+    pub(super) entitling: Notify,
     /// What the peers that are connected were judged by last.
     pub(super) judged: Mutex<Option<Judged>>,
     /// Lets a few connections at a time have something looked up or noted on a thread where blocking is allowed: a
@@ -204,7 +212,7 @@ impl State {
             fleet: Mutex::new(fleet),
             changing: Mutex::default(),
             writing_fleet: Mutex::default(),
-            fleet_changed: Notify::new(),
+            fleet_versions: watch::Sender::new(0),
             firings: Mutex::new(firings),
             sent: Mutex::default(),
             firing_changes: watch::Sender::new(0),
@@ -212,6 +220,9 @@ impl State {
             archives: Arc::default(),
             fetching: Arc::default(),
             links: Links::new(),
+            reach: Mutex::default(),
+            tiers: Mutex::default(),
+            entitling: Notify::new(),
             judged: Mutex::default(),
             upkeep: Semaphore::new(UPKEEP_AT_ONCE),
             events: EventBus::new(events, clock.clone()),

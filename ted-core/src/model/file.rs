@@ -14,6 +14,7 @@ use crate::name::{Label, NodeName};
 use crate::schedule::{RatePlan, Schedule};
 
 const HEADER: &str = "# TED writes this file after every change and does not read it: commands change the fleet.\n";
+const EXPORTED: &str = "# A fleet of TED: `ted-distributor apply FILE` has a Distributor take it over.\n";
 
 impl Fleet {
     /// The fleet as the text of `fleet.toml`: the same fleet gives the same text.
@@ -21,6 +22,18 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::Unwritable`] when TOML cannot say it.
     pub fn to_toml(&self) -> Result<String, FleetError> {
+        self.to_text(HEADER)
+    }
+
+    /// The same for a file that people keep and have applied.
+    ///
+    /// # Errors
+    /// As [`Fleet::to_toml`].
+    pub fn export(&self) -> Result<String, FleetError> {
+        self.to_text(EXPORTED)
+    }
+
+    fn to_text(&self, header: &str) -> Result<String, FleetError> {
         let file = FleetFile {
             settings: self.settings().clone(),
             distribution: self.distributions().map(DistributionFile::from).collect(),
@@ -29,7 +42,7 @@ impl Fleet {
             subscriber: self.subscribers().map(SubscriberFile::from).collect(),
         };
         let body = toml::to_string(&file).map_err(|error| FleetError::Unwritable { reason: error.to_string() })?;
-        Ok(format!("{HEADER}\n{body}"))
+        Ok(format!("{header}\n{body}"))
     }
 
     /// The fleet that the text of a `fleet.toml` declares. A Distribution written without an id gets one from
