@@ -2,6 +2,7 @@
 
 mod distribution;
 mod firing;
+mod fleet;
 mod policy;
 mod report;
 mod rotation;
@@ -21,11 +22,15 @@ use ted_cli::package::PackageCommand;
 use ted_cli::schedule::ScheduleCommand;
 use ted_cli::units::parse_duration;
 use ted_core::id::FiringId;
-use ted_core::model::{CertificateWay, Endpoint};
+use ted_core::model::{Endpoint, parse_label};
 use ted_core::name::{Label, NodeName};
 
 pub(crate) use distribution::DistributionCommand;
 pub(crate) use firing::FiringCommand;
+pub(crate) use fleet::{
+    ApplyArgs, ChannelCommand, ChannelUpdateArgs, ExportArgs, ExternalCommand, GroupCommand, GroupUpdateArgs,
+    RouteCommand, SelectionArgs, SubscriberChangeArgs, SubscriberCommand, SubscriberCreateArgs, SubscriberUpdateArgs,
+};
 pub(crate) use policy::{ConfigureArgs, RevocationCommand};
 pub(crate) use report::{DeliveryArgs, EventsArgs, ReportCommand, StateArg, WaitingArg};
 pub(crate) use rotation::RotationCommand;
@@ -62,6 +67,21 @@ pub(crate) enum Command {
     /// The nodes that receive.
     #[command(subcommand)]
     Subscriber(SubscriberCommand),
+    /// Subscribers outside the own fleet.
+    #[command(subcommand)]
+    ExternalSubscriber(ExternalCommand),
+    /// Subscribers that go together.
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Through which parents Subscribers are reached.
+    #[command(subcommand)]
+    Route(RouteCommand),
+    /// Make the fleet what a file declares: all of it, or nothing.
+    Apply(ApplyArgs),
+    /// Apply the file that `refresh_source` in distributor.toml names now, as its schedule does.
+    Refresh,
+    /// Print the fleet as a file that `apply` takes.
+    Export(ExportArgs),
     /// One-time tokens for `ted-subscriber enrol`.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -121,48 +141,6 @@ pub(crate) struct WatchArgs {
     pub(crate) watch: bool,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum ChannelCommand {
-    /// Join Distributions and Subscribers in a Channel.
-    Create {
-        /// Its name.
-        name: Label,
-        /// A Distribution it sends. May be repeated.
-        #[arg(long, required = true, value_name = "NAME")]
-        distribution: Vec<Label>,
-        /// A Subscriber that receives. May be repeated.
-        #[arg(long, value_name = "NAME")]
-        subscriber: Vec<NodeName>,
-        #[command(flatten)]
-        resolve: ResolveFlag,
-    },
-    /// List all Channels.
-    List,
-    /// Show one Channel.
-    Show {
-        /// Its name.
-        name: Label,
-    },
-    /// Replace its list of Distributions, of Subscribers, or both; what is not given stays.
-    Update {
-        /// Its name.
-        name: Label,
-        /// The Distributions it sends from now on. May be repeated.
-        #[arg(long, value_name = "NAME", required_unless_present = "subscriber")]
-        distribution: Vec<Label>,
-        /// The Subscribers that receive from now on. May be repeated.
-        #[arg(long, value_name = "NAME")]
-        subscriber: Vec<NodeName>,
-        #[command(flatten)]
-        resolve: ResolveFlag,
-    },
-    /// Delete it; Distributions and Subscribers stay.
-    Delete {
-        /// Its name.
-        name: Label,
-    },
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct InviteArgs {
     /// The node name of the Subscriber to be.
@@ -170,6 +148,19 @@ pub(crate) struct InviteArgs {
     /// A Channel it receives from the start. May be repeated.
     #[arg(long, value_name = "NAME")]
     pub(crate) channel: Vec<Label>,
+    /// The parent Subscriber it is reached through [default: this Distributor itself]. Repeated: where to turn when the
+    /// one before is not reached, this Distributor's own name for itself.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) parent: Vec<NodeName>,
+    /// A group it belongs to. May be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Vec<Label>,
+    /// A label, by which it is selected later. May be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    pub(crate) label: Vec<(Label, Label)>,
+    /// It is External: outside the own fleet, sent no configuration, and nobody's parent.
+    #[arg(long)]
+    pub(crate) external: bool,
     /// Where it dials this Distributor [default: what `init --advertise` said]. May be repeated.
     #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::parse_with_default_port)]
     pub(crate) endpoint: Vec<Endpoint>,
@@ -179,74 +170,6 @@ pub(crate) struct InviteArgs {
     /// The file to write, 0600. It holds a secret: carry it as you would a password.
     #[arg(long, value_name = "FILE")]
     pub(crate) output: PathBuf,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum SubscriberCommand {
-    /// Declare a Subscriber.
-    Create {
-        /// Its node name.
-        name: NodeName,
-        /// Where it is dialled; without one it dials by itself. May be repeated.
-        #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::parse_with_default_port)]
-        endpoint: Vec<Endpoint>,
-        /// A Channel it receives. May be repeated.
-        #[arg(long, value_name = "NAME")]
-        channel: Vec<Label>,
-        #[command(flatten)]
-        way: WayArgs,
-        #[command(flatten)]
-        resolve: ResolveFlag,
-    },
-    /// List all Subscribers.
-    List,
-    /// Show one Subscriber and what it has.
-    Show {
-        /// Its node name.
-        name: NodeName,
-    },
-    /// Replace the list of places where it is dialled, its name, or the way on which the certificate is brought to it.
-    Update {
-        /// Its node name.
-        name: NodeName,
-        /// Where it is dialled from now on. May be repeated.
-        #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::parse_with_default_port,
-            required_unless_present_any = ["dials_itself", "rename", "certificate_directory", "certificate_command", "certificate_by_hand"])]
-        endpoint: Vec<Endpoint>,
-        /// It dials by itself from now on.
-        #[arg(long, conflicts_with = "endpoint")]
-        dials_itself: bool,
-        /// Its name from now on, a label: its key, Channels and endpoints stay. Run `ted-subscriber rename` there.
-        #[arg(long = "name", value_name = "NEW")]
-        rename: Option<NodeName>,
-        #[command(flatten)]
-        way: WayArgs,
-        /// Somebody carries the certificate to it from now on.
-        #[arg(long, conflicts_with_all = ["certificate_directory", "certificate_command"])]
-        certificate_by_hand: bool,
-        #[command(flatten)]
-        resolve: ResolveFlag,
-    },
-    /// Show or change what is set at it, or at all: schedules, rates, variables, scrubbing.
-    Configure(ConfigureArgs),
-    /// Delete it and forget its keys: it is refused from now on.
-    Delete {
-        /// Its node name.
-        name: NodeName,
-    },
-    /// List who waits to be approved.
-    Pending,
-    /// Approve an enrolment that waits.
-    Approve {
-        /// The node name.
-        name: NodeName,
-        /// The fingerprint that the node itself printed; approval is refused if another key waits.
-        #[arg(long)]
-        fingerprint: Option<String>,
-        /// A Channel it receives from the start. May be repeated.
-        #[arg(long, value_name = "NAME")]
-        channel: Vec<Label>,
-    },
 }
 
 #[derive(Debug, Args)]
@@ -266,32 +189,6 @@ pub(crate) struct SignArgs {
     /// A Channel it receives from the start. May be repeated.
     #[arg(long, value_name = "NAME")]
     pub(crate) channel: Vec<Label>,
-}
-
-/// How this Distributor's certificate is brought to one Subscriber.
-#[derive(Debug, Args)]
-pub(crate) struct WayArgs {
-    /// A folder that this machine reaches and that is the Subscriber's `security/`.
-    #[arg(long, value_name = "DIR", value_parser = parse_directory, conflicts_with = "certificate_command")]
-    pub(crate) certificate_directory: Option<CertificateWay>,
-    /// A command that brings it, such as 'scp -o BatchMode=yes {cer} root@{address}:/var/lib/ted/subscriber/security/'.
-    /// It is run without a shell; {cer}, {name} and {address} are filled in.
-    #[arg(long, value_name = "COMMAND", value_parser = parse_command)]
-    pub(crate) certificate_command: Option<CertificateWay>,
-}
-
-impl WayArgs {
-    pub(crate) fn given(self) -> Option<CertificateWay> {
-        self.certificate_directory.or(self.certificate_command)
-    }
-}
-
-fn parse_directory(text: &str) -> Result<CertificateWay, String> {
-    CertificateWay::directory(text).map_err(|reason| format!("`{text}` {reason}"))
-}
-
-fn parse_command(text: &str) -> Result<CertificateWay, String> {
-    CertificateWay::command(text).map_err(|reason| format!("it {reason}"))
 }
 
 #[derive(Debug, Args)]
@@ -428,6 +325,29 @@ mod tests {
             "ted-distributor invite s1 --channel nightly --endpoint dist.example.com --output s1.invite",
             "ted-distributor subscriber create s1 --endpoint [2001:db8::1]:99 --channel nightly",
             "ted-distributor subscriber update s1 --dials-itself",
+            "ted-distributor subscriber create s1 --parent p1 --parent dist.example.com --group north --label site=berlin --inactive",
+            "ted-distributor subscriber update s1 s2 --parent p1 --parent p2 --channel nightly --leave-group north",
+            "ted-distributor subscriber update --label site=berlin --label role!=till --direct --set-label a=b --dry-run",
+            "ted-distributor subscriber update --all --unset-label site --external false",
+            "ted-distributor subscriber list --label site",
+            "ted-distributor subscriber pause --label site=berlin",
+            "ted-distributor subscriber resume s1 s2",
+            "ted-distributor external-subscriber create guest --parent p1 --channel nightly",
+            "ted-distributor external-subscriber update guest --parent p2",
+            "ted-distributor external-subscriber list",
+            "ted-distributor group create north --subscriber s1",
+            "ted-distributor group update north --add s2 --remove s1 --name arctic",
+            "ted-distributor route show",
+            "ted-distributor route show s1 --json",
+            "ted-distributor channel create nightly --distribution site --group north --schedule now --inactive",
+            "ted-distributor channel update nightly --schedule never --no-groups --active",
+            "ted-distributor channel pause nightly",
+            "ted-distributor channel resume nightly",
+            "ted-distributor distribution update site --build now --inactive",
+            "ted-distributor invite s1 --parent p1 --group north --label site=berlin --external --output s1.invite",
+            "ted-distributor apply fleet.toml --dry-run --prune",
+            "ted-distributor apply -",
+            "ted-distributor export --output fleet.toml",
             "ted-distributor subscriber update s1 --name s2.example.com",
             "ted-distributor subscriber approve s1 --fingerprint 0011-2233-4455-6677",
             "ted-distributor subscriber create s1 --certificate-directory /mnt/s1/security --channel nightly --resolve",
@@ -465,6 +385,7 @@ mod tests {
             "ted-distributor send nightly --dry-run",
             "ted-distributor cancel 00112233445566778899aabbccddeeff",
             "ted-distributor firing list --channel nightly --json",
+            "ted-distributor refresh",
             "ted-distributor firing show 00112233445566778899aabbccddeeff",
             "ted-distributor events -f",
             "ted-distributor events --since 2h --channel nightly --code TED-1355 --subscriber s1 -n 5 --json",
@@ -494,6 +415,16 @@ mod tests {
             "ted-distributor channel create nightly",
             "ted-distributor channel update nightly",
             "ted-distributor subscriber update s1",
+            "ted-distributor subscriber update --parent p1",
+            "ted-distributor subscriber update s1 --label site=berlin --parent p1",
+            "ted-distributor subscriber update s1 --parent p1 --direct",
+            "ted-distributor subscriber update --label a=b=c --parent p1",
+            "ted-distributor subscriber create s1 --label site",
+            "ted-distributor subscriber pause",
+            "ted-distributor group update north",
+            "ted-distributor channel update nightly --active --inactive",
+            "ted-distributor distribution update site --build sometimes",
+            "ted-distributor apply",
             "ted-distributor subscriber update s1 --certificate-directory mnt",
             "ted-distributor subscriber create s1 --certificate-command scp",
             "ted-distributor certificate resolve --copy --save /x",

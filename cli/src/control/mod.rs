@@ -12,8 +12,8 @@ pub use client::{Control, EventStream};
 pub use path::SOCKET_NAME;
 pub use server::ControlSocket;
 
-/// Bytes of a request's body: the largest is an invite, far below it.
-pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of a request's body: the largest is a fleet file, of which 10,000 Subscribers in 1,000 Channels make some 5 MiB.
+pub const REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Bytes of an answer that the client takes: a status with 10,000 Subscribers needs about 5 MiB.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -10,6 +10,7 @@ use ted_cli::units::{self, Time};
 use ted_core::distributor::DeltaPackage;
 use ted_core::model::{CompressionLevel, Digest, Distribution, ExtractMode, Kept, Priority, Sources};
 use ted_core::name::Label;
+use ted_core::schedule::Schedule;
 
 /// Declares a Distribution; its id is chosen by the node.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,6 +39,10 @@ pub(crate) struct DistributionCreate {
     pub(crate) delta_level: CompressionLevel,
     #[serde(default)]
     pub(crate) mode: ExtractMode,
+    #[serde(default = "Schedule::with_send")]
+    pub(crate) build: Schedule,
+    #[serde(default)]
+    pub(crate) inactive: bool,
 }
 
 fn max_revisions() -> u32 {
@@ -76,6 +81,10 @@ pub(crate) struct DistributionUpdate {
     pub(crate) level: Option<CompressionLevel>,
     #[serde(default)]
     pub(crate) delta_level: Option<CompressionLevel>,
+    #[serde(default)]
+    pub(crate) build: Option<Schedule>,
+    #[serde(default)]
+    pub(crate) active: Option<bool>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -142,6 +151,11 @@ pub(crate) struct DistributionView {
     pub(crate) level: CompressionLevel,
     #[serde(default)]
     pub(crate) delta_level: CompressionLevel,
+    /// When it is built by itself.
+    #[serde(default = "Schedule::with_send")]
+    pub(crate) build: Schedule,
+    /// Whether it is built by itself and sent.
+    pub(crate) active: bool,
     /// The newest revision; `None` before the first build.
     pub(crate) newest: Option<RevisionView>,
 }
@@ -205,6 +219,8 @@ impl Render for DistributionView {
             (".gitignore", self.gitignore.then(|| "honoured".to_owned())),
             ("target", self.target.clone()),
             ("mode", Some(self.mode.to_string())),
+            ("active", (!self.active).then(|| "no: it is neither built by itself nor sent".to_owned())),
+            ("build", Some(self.build.to_string())),
             ("priority", Some(self.priority.to_string())),
             ("digest", Some(self.digest.to_string())),
             ("encrypted", Some(if self.encrypt { "yes" } else { "no" }.to_owned())),

@@ -4,6 +4,7 @@ mod channel;
 mod distribution;
 mod firing;
 mod firings;
+mod fleet;
 mod node;
 mod policy;
 mod report;
@@ -25,6 +26,10 @@ pub(crate) use firing::{
     ChannelSend, DeliveryStage, DeliveryView, FiringCancel, FiringState, FiringView, FiringWait, PlannedView, SendView,
 };
 pub(crate) use firings::{FiringList, FiringShow, FiringsView, NextView};
+pub(crate) use fleet::{
+    ChangeView, FleetApply, FleetExport, FleetFile, FleetRefresh, GroupCreate, GroupDelete, GroupList, GroupShow,
+    GroupUpdate, GroupView, Groups, RouteOf, RouteRow, RouteShow, RouteView, WarningView,
+};
 pub(crate) use node::{DaemonView, NodeDoctor, NodeStatus, NodeView, StatusView};
 pub(crate) use policy::{CertificateRevoke, Revoked, RevokedView, SettingView, SettingsView, SubscriberConfigure};
 pub(crate) use report::{
@@ -45,5 +50,5 @@ pub(crate) use security::{
 pub(crate) use sign::{CertificateSign, IssuedView, SigningView};
 pub(crate) use subscriber::{
     EnrolledView, Pending, PendingView, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList,
-    SubscriberPending, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers, WayUpdate,
+    SubscriberPending, SubscriberRename, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers,
 };

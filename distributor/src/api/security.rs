@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use ted_cli::output::{Column, Render, Text};
 use ted_cli::units::Time;
+use ted_core::distributor::SubscriberChanges;
 use ted_core::model::Endpoint;
 use ted_core::name::{Label, NodeName};
 
@@ -17,6 +18,9 @@ use super::RevokedView;
 pub(crate) struct InviteCreate {
     pub(crate) name: NodeName,
     pub(crate) channels: Vec<Label>,
+    /// What else is said of it.
+    #[serde(default)]
+    pub(crate) changes: SubscriberChanges,
     /// Empty means where the configuration says that this Distributor is dialled.
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) expires_ms: u64,

@@ -1,56 +1,65 @@
 //! Subscribers, and who wants to become one.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use ted_cli::api::Done;
 use ted_cli::output::{Column, Render, Text, list, or_dash};
 use ted_cli::units::Time;
-use ted_core::model::{CertificateWay, Endpoint};
+use ted_core::distributor::SubscriberChanges;
+use ted_core::model::{Belonging, Endpoint, LabelCondition, Selection};
 use ted_core::name::{Label, NodeName};
+use ted_core::schedule::RatePlan;
 
-use super::{DeliveryView, PairView};
+use super::{ChangeView, DeliveryView, PairView};
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SubscriberCreate {
     pub(crate) name: NodeName,
-    pub(crate) endpoints: Vec<Endpoint>,
-    pub(crate) channels: Vec<Label>,
+    /// What is said of it.
     #[serde(default)]
-    pub(crate) certificate: Option<CertificateWay>,
+    pub(crate) changes: SubscriberChanges,
 }
 
-/// Replaces what is `Some`.
+/// Changes Subscribers: all that are meant, or none.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SubscriberUpdate {
-    pub(crate) name: NodeName,
-    /// An empty list means that it dials by itself; `None` leaves it as it is.
+    pub(crate) selection: Selection,
     #[serde(default)]
-    pub(crate) endpoints: Option<Vec<Endpoint>>,
-    /// Its name from now on.
+    pub(crate) belonging: Belonging,
+    pub(crate) changes: SubscriberChanges,
+    /// Change nothing.
     #[serde(default)]
-    pub(crate) rename: Option<NodeName>,
-    #[serde(default)]
-    pub(crate) certificate: Option<WayUpdate>,
+    pub(crate) dry_run: bool,
 }
 
-/// How the Distributor's certificate is brought to a Subscriber from now on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum WayUpdate {
-    /// Somebody carries it.
-    Hand,
-    /// On this way.
-    Way(CertificateWay),
-}
-
+/// Gives a Subscriber another name.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct SubscriberList {}
+#[serde(deny_unknown_fields)]
+pub(crate) struct SubscriberRename {
+    pub(crate) name: NodeName,
+    /// Its name from now on.
+    pub(crate) to: NodeName,
+}
+
+/// Those that meet all conditions.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SubscriberList {
+    #[serde(default)]
+    pub(crate) labels: Vec<LabelCondition>,
+    #[serde(default)]
+    pub(crate) belonging: Belonging,
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SubscriberShow {
     pub(crate) name: NodeName,
+    #[serde(default)]
+    pub(crate) belonging: Belonging,
 }
 
 /// Takes it out of every Channel, forgets its key and closes its connection.
@@ -58,6 +67,8 @@ pub(crate) struct SubscriberShow {
 #[serde(deny_unknown_fields)]
 pub(crate) struct SubscriberDelete {
     pub(crate) name: NodeName,
+    #[serde(default)]
+    pub(crate) belonging: Belonging,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,7 +86,8 @@ pub(crate) struct SubscriberApprove {
 
 ted_cli::operations! {
     SubscriberCreate => "subscriber/create" -> SubscriberView,
-    SubscriberUpdate => "subscriber/update" -> SubscriberView,
+    SubscriberUpdate => "subscriber/update" -> ChangeView,
+    SubscriberRename => "subscriber/rename" -> SubscriberView,
     SubscriberList => "subscriber/list" -> Subscribers,
     SubscriberShow => "subscriber/show" -> SubscriberView,
     SubscriberDelete => "subscriber/delete" -> Done,
@@ -88,11 +100,29 @@ pub(crate) struct SubscriberView {
     pub(crate) name: NodeName,
     /// Empty for one that dials by itself.
     pub(crate) endpoints: Vec<Endpoint>,
+    /// Its route: empty for one that is reached directly.
+    #[serde(default)]
+    pub(crate) parents: Vec<NodeName>,
+    /// Outside the own fleet.
+    #[serde(default)]
+    pub(crate) external: bool,
+    /// False for one that is paused.
+    pub(crate) active: bool,
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<Label, Label>,
+    /// How fast it is sent to; `None` for as fast as it goes.
+    #[serde(default)]
+    pub(crate) rate: Option<RatePlan>,
+    #[serde(default)]
+    pub(crate) groups: Vec<Label>,
+    /// Its Channels, also those of its groups.
     pub(crate) channels: Vec<Label>,
     /// `None` until it has enrolled.
     pub(crate) enrolled: Option<EnrolledView>,
     /// The address at the other end of its connection; `None` where it is not connected.
     pub(crate) connected: Option<String>,
+    /// The peer through which it is reached now, where it is not connected itself.
+    pub(crate) through: Option<NodeName>,
     /// How this Distributor's certificate stands with it.
     pub(crate) certificate: PairView,
     /// The latest known state of each Distribution it receives.
@@ -106,16 +136,31 @@ pub(crate) struct EnrolledView {
     pub(crate) since: Time,
 }
 
+impl SubscriberView {
+    /// Where it is connected, or through whom.
+    fn reached(&self) -> String {
+        match &self.through {
+            Some(hop) => format!("through {hop}"),
+            None => or_dash(self.connected.as_ref()),
+        }
+    }
+}
+
 impl Render for SubscriberView {
     fn render(&self, out: &mut Text) {
         let enrolled = self.enrolled.as_ref();
         out.fields([
-            ("subscriber", Some(self.name.to_string())),
+            ("subscriber", Some(format!("{}{}", self.name, if self.external { " (External)" } else { "" }))),
+            ("labels", (!self.labels.is_empty()).then(|| labels(&self.labels))),
+            ("groups", (!self.groups.is_empty()).then(|| list(&self.groups))),
             ("channels", Some(list(&self.channels))),
+            ("paused", (!self.active).then(|| "it is offered nothing until `subscriber resume`".to_owned())),
+            ("rate", self.rate.as_ref().map(ToString::to_string)),
+            ("parents", (!self.parents.is_empty()).then(|| list(&self.parents))),
             ("endpoints", Some(endpoints(&self.endpoints))),
             ("enrolled", Some(or_dash(enrolled.map(|enrolled| enrolled.since)))),
             ("fingerprint", enrolled.map(|enrolled| enrolled.fingerprint.clone())),
-            ("connected", Some(or_dash(self.connected.as_ref()))),
+            ("connected", Some(self.reached())),
             ("certificate", Some(self.certificate.state.to_string())),
             ("brought by", Some(self.certificate.way.clone().unwrap_or_else(|| "hand".to_owned()))),
             ("last brought", self.certificate.detail.clone()),
@@ -141,7 +186,9 @@ impl Render for Subscribers {
 pub(super) fn table(subscribers: &[SubscriberView], out: &mut Text) {
     let columns = [
         Column::Left("SUBSCRIBER"),
+        Column::Left("LABELS"),
         Column::Left("CHANNELS"),
+        Column::Left("PARENTS"),
         Column::Left("ENDPOINTS"),
         Column::Left("ENROLLED"),
         Column::Left("CONNECTED"),
@@ -149,15 +196,30 @@ pub(super) fn table(subscribers: &[SubscriberView], out: &mut Text) {
     ];
     let rows = subscribers.iter().map(|subscriber| {
         vec![
-            subscriber.name.to_string(),
+            format!("{}{}", subscriber.name, marks(subscriber)),
+            labels(&subscriber.labels),
             list(&subscriber.channels),
+            list(&subscriber.parents),
             endpoints(&subscriber.endpoints),
             or_dash(subscriber.enrolled.as_ref().map(|enrolled| enrolled.since)),
-            or_dash(subscriber.connected.as_ref()),
+            subscriber.reached(),
             subscriber.certificate.state.to_string(),
         ]
     });
     out.table(&columns, rows, "no Subscribers yet: `invite NAME --output FILE` makes what one needs to join");
+}
+
+fn labels(labels: &BTreeMap<Label, Label>) -> String {
+    list(labels.iter().map(|(key, value)| format!("{key}={value}")))
+}
+
+fn marks(subscriber: &SubscriberView) -> &'static str {
+    match (subscriber.external, subscriber.active) {
+        (false, true) => "",
+        (true, true) => " (External)",
+        (false, false) => " (paused)",
+        (true, false) => " (External, paused)",
+    }
 }
 
 fn endpoints(endpoints: &[Endpoint]) -> String {

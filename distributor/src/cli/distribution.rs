@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use ted_core::distributor::RevisionChoice;
 use ted_core::model::{CompressionLevel, Digest, ExtractMode, Kept, Priority};
 use ted_core::name::Label;
+use ted_core::schedule::Schedule;
 
 use super::SourceExpectations;
 
@@ -142,9 +143,23 @@ pub(crate) struct DistributionOptions {
     /// How hard zstd compresses deltas, 1 to 19: 19 takes some 20 times the time of 3, and 300 MiB of memory [default: 3].
     #[arg(long, value_name = "NUMBER")]
     pub(crate) delta_level: Option<CompressionLevel>,
+    /// When it is built by itself, such as 'every 1h', or whenever a Channel fires: 'with send' [default: with send].
+    #[arg(long, value_name = "SCHEDULE")]
+    pub(crate) build: Option<Schedule>,
+    /// It is built and sent [default].
+    #[arg(long)]
+    pub(crate) active: bool,
+    /// It is neither built by itself nor sent.
+    #[arg(long, conflicts_with = "active")]
+    pub(crate) inactive: bool,
 }
 
 impl DistributionOptions {
+    /// Whether it is active from now on, where that is said.
+    pub(crate) fn activity(&self) -> Option<bool> {
+        (self.active || self.inactive).then_some(self.active)
+    }
+
     /// What a new Distribution carries beyond modes and times.
     pub(crate) fn keep(&self) -> Kept {
         let asked = |option: Option<bool>| option.unwrap_or_default();

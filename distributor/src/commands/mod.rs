@@ -1,5 +1,6 @@
 //! What each command does: it becomes an operation, and its answer is printed.
 
+mod declared;
 mod fleet;
 mod input;
 mod node;
@@ -58,6 +59,12 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::Distribution(command) => fleet::distribution(&context, command).await,
         Command::Channel(command) => fleet::channel(&context, command).await,
         Command::Subscriber(command) => fleet::subscriber(&context, command).await,
+        Command::ExternalSubscriber(command) => fleet::external(&context, command).await,
+        Command::Group(command) => declared::group(&context, command).await,
+        Command::Route(command) => declared::route(&context, command).await,
+        Command::Refresh => declared::refresh(&context).await,
+        Command::Apply(args) => declared::apply(&context, args).await,
+        Command::Export(args) => declared::export(&context, args).await,
         Command::Invite(args) => security::invite(&context, args).await,
         Command::Token(command) => security::token(&context, command).await,
         Command::Certificate(command) => security::certificate(&context, command).await,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ted_cli::error::ApiError;
 use ted_cli::files::{self, Secrecy};
 use ted_cli::output;
+use ted_core::distributor::SubscriberChanges;
 
 use super::{Context, resolve, sign};
 use crate::api::{CertificateExport, CertificateList, CertificateShow, InviteCreate, TokenCreate};
@@ -17,6 +18,13 @@ pub(super) async fn invite(context: &Context, args: InviteArgs) -> Result<(), Ap
     let request = InviteCreate {
         name: args.name,
         channels: args.channel,
+        changes: SubscriberChanges {
+            parents: (!args.parent.is_empty()).then_some(args.parent),
+            external: args.external.then_some(true),
+            labels: args.label,
+            into_groups: args.group,
+            ..SubscriberChanges::default()
+        },
         endpoints: args.endpoint,
         expires_ms: millis(args.expires),
     };

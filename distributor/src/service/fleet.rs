@@ -1,20 +1,24 @@
 //! Distributions, Channels and Subscribers.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use ted_cli::api::Done;
 use ted_cli::error::{ApiError, code, from_library};
-use ted_core::distributor::{DistributionStatus, Reading, SubscriberStatus};
+use ted_core::distributor::{DeliveryQuery, DistributionStatus, Reading, SubscriberStatus, Trial};
+use ted_core::model::{Belonging, Channel, Item, Selection};
 use ted_core::name::{Label, NodeName};
+use ted_core::schedule::Schedule;
 use ted_core::{BuildOutcome, BuiltRevision, DistributionSpec};
 
 use super::Service;
 use crate::api::{
-    BuildView, ChannelCreate, ChannelDelete, ChannelUpdate, ChannelView, Channels, DeliveryView, DeltaView,
+    BuildView, ChangeView, ChannelCreate, ChannelDelete, ChannelUpdate, ChannelView, Channels, DeliveryView, DeltaView,
     DistributionBuild, DistributionCreate, DistributionDelete, DistributionUpdate, DistributionView, Distributions,
     EnrolledView, FiringView, Pending, PendingView, RevisionView, SubscriberApprove, SubscriberCreate,
-    SubscriberDelete, SubscriberUpdate, SubscriberView, Subscribers, WayUpdate,
+    SubscriberDelete, SubscriberList, SubscriberRename, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers,
+    WarningView, WayUpdate,
 };
 
 impl Service {
@@ -34,6 +38,8 @@ impl Service {
             level: request.level,
             delta_level: request.delta_level,
             priority: request.priority,
+            build: request.build,
+            active: !request.inactive,
             ..DistributionSpec::new(request.name.clone(), "")
         };
         self.distributor().create_distribution(spec).await?;
@@ -60,6 +66,8 @@ impl Service {
         spec.level = request.level.unwrap_or(spec.level);
         spec.delta_level = request.delta_level.unwrap_or(spec.delta_level);
         spec.priority = request.priority.unwrap_or(spec.priority);
+        spec.build = request.build.unwrap_or(spec.build);
+        spec.active = request.active.unwrap_or(spec.active);
         self.distributor().update_distribution(&request.name, spec).await?;
         self.show_distribution(request.name).await
     }
@@ -106,26 +114,36 @@ impl Service {
     }
 
     pub(super) async fn create_channel(&self, request: ChannelCreate) -> Result<ChannelView, ApiError> {
-        let ChannelCreate { name, distributions, subscribers } = request;
-        self.distributor().create_channel(name.clone(), &distributions, &subscribers).await?;
+        let ChannelCreate { name, distributions, subscribers, groups, schedule, inactive } = request;
+        let channel = Channel {
+            subscribers: subscribers.into_iter().collect(),
+            groups: groups.into_iter().collect(),
+            schedule: schedule.unwrap_or_else(Schedule::never),
+            active: !inactive,
+            ..Channel::new(name.clone(), distributions)
+        };
+        self.distributor().declare_channel(channel).await?;
         self.show_channel(name).await
     }
 
     pub(super) async fn update_channel(&self, request: ChannelUpdate) -> Result<ChannelView, ApiError> {
-        let ChannelView(now) = self.show_channel(request.name.clone()).await?;
-        let distributions = request.distributions.unwrap_or_else(|| now.distributions.into_iter().collect());
-        let subscribers = request.subscribers.unwrap_or_else(|| now.subscribers.into_iter().collect());
-        self.distributor().update_channel(&request.name, &distributions, &subscribers).await?;
+        self.distributor().change_channel(&request.name, request.changes).await?;
         self.show_channel(request.name).await
     }
 
     pub(super) async fn list_channels(&self) -> Result<Channels, ApiError> {
-        Ok(Channels { channels: self.distributor().fleet().channels().cloned().collect() })
+        Ok(Channels { channels: self.distributor().with_fleet(|fleet| fleet.channels().cloned().collect()) })
     }
 
     pub(super) async fn show_channel(&self, name: Label) -> Result<ChannelView, ApiError> {
-        let fleet = self.distributor().fleet();
-        fleet.channel(&name).cloned().map(ChannelView).map_err(from_library)
+        self.distributor().with_fleet(|fleet| {
+            let channel = fleet.channel(&name).cloned().map_err(from_library)?;
+            let receivers = fleet.subscribers_of(&name).map_err(from_library)?.len() as u64;
+            let item = Item::Channel(name.to_string());
+            let warnings = fleet.warnings();
+            let warnings = warnings.iter().filter(|warning| *warning.item() == item).map(WarningView::from).collect();
+            Ok(ChannelView { channel, receivers, warnings })
+        })
     }
 
     pub(super) async fn delete_channel(&self, request: ChannelDelete) -> Result<Done, ApiError> {
@@ -134,28 +152,43 @@ impl Service {
     }
 
     pub(super) async fn create_subscriber(&self, request: SubscriberCreate) -> Result<SubscriberView, ApiError> {
-        let SubscriberCreate { name, endpoints, channels, certificate } = request;
-        self.distributor().create_subscriber(name.clone(), &endpoints, &channels).await?;
-        if certificate.is_some() {
-            self.distributor().set_certificate_way(&name, certificate).await?;
-        }
+        let SubscriberCreate { name, changes } = request;
+        self.distributor().declare_subscriber(&name, changes).await?;
         self.show_subscriber(name).await
     }
 
-    pub(super) async fn update_subscriber(&self, request: SubscriberUpdate) -> Result<SubscriberView, ApiError> {
-        if let Some(endpoints) = &request.endpoints {
-            self.distributor().update_subscriber(&request.name, endpoints).await?;
-        }
-        if let Some(update) = request.certificate {
-            let way = match update {
-                WayUpdate::Hand => None,
-                WayUpdate::Way(way) => Some(way),
-            };
-            self.distributor().set_certificate_way(&request.name, way).await?;
-        }
-        let Some(to) = request.rename else { return self.show_subscriber(request.name).await };
-        self.distributor().rename_subscriber(&request.name, &to).await?;
-        self.show_subscriber(to).await
+    pub(super) async fn update_subscriber(&self, request: SubscriberUpdate) -> Result<ChangeView, ApiError> {
+        let SubscriberUpdate { selection, belonging, changes, dry_run } = request;
+        let trial = if dry_run { Trial::Only } else { Trial::Make };
+        let change = self.distributor().change_subscribers(selection, belonging, changes, trial).await?;
+        Ok(ChangeView::new(change, dry_run, false))
+    }
+
+    pub(super) async fn rename_subscriber(&self, request: SubscriberRename) -> Result<SubscriberView, ApiError> {
+        self.distributor().rename_subscriber(&request.name, &request.to).await?;
+        self.show_subscriber(request.to).await
+    }
+
+    pub(super) async fn list_selected(&self, request: SubscriberList) -> Result<Subscribers, ApiError> {
+        let mut all = self.list_subscribers().await?;
+        let selection = Selection::Labels(request.labels);
+        let meant: BTreeSet<NodeName> = self.distributor().with_fleet(|fleet| {
+            let meant = fleet.select(&selection, request.belonging).map_err(from_library)?;
+            Ok::<_, ApiError>(meant.into_iter().map(|subscriber| subscriber.name.clone()).collect())
+        })?;
+        all.subscribers.retain(|subscriber| meant.contains(&subscriber.name));
+        Ok(all)
+    }
+
+    pub(super) async fn show_selected(&self, request: SubscriberShow) -> Result<SubscriberView, ApiError> {
+        self.require(&request.name, request.belonging)?;
+        self.show_subscriber(request.name).await
+    }
+
+    /// Refuses a Subscriber that is not there, or is no External one where one is meant.
+    fn require(&self, name: &NodeName, belonging: Belonging) -> Result<(), ApiError> {
+        let selection = Selection::Names(vec![name.clone()]);
+        self.distributor().with_fleet(|fleet| fleet.select(&selection, belonging).map(drop)).map_err(from_library)
     }
 
     pub(super) async fn list_subscribers(&self) -> Result<Subscribers, ApiError> {
@@ -169,13 +202,13 @@ impl Service {
     }
 
     pub(super) async fn show_subscriber(&self, name: NodeName) -> Result<SubscriberView, ApiError> {
-        self.distributor().fleet().subscriber(&name).map_err(from_library)?;
-        let all = self.list_subscribers().await?.subscribers;
-        let found = all.into_iter().find(|subscriber| subscriber.name == name);
-        found.ok_or_else(|| ApiError::new(code::STATE, format!("{name} was deleted meanwhile")))
+        let status = self.distributor().subscriber_status(&name).await?;
+        let deliveries = self.latest_deliveries().await?.remove(&name).unwrap_or_default();
+        Ok(SubscriberView::new(status, deliveries))
     }
 
     pub(super) async fn delete_subscriber(&self, request: SubscriberDelete) -> Result<Done, ApiError> {
+        self.require(&request.name, request.belonging)?;
         self.distributor().delete_subscriber(&request.name).await?;
         Ok(Done {})
     }
@@ -200,12 +233,12 @@ impl Service {
     async fn latest_deliveries(&self) -> Result<BTreeMap<NodeName, Vec<DeliveryView>>, ApiError> {
         let mut latest: BTreeMap<NodeName, Vec<DeliveryView>> = BTreeMap::new();
         // The newest firing comes first, so that the first row of its kind stays.
-        for firing in self.distributor().firings().await?.into_iter().map(FiringView::from) {
-            for delivery in firing.deliveries {
-                let known = latest.entry(delivery.subscriber.clone()).or_default();
-                if known.iter().all(|known| known.distribution != delivery.distribution) {
-                    known.push(delivery);
-                }
+        let mut deliveries = self.distributor().deliveries(DeliveryQuery::default()).await?;
+        deliveries.sort_by_key(|delivery| Reverse(delivery.started));
+        for delivery in deliveries.into_iter().map(|delivery| DeliveryView::from(delivery.row)) {
+            let known = latest.entry(delivery.subscriber.clone()).or_default();
+            if known.iter().all(|known| known.distribution != delivery.distribution) {
+                known.push(delivery);
             }
         }
         Ok(latest)
@@ -232,6 +265,8 @@ impl From<DistributionStatus> for DistributionView {
             level: spec.level,
             delta_level: spec.delta_level,
             priority: spec.priority,
+            build: spec.build,
+            active: spec.active,
             newest: newest.map(|newest| RevisionView::new(&newest, file)),
         }
     }
@@ -259,9 +294,16 @@ impl SubscriberView {
         Self {
             name: status.name,
             endpoints: status.endpoints,
+            parents: status.parents,
+            external: status.external,
+            active: status.active,
+            labels: status.labels,
+            rate: status.rate,
+            groups: status.groups,
             channels: status.channels,
             enrolled: enrolled.map(|(fingerprint, since)| EnrolledView { fingerprint, since: since.into() }),
             connected: status.address,
+            through: status.through,
             certificate: status.certificate.into(),
             deliveries,
         }

@@ -5,6 +5,7 @@ mod doctor;
 mod events;
 mod firing;
 mod fleet;
+mod groups;
 mod node;
 mod policy;
 mod report;
@@ -36,7 +37,7 @@ use crate::api::{
     DistributionCreate, DistributionDelete, DistributionList, DistributionShow, DistributionUpdate, FiringCancel,
     FiringList, FiringShow, FiringWait, InviteCreate, NodeDoctor, NodeStatus, NodeView, ReportDeliveries,
     ReportSummary, SubscriberApprove, SubscriberCreate, SubscriberDelete, SubscriberList, SubscriberPending,
-    SubscriberShow, SubscriberUpdate, TokenCreate,
+    SubscriberRename, SubscriberShow, SubscriberUpdate, TokenCreate,
 };
 use crate::cli::InitArgs;
 use crate::config::Config;
@@ -133,12 +134,13 @@ impl Service {
             ChannelDelete::NAME => handle(body, |it| self.delete_channel(it)).await,
             SubscriberCreate::NAME => handle(body, |it| self.create_subscriber(it)).await,
             SubscriberUpdate::NAME => handle(body, |it| self.update_subscriber(it)).await,
-            SubscriberList::NAME => handle(body, |_: SubscriberList| self.list_subscribers()).await,
-            SubscriberShow::NAME => handle(body, |it: SubscriberShow| self.show_subscriber(it.name)).await,
+            SubscriberRename::NAME => handle(body, |it| self.rename_subscriber(it)).await,
+            SubscriberList::NAME => handle(body, |it| self.list_selected(it)).await,
+            SubscriberShow::NAME => handle(body, |it| self.show_selected(it)).await,
             SubscriberDelete::NAME => handle(body, |it| self.delete_subscriber(it)).await,
             SubscriberPending::NAME => handle(body, |_: SubscriberPending| self.list_pending()).await,
             SubscriberApprove::NAME => handle(body, |it| self.approve(it)).await,
-            _ => self.keystore_operation(operation, body).await,
+            _ => self.group_operation(operation, body).await,
         }
     }
 
@@ -193,7 +195,9 @@ fn builder(settings: &Settings) -> Result<ted_core::distributor::DistributorBuil
         medium: config.rate_medium.clone(),
         low: config.rate_low.clone(),
     };
-    Ok(Distributor::builder(&settings.data_dir)
+    let builder = Distributor::builder(&settings.data_dir);
+    let builder = config.refresh().into_iter().fold(builder, |builder, refresh| builder.refresh(refresh));
+    Ok(builder
         .listen(settings.config.listen)
         .advertise(settings.config.advertise.clone())
         .sends(sends)

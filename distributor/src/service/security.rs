@@ -13,7 +13,9 @@ use crate::api::{
 
 impl Service {
     pub(super) async fn invite(&self, request: InviteCreate) -> Result<InviteFile, ApiError> {
-        let InviteCreate { name, channels, endpoints, expires_ms } = request;
+        let InviteCreate { name, channels, mut changes, endpoints, expires_ms } = request;
+        changes.into_channels.extend(channels.iter().cloned());
+        self.distributor().ensure_subscriber(&name, changes).await?;
         let life = Duration::from_millis(expires_ms);
         let issued = self.distributor().invite_for(life, &name, &channels, &endpoints).await?;
         Ok(InviteFile { name, expires: issued.expires.into(), text: issued.text })

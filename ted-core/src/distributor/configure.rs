@@ -1,5 +1,6 @@
 //! Settings of Subscribers: declared in the fleet, and announced as signed configuration to whom they concern.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -114,26 +115,34 @@ impl State {
     pub(super) fn announce_configuration(&self) -> Result<(), Error> {
         let registered = self.registrations.all().into_iter();
         let recipients = registered.map(|(key, registration)| (key, registration.name));
-        self.announce_configuration_to(true, recipients.collect())
+        self.announce_configurations(true, recipients.collect())
+    }
+
+    /// The same for some Subscribers.
+    pub(super) fn announce_configuration_to(&self, names: &BTreeSet<NodeName>) -> Result<(), Error> {
+        let recipients = names.iter().filter_map(|name| Some((self.key_of_name(name)?, name.clone())));
+        self.announce_configurations(false, recipients.collect())
     }
 
     /// The same where a node was registered: its own, and that of those who have it in their route.
     pub(super) fn announce_configuration_around(&self, name: &NodeName) -> Result<(), Error> {
-        let mut names = vec![name.clone()];
+        let mut names = BTreeSet::from([name.clone()]);
         names.extend(lock(&self.fleet).children_of(name).map(|child| child.name.clone()));
-        let recipients = names.into_iter().filter_map(|name| Some((self.key_of_name(&name)?, name)));
-        self.announce_configuration_to(false, recipients.collect())
+        self.announce_configuration_to(&names)
     }
 
     /// For these nodes, and for all of them at once where that is asked for.
-    fn announce_configuration_to(&self, all: bool, recipients: Vec<(KeyHash, NodeName)>) -> Result<(), Error> {
+    fn announce_configurations(&self, all: bool, recipients: Vec<(KeyHash, NodeName)>) -> Result<(), Error> {
         // Two at once might have the older one stand.
         let _one_at_a_time = lock(&self.configuring);
         let declared: Vec<_> = {
             let fleet = lock(&self.fleet);
             let declared = |recipient: Option<KeyHash>, name: Option<&NodeName>| {
-                // One that is registered and not of the fleet is being removed.
+                // One that is registered and not of the fleet is being removed; an External one is sent no configuration.
                 let settings = fleet.settings_of(name).ok()?.clone();
+                if name.is_some_and(|name| fleet.subscriber(name).is_ok_and(|subscriber| subscriber.external)) {
+                    return None;
+                }
                 let parents = name.map_or_else(Vec::new, |name| self.parents_of(&fleet, name));
                 Some((recipient, settings, parents))
             };
@@ -156,15 +165,19 @@ impl State {
     }
 
     /// Whether what stands says the same, with a signature that counts for a while yet.
-    fn still_says(&self, standing: &StandingEnvelope, payload: &[u8]) -> bool {
+    pub(super) fn still_says(&self, standing: &StandingEnvelope, payload: &[u8]) -> bool {
         let Ok(envelope) = Envelope::from_bytes(&standing.bytes) else { return false };
         let body = envelope.body();
         body.payload == payload && !standing.is_due(self.now()) && !self.is_key_revoked(&body.issuer)
     }
 
     /// The parents of a Subscriber's route. One that has not enrolled yet is in it once it has.
-    fn parents_of(&self, fleet: &Fleet, subscriber: &NodeName) -> Vec<ParentHint> {
+    pub(super) fn parents_of(&self, fleet: &Fleet, subscriber: &NodeName) -> Vec<ParentHint> {
         let hint = |name: NodeName| {
+            if name == self.name() {
+                let key = self.own().authority.root().key_hash();
+                return Some(ParentHint { name, key, endpoints: self.reached_at().unwrap_or_default() });
+            }
             let key = self.key_of_name(&name)?;
             let endpoints = fleet.subscriber(&name).ok()?.endpoints.clone();
             Some(ParentHint { name, key, endpoints })

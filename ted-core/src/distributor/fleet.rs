@@ -5,7 +5,7 @@ use crate::distributor::report::{DistributionSpec, DistributionStatus, Distribut
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
-use crate::model::{CertificateWay, Channel, Distribution, Endpoint, Subscriber};
+use crate::model::{CertificateWay, Channel, Distribution, Endpoint, Fleet, Subscriber};
 use crate::name::{Label, NodeName};
 use crate::node::name_of_key;
 use crate::package::Entry;
@@ -131,11 +131,17 @@ impl State {
 
     pub(super) fn delete_subscriber(&self, name: &NodeName) -> Result<(), Error> {
         self.change_fleet(|fleet| Ok(fleet.delete_subscriber(name).map(drop)?))?;
+        self.forget_subscriber(name)
+    }
+
+    /// Forgets the keys and all that belongs to a Subscriber that is not of the fleet any more.
+    pub(super) fn forget_subscriber(&self, name: &NodeName) -> Result<(), Error> {
         let key = self.key_of_name(name);
         self.forget_invitations(name)?;
         self.forget_certificates(name, key.as_ref())?;
         if let Some(key) = key {
             self.registrations.remove(&key)?;
+            self.tiers_changed();
             self.withdraw(|slot| slot.recipient == Some(key))?;
             self.links.close(&key, "the Subscriber was removed from the fleet");
             let ticket = self.change_firings_of(&[key], |firing, now| firing.remove(&key, now));
@@ -160,33 +166,69 @@ impl State {
             distributions.push((distribution.name.clone(), self.newest(distribution)?));
         }
         let channels = fleet.channels().map(|channel| {
-            let members = channel.subscribers.iter().cloned().collect();
+            let members = fleet.subscribers_of(&channel.name).unwrap_or_default();
+            let members = members.into_iter().map(|subscriber| subscriber.name.clone()).collect();
             (channel.name.clone(), channel.distributions.iter().cloned().collect(), members)
         });
-        let subscriber_status = |subscriber: &Subscriber| -> Result<SubscriberStatus, Error> {
-            let key = self.key_of_name(&subscriber.name);
-            let connection = key.and_then(|key| self.links.get(&key));
-            Ok(SubscriberStatus {
-                name: subscriber.name.clone(),
-                endpoints: subscriber.endpoints.clone(),
-                channels: fleet.channels_of(&subscriber.name).map(|channel| channel.name.clone()).collect(),
-                fingerprint: key.map(|key| key.fingerprint()),
-                enrolled: key.and_then(|key| self.registrations.get(&key)).map(|known| known.registered),
-                connected: connection.is_some(),
-                address: connection.map(|connection| connection.remote_address().to_string()),
-                certificate: self.certificate_pair(subscriber)?,
-            })
-        };
         Ok(DistributorStatus {
             name: self.name().clone(),
             fingerprint: self.own().authority.root().key_hash().fingerprint(),
             listening: self.listening().map(|address| address.to_string()),
             distributions,
             channels: channels.collect(),
-            subscribers: fleet.subscribers().map(subscriber_status).collect::<Result<_, Error>>()?,
+            subscribers: fleet
+                .subscribers()
+                .map(|subscriber| self.status_of_subscriber(subscriber, Joined::of(&fleet, &subscriber.name)))
+                .collect::<Result<_, Error>>()?,
             firings: self.reports(false)?,
             next_firings: self.next_firings()?,
             alarms: self.alarms()?,
         })
+    }
+
+    /// How one Subscriber stands, without a look at the rest of the fleet.
+    pub(super) fn subscriber_status(&self, name: &NodeName) -> Result<SubscriberStatus, Error> {
+        let (subscriber, joined) = {
+            let fleet = lock(&self.fleet);
+            (fleet.subscriber(name)?.clone(), Joined::of(&fleet, name))
+        };
+        self.status_of_subscriber(&subscriber, joined)
+    }
+
+    fn status_of_subscriber(&self, subscriber: &Subscriber, joined: Joined) -> Result<SubscriberStatus, Error> {
+        let key = self.key_of_name(&subscriber.name);
+        let connection = key.and_then(|key| self.links.get(&key));
+        Ok(SubscriberStatus {
+            name: subscriber.name.clone(),
+            endpoints: subscriber.endpoints.clone(),
+            parents: subscriber.parents.clone(),
+            external: subscriber.external,
+            active: subscriber.active,
+            labels: subscriber.labels.clone(),
+            rate: subscriber.rate.clone(),
+            groups: joined.groups,
+            channels: joined.channels,
+            fingerprint: key.map(|key| key.fingerprint()),
+            enrolled: key.and_then(|key| self.registrations.get(&key)).map(|known| known.registered),
+            connected: connection.is_some(),
+            address: connection.as_ref().map(|connection| connection.remote_address().to_string()),
+            through: key.filter(|_| connection.is_none()).and_then(|key| self.hop_name(&key)),
+            certificate: self.certificate_pair(subscriber)?,
+        })
+    }
+}
+
+/// What a Subscriber is in.
+struct Joined {
+    channels: Vec<Label>,
+    groups: Vec<Label>,
+}
+
+impl Joined {
+    fn of(fleet: &Fleet, subscriber: &NodeName) -> Self {
+        Self {
+            channels: fleet.channels_of(subscriber).map(|channel| channel.name.clone()).collect(),
+            groups: fleet.groups_of(subscriber).map(|group| group.name.clone()).collect(),
+        }
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::distributor::DistributorError;
+use crate::distributor::changes::Trial;
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::model::{Channel, Fleet, FleetParts, FleetRecord, Group, Membership, Settings};
@@ -34,25 +35,44 @@ impl State {
     /// Changes the fleet: the change is checked, written to the catalog, and only then in force. Nobody who only looks
     /// waits for the disk. `fleet.toml` follows: at once, or from a task of its own while this node serves.
     pub(super) fn change_fleet<T>(&self, change: impl FnOnce(&mut Fleet) -> Result<T, Error>) -> Result<T, Error> {
-        let result = {
+        self.try_change(Trial::Make, change, |_, _| ()).map(|(result, ())| result)
+    }
+
+    /// Tries a change, tells what it is of the fleet as it was, and makes it, if it is meant.
+    pub(super) fn try_change<T, D>(
+        &self,
+        trial: Trial,
+        change: impl FnOnce(&mut Fleet) -> Result<T, Error>,
+        tell: impl FnOnce(&Fleet, &[FleetRecord]) -> D,
+    ) -> Result<(T, D), Error> {
+        let told = {
             let _one_at_a_time = lock(&self.changing);
-            let (result, records) = lock(&self.fleet).attempt(change)?;
-            if records.is_empty() {
-                return Ok(result);
+            let (result, told, records) = {
+                let mut fleet = lock(&self.fleet);
+                let (result, records) = fleet.attempt(change)?;
+                let told = tell(&fleet, &records);
+                (result, told, records)
+            };
+            if records.is_empty() || trial == Trial::Only {
+                return Ok((result, told));
             }
             let batch = RecordBatch::default().put(STALE, &true)?;
             self.records.apply(put_records(batch, &records)?)?;
-            lock(&self.fleet).take(records);
-            result
+            let version = {
+                let mut fleet = lock(&self.fleet);
+                fleet.take(records);
+                fleet.version()
+            };
+            self.fleet_versions.send_replace(version);
+            (result, told)
         };
         self.schedules.declared();
         self.follow_fleet();
-        if lock(&self.network).is_some() {
-            self.fleet_changed.notify_one();
-        } else {
+        self.tiers_changed();
+        if lock(&self.network).is_none() {
             self.write_fleet_file()?;
         }
-        Ok(result)
+        Ok(told)
     }
 
     /// Writes `fleet.toml` where the records have changed since.
@@ -61,11 +81,11 @@ impl State {
         if self.records.get::<bool>(STALE)?.is_none() {
             return Ok(());
         }
-        let (text, version) = {
+        let (parts, version) = {
             let fleet = lock(&self.fleet);
-            (fleet.to_toml()?, fleet.version())
+            (fleet.parts(), fleet.version())
         };
-        DurableFile::new(self.data.path().join("fleet.toml")).replace(text.as_bytes())?;
+        DurableFile::new(self.data.path().join("fleet.toml")).replace(parts.to_toml()?.as_bytes())?;
         // No change is under way then, and none came while the file was written.
         let _no_change = lock(&self.changing);
         if lock(&self.fleet).version() == version {
@@ -76,10 +96,12 @@ impl State {
 
     /// Keeps `fleet.toml` up to date while this node serves.
     pub(super) async fn write_fleet_changes(self: std::sync::Arc<Self>, stop: CancellationToken) {
+        let mut versions = self.fleet_versions.subscribe();
+        versions.mark_changed();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.fleet_changed.notified() => {}
+                changed = versions.changed() => if changed.is_err() { return },
             }
             let begun = Instant::now();
             let state = self.clone();

@@ -5,6 +5,7 @@ mod backup;
 mod build;
 mod certificates;
 mod chain;
+mod changes;
 mod configure;
 mod deliveries;
 mod deltas;
@@ -23,6 +24,7 @@ mod issued;
 mod names;
 mod offering;
 mod peers;
+mod refresh;
 mod rekey;
 mod release;
 mod repair;
@@ -45,6 +47,7 @@ mod sources;
 mod standing;
 mod state;
 mod succession;
+mod tiers;
 mod time;
 mod trust;
 
@@ -61,12 +64,14 @@ use crate::node::{Clock, EventFilter, EventHistory, Events, SystemClock};
 use crate::protocol::{FiringHead, QueueCounts, SendRates, Silence, Until};
 use crate::security::{AwsLc, Certificate, Crypto, DistributorRoot};
 
+pub use changes::{CertificateBringing, ChannelChanges, FleetChange, GroupChanges, SubscriberChanges, Trial};
 pub use configure::{SettingChanges, SubscriberSettings};
 pub use deliveries::{Delivery, DeliveryQuery};
 pub use error::DistributorError;
 pub use events::{BuildPhase, DistributorEvent};
 pub use grants::own_key;
 pub use history::{RevisionChoice, RevisionKept, RevisionOrigin, RevisionPackages, RevisionReport};
+pub use refresh::{Refresh, RefreshError};
 pub use rekey::RekeyReport;
 pub use replace::{GRACE, ReplacementReport};
 pub use report::{
@@ -97,6 +102,7 @@ pub(crate) struct Settings {
     pub(crate) silence: Silence,
     pub(crate) sends: SendRates,
     pub(crate) keys: Keys,
+    pub(crate) refresh: Option<Refresh>,
     /// Asked before each step of a change, so that tests can stop it there.
     #[cfg(test)]
     pub(crate) steps: Option<Arc<dyn crate::store::Steps>>,
@@ -156,6 +162,13 @@ impl DistributorBuilder {
         self
     }
 
+    /// Where the fleet is declared, and when it is read again; nowhere by default.
+    #[must_use]
+    pub fn refresh(mut self, refresh: Refresh) -> Self {
+        self.settings.refresh = Some(refresh);
+        self
+    }
+
     /// Where the time comes from; the system's clock by default.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -195,6 +208,7 @@ impl Distributor {
             silence: Silence::default(),
             sends: SendRates::default(),
             keys: Keys::Kept,
+            refresh: None,
             #[cfg(test)]
             steps: None,
         };
@@ -591,6 +605,15 @@ impl Distributor {
     /// When there is no such firing.
     pub async fn cancel(&self, firing: FiringId) -> Result<(), Error> {
         self.blocking(move |state| state.cancel(&firing)).await
+    }
+
+    /// How one Subscriber stands.
+    ///
+    /// # Errors
+    /// When there is none of that name, or the catalog cannot be read.
+    pub async fn subscriber_status(&self, name: &NodeName) -> Result<SubscriberStatus, Error> {
+        let name = name.clone();
+        self.blocking(move |state| state.subscriber_status(&name)).await
     }
 
     /// How everything stands.

@@ -92,9 +92,7 @@ impl State {
             tokio::task::spawn_blocking(beginning).await.map_err(|_| DistributorError::Worker)?
         };
         begun?;
-        for (key, connection) in self.links.all() {
-            self.offer_to(key, connection, Due::Of(fire.id));
-        }
+        self.offer_all(self.recipients_of(&fire.id), Due::Of(fire.id));
         Ok(SentFiring { firing: fire.id, builds })
     }
 

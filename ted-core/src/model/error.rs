@@ -2,11 +2,15 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Coded;
+use crate::id::DistributionId;
 use crate::name::NodeName;
 
 /// A thing of the fleet, for messages: `Distribution site`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "what", content = "name", rename_all = "kebab-case")]
 pub enum Item {
     /// A Distribution, by name.
     Distribution(String),
@@ -14,6 +18,8 @@ pub enum Item {
     Channel(String),
     /// A Subscriber, by node name.
     Subscriber(String),
+    /// An External Subscriber, by node name, where one of the own fleet will not do.
+    External(String),
     /// A group, by name.
     Group(String),
     /// All Subscribers together, at which something is set.
@@ -26,6 +32,7 @@ impl fmt::Display for Item {
             Self::Distribution(name) => write!(f, "Distribution `{name}`"),
             Self::Channel(name) => write!(f, "Channel `{name}`"),
             Self::Subscriber(name) => write!(f, "Subscriber `{name}`"),
+            Self::External(name) => write!(f, "External Subscriber `{name}`"),
             Self::Group(name) => write!(f, "group `{name}`"),
             Self::AllSubscribers => f.write_str("all Subscribers"),
         }
@@ -77,6 +84,16 @@ pub enum FleetError {
         item: Item,
         /// Who uses it, in words.
         by: String,
+    },
+    /// A fleet file gives a Distribution another id than it has.
+    #[error("{item} has the id {kept}, and the file says {given}: an id stays what it is")]
+    OtherId {
+        /// Which one.
+        item: Item,
+        /// The id in the file.
+        given: DistributionId,
+        /// The id that it has.
+        kept: DistributionId,
     },
     /// A route comes back to where it begins.
     #[error("a route goes in a circle: {}", way(circle))]
@@ -137,6 +154,7 @@ impl Coded for FleetError {
             Self::ExternalParent { .. } => "TED-1375",
             Self::ExternalSettings { .. } => "TED-1376",
             Self::UnknownParent { .. } => "TED-1377",
+            Self::OtherId { .. } => "TED-1379",
         }
     }
 }

@@ -1,12 +1,17 @@
 //! The fleet: all that an operator declared, joined and checked.
 
+mod applying;
 mod check;
 mod groups;
 mod index;
+#[cfg(test)]
+mod random;
 mod records;
 mod routes;
+mod selection;
 #[cfg(test)]
 pub(super) mod tests;
+mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +19,10 @@ use crate::id::DistributionId;
 use crate::model::{Channel, Distribution, FleetError, Group, Item, Settings, Subscriber};
 use crate::name::{Label, NodeName};
 
+pub use applying::Undeclared;
 pub use records::{FleetRecord, Membership};
+pub use selection::{Belonging, LabelCondition, LabelError, Selection, parse_label};
+pub use warnings::FleetWarning;
 
 use index::Index;
 

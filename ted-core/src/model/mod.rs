@@ -18,11 +18,14 @@ mod subscriber;
 
 pub use certificate_way::{CertificateWay, CommandTemplate, CommandValues};
 pub use channel::Channel;
-pub use diff::{Change, Difference};
+pub use diff::{Change, ChangeKind, Difference, FieldChange};
 pub use distribution::{ChoiceError, CompressionLevel, Digest, Distribution, ExtractMode, Priority};
 pub use endpoint::{DEFAULT_PORT, DirectAddress, Endpoint, EndpointError};
 pub use error::{FleetError, Item};
-pub use fleet::{Fleet, FleetParts, FleetRecord, Membership};
+pub use fleet::{
+    Belonging, Fleet, FleetParts, FleetRecord, FleetWarning, LabelCondition, LabelError, Membership, Selection,
+    Undeclared, parse_label,
+};
 pub use group::Group;
 pub use kept::Kept;
 pub use settings::{Interval, Setting, SettingError, Settings, VariableName};

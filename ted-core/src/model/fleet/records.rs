@@ -262,7 +262,7 @@ impl FleetRecord {
     }
 
     /// Whether it says that something is gone that holds others.
-    fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Channel(_, None) | Self::Group(_, false))
     }
 }
