@@ -9,6 +9,7 @@ use ted_cli::units::Time;
 use ted_core::distributor::SubscriberChanges;
 use ted_core::model::{Belonging, Endpoint, LabelCondition, Selection};
 use ted_core::name::{Label, NodeName};
+use ted_core::schedule::RatePlan;
 
 use super::{ChangeView, DeliveryView, PairView};
 
@@ -109,6 +110,9 @@ pub(crate) struct SubscriberView {
     pub(crate) active: bool,
     #[serde(default)]
     pub(crate) labels: BTreeMap<Label, Label>,
+    /// How fast it is sent to; `None` for as fast as it goes.
+    #[serde(default)]
+    pub(crate) rate: Option<RatePlan>,
     #[serde(default)]
     pub(crate) groups: Vec<Label>,
     /// Its Channels, also those of its groups.
@@ -151,6 +155,7 @@ impl Render for SubscriberView {
             ("groups", (!self.groups.is_empty()).then(|| list(&self.groups))),
             ("channels", Some(list(&self.channels))),
             ("paused", (!self.active).then(|| "it is offered nothing until `subscriber resume`".to_owned())),
+            ("rate", self.rate.as_ref().map(ToString::to_string)),
             ("parents", (!self.parents.is_empty()).then(|| list(&self.parents))),
             ("endpoints", Some(endpoints(&self.endpoints))),
             ("enrolled", Some(or_dash(enrolled.map(|enrolled| enrolled.since)))),

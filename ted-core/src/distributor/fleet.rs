@@ -205,6 +205,7 @@ impl State {
             external: subscriber.external,
             active: subscriber.active,
             labels: subscriber.labels.clone(),
+            rate: subscriber.rate.clone(),
             groups: joined.groups,
             channels: joined.channels,
             fingerprint: key.map(|key| key.fingerprint()),

@@ -66,6 +66,11 @@ impl Tiers {
         self.parents.get(parent).is_some_and(|side| side.fetchable.contains(distribution))
     }
 
+    /// The nodes that may be reached through a parent.
+    pub(super) fn behind(&self, parent: &KeyHash) -> impl Iterator<Item = KeyHash> {
+        self.parents.get(parent).into_iter().flat_map(|side| side.keys.iter().copied())
+    }
+
     /// Whether a node is somebody's parent.
     pub(super) fn is_parent(&self, key: &KeyHash) -> bool {
         self.parents.contains_key(key)
@@ -296,7 +301,8 @@ impl State {
         let behind: Vec<KeyHash> = up.into_iter().filter(|key| key != hop).collect();
         if let Some(connection) = self.links.get(hop).filter(|_| !behind.is_empty()) {
             tracing::info!(hop = %self.name_of_key(hop), nodes = behind.len(), "reached through a parent");
-            self.announce_behind(behind, connection);
+            self.announce_behind(behind.clone(), connection.clone());
+            self.offer_behind(*hop, connection, behind);
         }
         let gone: Vec<KeyHash> = down.into_iter().filter(|key| key != hop).collect();
         if !gone.is_empty() {

@@ -50,7 +50,7 @@ impl State {
         self.judge_all_again();
         self.change_reach(fleet, |reach| reach.judge_again(|child, key| entitlements.is_behind(child, key)));
         self.dialling_children.notify_one();
-        Ok(())
+        self.relay_entitled(fleet)
     }
 
     /// Has what stands be read again when it is asked for next.
