@@ -122,12 +122,12 @@ impl DistributorView {
         }
     }
 
-    fn parents_text(&self) -> Option<String> {
+    pub(super) fn parents_text(&self) -> Option<String> {
         let parent = |row: &ParentRow| format!("{}{}", row.name, if row.serves { " (serves)" } else { "" });
         (!self.parents.is_empty()).then(|| list(&self.parents.iter().map(parent).collect::<Vec<_>>()))
     }
 
-    fn children_text(&self) -> Option<String> {
+    pub(super) fn children_text(&self) -> Option<String> {
         let child = |row: &ChildRow| match (&row.connected, row.behind) {
             (None, _) => format!("{} (not connected)", row.name),
             (Some(_), 0) => row.name.to_string(),
