@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use ted_cli::api::Done;
-use ted_cli::output::{Column, Paint, Render, Text, clean, count, list};
+use ted_cli::output::{Column, Render, Text, clean, count, list};
 use ted_core::distributor::{FleetChange, GroupChanges};
 use ted_core::model::{Change, ChangeKind, Difference, FleetWarning, Item};
 use ted_core::name::{Label, NodeName};
@@ -324,6 +324,8 @@ fn marks(route: &RouteRow) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ted_cli::output::Paint;
+
     use super::*;
 
     fn row(name: &str, parents: &[&str], way: &[&str]) -> RouteRow {

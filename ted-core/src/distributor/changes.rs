@@ -14,7 +14,10 @@ use crate::model::{
     FleetWarning, Group, Item, Selection, Subscriber, Undeclared,
 };
 use crate::name::{Label, NodeName};
-use crate::schedule::Schedule;
+use crate::schedule::{RatePlan, Schedule};
+
+/// How a rate is written that is none.
+const UNLIMITED: &str = "unlimited";
 
 /// Whether a change is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub struct SubscriberChanges {
     pub external: Option<bool>,
     /// Whether they are offered anything.
     pub active: Option<bool>,
+    /// How fast they are sent to; `unlimited` for as fast as it goes.
+    pub rate: Option<RatePlan>,
     /// How the Distributor's certificate is brought to them.
     pub certificate: Option<CertificateBringing>,
     /// Labels that they get.
@@ -115,6 +120,9 @@ impl SubscriberChanges {
         }
         subscriber.external = self.external.unwrap_or(subscriber.external);
         subscriber.active = self.active.unwrap_or(subscriber.active);
+        if let Some(rate) = &self.rate {
+            subscriber.rate = (rate.to_string() != UNLIMITED).then(|| rate.clone());
+        }
         match &self.certificate {
             None => {}
             Some(CertificateBringing::Hand) => subscriber.certificate = None,
