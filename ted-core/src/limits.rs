@@ -218,6 +218,15 @@ pub struct Limits {
     pub receipts_max: usize,
     /// Deliveries in one message about progress: each needs about 100 bytes.
     pub progress_entries_max: usize,
+    /// Bytes of one page of entitlements: the largest payload whose envelope surely is within its own limit.
+    pub entitlements_bytes_max: u64,
+    /// Pages of entitlements for one parent, a power of two: some 300 nodes on each make more than a fleet has.
+    pub entitlement_pages_max: u16,
+    /// Receipts of one node that its parent keeps to pass them on; beyond that the oldest go, because newer ones say
+    /// more.
+    pub passed_receipts_max: usize,
+    /// Enrolments that a parent passes on at once: each waits for the Distributor's disk.
+    pub passed_enrolments_max: usize,
     /// Firings of one Distribution that a relay passes on at a time: one for each Channel that has it, many times over.
     pub relayed_firings_max: usize,
     /// Bytes of a firing's head, or of one part of it: names, times, and 1 KiB of what went wrong.
@@ -338,6 +347,10 @@ impl Limits {
         named_keys_max: 1000,
         receipts_max: 48,
         progress_entries_max: 500,
+        entitlements_bytes_max: 48 * KIB,
+        entitlement_pages_max: 256,
+        passed_receipts_max: 64,
+        passed_enrolments_max: 16,
         relayed_firings_max: 256,
         firing_record_bytes_max: 16 * KIB,
         firings_kept_max: 100,

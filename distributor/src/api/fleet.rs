@@ -65,6 +65,10 @@ pub(crate) struct FleetApply {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct FleetExport {}
 
+/// Applies the file that `refresh_source` names, as its schedule does.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FleetRefresh {}
+
 ted_cli::operations! {
     GroupCreate => "group/create" -> GroupView,
     GroupUpdate => "group/update" -> GroupView,
@@ -74,6 +78,7 @@ ted_cli::operations! {
     RouteShow => "route/show" -> RouteView,
     FleetApply => "fleet/apply" -> ChangeView,
     FleetExport => "fleet/export" -> FleetFile,
+    FleetRefresh => "fleet/refresh" -> ChangeView,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

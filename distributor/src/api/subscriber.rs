@@ -121,6 +121,8 @@ pub(crate) struct SubscriberView {
     pub(crate) enrolled: Option<EnrolledView>,
     /// The address at the other end of its connection; `None` where it is not connected.
     pub(crate) connected: Option<String>,
+    /// The peer through which it is reached now, where it is not connected itself.
+    pub(crate) through: Option<NodeName>,
     /// How this Distributor's certificate stands with it.
     pub(crate) certificate: PairView,
     /// The latest known state of each Distribution it receives.
@@ -132,6 +134,16 @@ pub(crate) struct EnrolledView {
     /// The short form of its identity key's hash.
     pub(crate) fingerprint: String,
     pub(crate) since: Time,
+}
+
+impl SubscriberView {
+    /// Where it is connected, or through whom.
+    fn reached(&self) -> String {
+        match &self.through {
+            Some(hop) => format!("through {hop}"),
+            None => or_dash(self.connected.as_ref()),
+        }
+    }
 }
 
 impl Render for SubscriberView {
@@ -148,7 +160,7 @@ impl Render for SubscriberView {
             ("endpoints", Some(endpoints(&self.endpoints))),
             ("enrolled", Some(or_dash(enrolled.map(|enrolled| enrolled.since)))),
             ("fingerprint", enrolled.map(|enrolled| enrolled.fingerprint.clone())),
-            ("connected", Some(or_dash(self.connected.as_ref()))),
+            ("connected", Some(self.reached())),
             ("certificate", Some(self.certificate.state.to_string())),
             ("brought by", Some(self.certificate.way.clone().unwrap_or_else(|| "hand".to_owned()))),
             ("last brought", self.certificate.detail.clone()),
@@ -190,7 +202,7 @@ pub(super) fn table(subscribers: &[SubscriberView], out: &mut Text) {
             list(&subscriber.parents),
             endpoints(&subscriber.endpoints),
             or_dash(subscriber.enrolled.as_ref().map(|enrolled| enrolled.since)),
-            or_dash(subscriber.connected.as_ref()),
+            subscriber.reached(),
             subscriber.certificate.state.to_string(),
         ]
     });

@@ -92,7 +92,11 @@ impl State {
                 () = stop.cancelled() => return,
                 () = self.announcing.notified() => {
                     for (key, connection) in self.links.all() {
-                        self.announce_to(key, connection);
+                        self.announce_to(key, connection.clone());
+                        let behind = lock(&self.reach).behind(&key);
+                        if !behind.is_empty() {
+                            self.announce_behind(behind, connection);
+                        }
                     }
                 }
                 _ = round.tick() => {
@@ -109,7 +113,7 @@ impl State {
         let now = Instant::now();
         let due: Vec<KeyHash> = lock(&self.announce_later).extract_if(|_, at| *at <= now).map(|(key, _)| key).collect();
         for key in due {
-            if let Some(connection) = self.links.get(&key) {
+            if let Some((_, connection)) = self.reached_through(&key) {
                 self.announce_to(key, connection);
             }
         }
@@ -126,37 +130,68 @@ impl State {
     /// Tells a Subscriber what stands for it, and notes what it says that it holds.
     pub(super) fn announce_to(self: &Arc<Self>, key: KeyHash, connection: QuicConnection) {
         let state = self.clone();
-        self.links.spawn(async move {
-            let said = match state.announce_once(key, &connection).await {
-                Ok(said) => said,
-                Err(error) => {
-                    let subscriber = state.name_of_key(&key);
-                    tracing::debug!(%subscriber, code = error.code(), %error, "standing envelopes were not taken");
-                    // An older version knows no announcements; it need not be asked again on this connection.
-                    error.code() == ExchangeError::Unsupported.code()
-                }
-            };
-            if !said {
-                lock(&state.announce_later).insert(key, Instant::now() + AGAIN);
+        self.links.spawn(async move { state.tell_standing(key, &connection).await });
+    }
+
+    /// The same, and waits for the answer. The connection is with the Subscriber or with the hop on the way to it.
+    pub(super) async fn tell_standing(self: &Arc<Self>, key: KeyHash, connection: &QuicConnection) {
+        let said = match self.announce_once(key, connection).await {
+            Ok(said) => said,
+            Err(error) => {
+                let subscriber = self.name_of_key(&key);
+                tracing::debug!(%subscriber, code = error.code(), %error, "standing envelopes were not taken");
+                // An older version knows no announcements; it need not be asked again on this connection.
+                error.code() == ExchangeError::Unsupported.code()
             }
-        });
+        };
+        if !said {
+            lock(&self.announce_later).insert(key, Instant::now() + AGAIN);
+        }
     }
 
     /// Whether the Subscriber has a word about every envelope.
     async fn announce_once(self: &Arc<Self>, key: KeyHash, connection: &QuicConnection) -> Result<bool, Error> {
-        let fleet = connection.peer().fleet;
+        let (state, fleet) = (self.clone(), connection.peer().fleet);
+        let recipient = Some(key).filter(|key| connection.peer().key != Some(*key));
+        let finding = move || state.to_announce(&fleet, &key, recipient.is_some());
+        let envelopes = tokio::task::spawn_blocking(finding).await.map_err(|_| DistributorError::Worker)??;
+        let mut said = true;
+        for some in envelopes.chunks(Limits::DEFAULT.announced_envelopes_max) {
+            said &= self.announce_some(key, recipient, connection, some.to_vec()).await?;
+        }
+        Ok(said)
+    }
+
+    /// What stands for a Subscriber. One behind a hop that has all of it need not be told again.
+    fn to_announce(&self, fleet: &KeyHash, key: &KeyHash, behind: bool) -> Result<Vec<Announced>, Error> {
+        let mut envelopes = self.standing.of_recipient(fleet, key);
+        // Nobody outside the Distributor's own fleet is configured.
+        if lock(&self.fleet).subscriber(&self.name_of_key(key)).is_ok_and(|subscriber| subscriber.external) {
+            envelopes.retain(|(slot, _)| slot.kind != EnvelopeKind::CONFIGURATION);
+        }
+        let mut new = !behind;
+        for (slot, envelope) in envelopes.iter().filter(|_| behind) {
+            let row = format!("{}{key}", acknowledged_prefix(slot.kind, &envelope.id));
+            new = new || self.records.get::<UnixMillis>(&row)?.is_none();
+        }
         let announced = |(slot, envelope): (StandingSlot, StandingEnvelope)| Announced {
             kind: slot.kind,
             id: envelope.id,
             sequence: envelope.sequence,
             bytes: envelope.bytes.len() as u64,
         };
-        let standing = self.standing.of_recipient(&fleet, &key).into_iter();
-        let envelopes: Vec<_> = standing.map(announced).take(Limits::DEFAULT.announced_envelopes_max).collect();
-        if envelopes.is_empty() {
-            return Ok(true);
-        }
-        let request = Request::Announce(Announce { recipient: None, envelopes: envelopes.clone() });
+        Ok(if new { envelopes.into_iter().map(announced).collect() } else { vec![] })
+    }
+
+    async fn announce_some(
+        self: &Arc<Self>,
+        key: KeyHash,
+        recipient: Option<KeyHash>,
+        connection: &QuicConnection,
+        envelopes: Vec<Announced>,
+    ) -> Result<bool, Error> {
+        let fleet = connection.peer().fleet;
+        let request = Request::Announce(Announce { recipient, envelopes: envelopes.clone() });
         let Answer::Announce(answer) = ask(connection, &request, &Limits::DEFAULT, PATIENCE).await? else {
             return Err(ExchangeError::Unexpected.into());
         };
@@ -215,7 +250,7 @@ impl State {
     pub(super) fn standing_content(&self, key: &KeyHash, id: &EnvelopeId) -> Option<Reply> {
         let found = self.standing.find(id)?;
         Some(match found {
-            (StandingSlot { recipient: Some(other), .. }, _) if other != *key => {
+            (StandingSlot { recipient: Some(other), .. }, _) if !self.is_at(key, &other) => {
                 Reply::refuse(code::NOT_ENTITLED, "this envelope is for another node")
             }
             (_, envelope) => Reply::Content(Content::Bytes(Bytes::from(envelope.bytes))),

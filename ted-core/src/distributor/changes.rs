@@ -320,7 +320,7 @@ impl State {
         self.announce_configuration_to(&concerned)
     }
 
-    fn apply_text(&self, text: &str, undeclared: Undeclared, trial: Trial) -> Result<FleetChange, Error> {
+    pub(super) fn apply_text(&self, text: &str, undeclared: Undeclared, trial: Trial) -> Result<FleetChange, Error> {
         let parts = self.parts_of(text)?;
         let change = |fleet: &mut Fleet| {
             let before: Vec<Distribution> = fleet.distributions().cloned().collect();

@@ -165,15 +165,19 @@ impl State {
     }
 
     /// Whether what stands says the same, with a signature that counts for a while yet.
-    fn still_says(&self, standing: &StandingEnvelope, payload: &[u8]) -> bool {
+    pub(super) fn still_says(&self, standing: &StandingEnvelope, payload: &[u8]) -> bool {
         let Ok(envelope) = Envelope::from_bytes(&standing.bytes) else { return false };
         let body = envelope.body();
         body.payload == payload && !standing.is_due(self.now()) && !self.is_key_revoked(&body.issuer)
     }
 
     /// The parents of a Subscriber's route. One that has not enrolled yet is in it once it has.
-    fn parents_of(&self, fleet: &Fleet, subscriber: &NodeName) -> Vec<ParentHint> {
+    pub(super) fn parents_of(&self, fleet: &Fleet, subscriber: &NodeName) -> Vec<ParentHint> {
         let hint = |name: NodeName| {
+            if name == self.name() {
+                let key = self.own().authority.root().key_hash();
+                return Some(ParentHint { name, key, endpoints: self.reached_at().unwrap_or_default() });
+            }
             let key = self.key_of_name(&name)?;
             let endpoints = fleet.subscriber(&name).ok()?.endpoints.clone();
             Some(ParentHint { name, key, endpoints })

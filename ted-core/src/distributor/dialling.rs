@@ -66,10 +66,14 @@ impl State {
     /// Those who are to be dialled now.
     fn to_dial(&self, dialling: &mut HashMap<NodeName, Dialling>) -> Vec<Subscriber> {
         let fleet = lock(&self.fleet);
-        let has_endpoints = |name: &NodeName| fleet.subscriber(name).is_ok_and(|known| !known.endpoints.is_empty());
-        dialling.retain(|name, _| has_endpoints(name));
+        // One that is reached through a parent is dialled by that parent.
+        let is_own = |known: &Subscriber| {
+            let first = known.parents.first();
+            !known.endpoints.is_empty() && first.is_none_or(|first| fleet.subscriber(first).is_err())
+        };
+        dialling.retain(|name, _| fleet.subscriber(name).is_ok_and(is_own));
         let mut due = vec![];
-        for subscriber in fleet.subscribers().filter(|subscriber| !subscriber.endpoints.is_empty()) {
+        for subscriber in fleet.subscribers().filter(|subscriber| is_own(subscriber)) {
             let dialled = dialling.entry(subscriber.name.clone()).or_default();
             if self.is_connected(&subscriber.name) {
                 // Whoever dialled: when it is gone, it is dialled as if for the first time.

@@ -17,8 +17,8 @@ use crate::model::{DEFAULT_PORT, Endpoint};
 use crate::name::{Label, NodeName};
 use crate::node::RecordBatch;
 use crate::security::{
-    Certificate, CheckedEnrolment, EnrolAnswer, EnrolRequest, FleetRole, FleetTrust, Invite, Token, TokenProof,
-    TrustPolicy, Usage,
+    Certificate, CheckedEnrolment, EnrolAnswer, EnrolRequest, FleetRole, FleetTrust, Invite, ParentHint, Token,
+    TokenProof, TrustPolicy, Usage,
 };
 use crate::store::{Registration, TokenGrant};
 
@@ -50,18 +50,34 @@ impl State {
     ) -> Result<IssuedInvite, Error> {
         let endpoints = if endpoints.is_empty() { self.reached_at()? } else { endpoints.to_vec() };
         self.ensure_subscriber(name, channels)?;
+        let parents_of_invite = self.invited_parents(name)?;
         let issued = self.create_token(1, life, Some(name.clone()))?;
         let invite = Invite {
             distributor: self.own().authority.root().clone(),
             endpoints,
             node: name.clone(),
-            parents: vec![],
+            parents: parents_of_invite,
             token: issued.token.parse()?,
         };
         let text = invite.to_text()?;
         // It holds the certificate, so nobody has to bring that too.
         self.note_carried(name, "with an invite".to_owned(), None);
         Ok(IssuedInvite { text, expires: issued.expires })
+    }
+
+    /// The parents that an invite names: those of the node's route, each of which has to be known by its key, and one of
+    /// which has to be found.
+    fn invited_parents(&self, name: &NodeName) -> Result<Vec<ParentHint>, Error> {
+        let fleet = lock(&self.fleet).clone();
+        let route = fleet.subscriber(name)?.parents.clone();
+        let parents = self.parents_of(&fleet, name);
+        if let Some(unknown) = route.iter().find(|parent| !parents.iter().any(|known| known.name == **parent)) {
+            return Err(DistributorError::ParentNotEnrolled { node: name.clone(), parent: unknown.clone() }.into());
+        }
+        if !parents.is_empty() && parents.iter().all(|parent| parent.endpoints.is_empty()) {
+            return Err(DistributorError::ParentsWithoutEndpoints(name.clone()).into());
+        }
+        Ok(parents)
     }
 
     /// Where Subscribers reach this Distributor: what it was told to advertise; else the address it listens on, where
@@ -161,9 +177,10 @@ impl State {
         Ok(answer.to_bytes()?)
     }
 
-    /// A Subscriber that is connected asks for new certificates for the keys it has.
+    /// A Subscriber that is connected asks for new certificates for the keys it has; or it is a parent, and passes on
+    /// what another node asks.
     pub(super) fn renew_subscriber(&self, key: &KeyHash, bytes: &[u8]) -> Result<Vec<u8>, Error> {
-        if EnrolRequest::from_bytes(bytes)?.check()?.key_hash() != *key {
+        if EnrolRequest::from_bytes(bytes)?.check()?.key_hash() != *key && !self.tiers().is_parent(key) {
             return Err(DistributorError::ForeignRequest.into());
         }
         self.enrol(bytes)
@@ -217,8 +234,10 @@ impl State {
             encryption: Some(issued.encryption.der().to_vec()),
             registered: self.now(),
         })?;
+        self.tiers_changed();
         if let Some(before) = before.filter(|before| *before != checked.key_hash()) {
             self.registrations.remove(&before)?;
+            self.tiers_changed();
             self.links.close(&before, "another node was enrolled under this name");
             let after = checked.key_hash();
             let ticket = self.change_firings_of(&[before], |firing, now| firing.replace(&before, &after, now));
@@ -246,9 +265,7 @@ impl State {
             identity: issue(Usage::SubscriberIdentity, checked.identity.spki())?,
             encryption: issue(Usage::SubscriberEncryption, checked.encryption.spki())?,
         };
-        let batch = [&issued.identity, &issued.encryption]
-            .into_iter()
-            .try_fold(RecordBatch::default(), |batch, certificate| remember_in(batch, certificate))?;
+        let batch = [&issued.identity, &issued.encryption].into_iter().try_fold(RecordBatch::default(), remember_in)?;
         self.records.apply(note_issued_in(batch, &checked.key_hash(), &issued.identity)?)?;
         Ok(issued)
     }

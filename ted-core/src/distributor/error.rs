@@ -175,11 +175,24 @@ pub enum DistributorError {
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
+    /// A parent of the route has no key yet that an invite could name.
+    #[error("{node} is to be reached through {parent}, which has not enrolled yet")]
+    ParentNotEnrolled {
+        /// Who is invited.
+        node: NodeName,
+        /// The parent.
+        parent: NodeName,
+    },
+    /// Nobody of the route can be dialled.
+    #[error("no parent of {0} has an endpoint, so that it finds none of them")]
+    ParentsWithoutEndpoints(NodeName),
 }
 
 impl Coded for DistributorError {
     fn code(&self) -> &'static str {
         match self {
+            Self::ParentNotEnrolled { .. } => "TED-1222",
+            Self::ParentsWithoutEndpoints(_) => "TED-1223",
             Self::NotInitialised(_) => "TED-1830",
             Self::OtherName { .. } => "TED-1831",
             Self::Started => "TED-1832",

@@ -141,6 +141,7 @@ impl State {
         self.forget_certificates(name, key.as_ref())?;
         if let Some(key) = key {
             self.registrations.remove(&key)?;
+            self.tiers_changed();
             self.withdraw(|slot| slot.recipient == Some(key))?;
             self.links.close(&key, "the Subscriber was removed from the fleet");
             let ticket = self.change_firings_of(&[key], |firing, now| firing.remove(&key, now));
@@ -210,7 +211,8 @@ impl State {
             fingerprint: key.map(|key| key.fingerprint()),
             enrolled: key.and_then(|key| self.registrations.get(&key)).map(|known| known.registered),
             connected: connection.is_some(),
-            address: connection.map(|connection| connection.remote_address().to_string()),
+            address: connection.as_ref().map(|connection| connection.remote_address().to_string()),
+            through: key.filter(|_| connection.is_none()).and_then(|key| self.hop_name(&key)),
             certificate: self.certificate_pair(subscriber)?,
         })
     }

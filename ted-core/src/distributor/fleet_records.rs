@@ -68,6 +68,7 @@ impl State {
         };
         self.schedules.declared();
         self.follow_fleet();
+        self.tiers_changed();
         if lock(&self.network).is_none() {
             self.write_fleet_file()?;
         }

@@ -313,13 +313,13 @@ impl State {
 
     /// Answers the Subscriber `key`, who asks for the grant of `recipient` among those that an envelope counts.
     pub(super) fn grant_content(&self, key: &KeyHash, grants: &EnvelopeId, recipient: &KeyHash) -> Reply {
-        if key != recipient {
+        if !self.is_at(key, recipient) {
             return Reply::refuse(code::NOT_ENTITLED, "this grant is another node's");
         }
         let not_here = || Reply::refuse(code::NOT_FOUND, "this grant is not here");
         let stored: Option<StoredEnvelope> = self.records.get(&envelope_key(&grants.to_string())).unwrap_or_default();
         let Some(Ok(distribution)) = stored.map(|stored| stored.distribution.parse()) else { return not_here() };
-        if !self.entitled(key, &distribution) {
+        if !self.entitled(recipient, &distribution) {
             return Reply::refuse(code::NOT_ENTITLED, "no Channel of yours has this Distribution");
         }
         let found = self.grant_set(grants).map(|set| set.map(|set| set.prove(recipient)));

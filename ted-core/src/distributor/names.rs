@@ -18,6 +18,7 @@ impl State {
         self.change_fleet(|fleet| Ok(fleet.rename_subscriber(name, to)?))?;
         if let Some((key, registration)) = key.and_then(|key| Some((key, self.registrations.get(&key)?))) {
             self.registrations.register(Registration { name: to.clone(), ..registration })?;
+            self.tiers_changed();
             tracing::info!(from = %name, %to, fingerprint = key.fingerprint(), "a Subscriber has another name");
         }
         Ok(())

@@ -64,6 +64,7 @@ impl State {
         self.resume_schedules()?;
         let (state, running, stopping) = (self.clone(), tasks.clone(), stop.clone());
         tasks.spawn(async move { state.schedules.drive(state.clone(), stopping, running).await });
+        tasks.spawn(self.clone().entitle_parents(stop.clone()));
         tasks.spawn(self.clone().write_fleet_changes(stop.clone()));
         *lock(&self.network) = Some(Network { endpoint, address, stop, tasks });
         Ok(address)
@@ -81,6 +82,7 @@ impl State {
         if tokio::time::timeout(GOODBYE, ending).await.is_err() {
             tracing::debug!("tasks were still running when the Distributor stopped");
         }
+        self.keep_changes().await;
         let state = self.clone();
         let written = tokio::task::spawn_blocking(move || state.write_fleet_file()).await;
         if let Err(error) = written.map_err(|_| Error::from(DistributorError::Worker)).flatten() {
@@ -165,6 +167,7 @@ impl State {
         };
         // Whoever takes a standing away closes the connections that are there, of which this is one only now.
         self.judge_again(&connection);
+        self.peer_is(&key, true);
         tracing::info!(%subscriber, address = %connection.remote_address(), "connected");
         self.events.emit(DistributorEvent::Connected { subscriber: subscriber.clone() });
         self.announce_to(key, connection.clone());
@@ -172,6 +175,7 @@ impl State {
         let serving = Arc::new(Serving { state: self.clone(), key });
         let reason = serve(connection.clone(), serving, Limits::DEFAULT).await;
         if self.links.remove(&key, generation) {
+            self.peer_is(&key, false);
             tracing::info!(%subscriber, reason, "disconnected");
             self.events.emit(DistributorEvent::Disconnected { subscriber, reason });
             self.note_unreached(&[key]);
@@ -262,11 +266,7 @@ impl State {
             }
             let silence = self.settings.silence;
             self.change_open(Which::All, |firing, now| firing.tick(silence, now));
-            for key in self.waited_long_enough() {
-                if let Some(connection) = self.links.get(&key) {
-                    self.offer_to(key, connection, Due::Waited);
-                }
-            }
+            self.offer_all(self.waited_long_enough(), Due::Waited);
             self.keep_changes().await;
             self.offer_resumed();
             if let Err(error) = self.keep_speeds() {

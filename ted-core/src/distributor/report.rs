@@ -515,6 +515,9 @@ pub struct SubscriberStatus {
     pub connected: bool,
     /// The address it is connected from, or at.
     pub address: Option<String>,
+    /// The peer through which it is reached now, where it is not connected itself.
+    #[serde(default)]
+    pub through: Option<NodeName>,
     /// How this Distributor's certificate stands with it.
     pub certificate: CertificatePair,
 }

@@ -31,7 +31,27 @@ impl State {
     /// Whether a package of a Distribution may go to a node: while an open firing that is not held covers it, or one
     /// behind it.
     pub(super) fn gate(&self, key: &KeyHash, distribution: &DistributionId) -> Gate {
-        let behind = self.keys_behind(key);
+        let own = self.gate_of(std::slice::from_ref(key), distribution);
+        // Most nodes are nobody's parent, and who is behind one takes a look at the fleet.
+        let own = match own {
+            Ok(until) => return Gate::Open { until },
+            Err(refused) => refused,
+        };
+        match self.gate_of(&self.keys_behind(key), distribution) {
+            Ok(until) => Gate::Open { until },
+            Err(behind) => {
+                let nothing = || Refused::new(code::NOT_UNDER_WAY, "no firing that is open sends this to you now");
+                Gate::Closed(own.or(behind).unwrap_or_else(nothing))
+            }
+        }
+    }
+
+    /// Whether an open firing sends a Distribution to one of these, and until when; else what holds it, if anything does.
+    fn gate_of(
+        &self,
+        recipients: &[KeyHash],
+        distribution: &DistributionId,
+    ) -> Result<Option<UnixMillis>, Option<Refused>> {
         // Nobody holds the fleet while waiting for the firings.
         let covering: Vec<_> = {
             let firings = lock(&self.firings);
@@ -39,17 +59,16 @@ impl State {
                 let open = firings.of(recipient).filter(|firing| firing.part(recipient, distribution).is_some());
                 open.map(|firing| (*recipient, firing.channel().clone(), firing.closes())).collect::<Vec<_>>()
             };
-            std::iter::once(key).chain(&behind).flat_map(of).collect()
+            recipients.iter().flat_map(of).collect()
         };
         let mut held = None;
         for (recipient, channel, closes) in covering {
             match self.held(&channel, closes, &recipient, distribution) {
-                None => return Gate::Open { until: closes },
+                None => return Ok(closes),
                 Some(why) => held = held.or(Some(why.refused)),
             }
         }
-        let nothing = || Refused::new(code::NOT_UNDER_WAY, "no firing that is open sends this to you now");
-        Gate::Closed(held.unwrap_or_else(nothing))
+        Err(held)
     }
 
     /// What holds one part of an open firing.
@@ -89,15 +108,19 @@ impl State {
     /// What a package is sent under to a node, if it may be.
     pub(super) fn pace_of(self: &Arc<Self>, key: &KeyHash, info: &PackageInfo) -> Result<Box<dyn Pace>, Refused> {
         let distribution = info.root.distribution;
-        if let Gate::Closed(refused) = self.gate_and_note(key, &distribution) {
-            return Err(refused);
-        }
+        let changes = self.sends.gate_changes();
+        let until = match self.gate_and_note(key, &distribution) {
+            Gate::Open { until } => until,
+            Gate::Closed(refused) => return Err(refused),
+        };
         let (state, key) = (self.clone(), *key);
         let priority = lock(&self.fleet).distribution_by_id(&distribution).map(|known| known.priority);
         Ok(self.sends.pace(PaceOptions {
             send: SendKey { link: key, package: info.id },
             priority: priority.unwrap_or_default(),
             link_rate: self.link_rate(&key),
+            changes,
+            open_until: until,
             gate: Box::new(move || state.gate_and_note(&key, &distribution)),
             frame_end: self.frame_end(info.id),
         }))

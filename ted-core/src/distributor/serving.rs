@@ -78,6 +78,13 @@ impl Answering for Serving {
                 let (state, key) = (self.state.clone(), self.key);
                 answer_enrolment(&self.state, move || state.renew_subscriber(&key, &bytes)).await
             }
+            Request::Presence(presence) => {
+                let (state, key) = (self.state.clone(), self.key);
+                match tokio::task::spawn_blocking(move || state.take_presence(key, &presence)).await {
+                    Ok(()) => Reply::Answer(Answer::Presence),
+                    Err(_) => Reply::refuse(code::INTERNAL, "the Distributor has a problem of its own"),
+                }
+            }
             Request::Receipts(envelopes) => {
                 let (state, key) = (self.state.clone(), self.key);
                 match tokio::task::spawn_blocking(move || state.take_receipts(&key, &envelopes)).await {
@@ -86,8 +93,9 @@ impl Answering for Serving {
                 }
             }
             Request::Progress(entries) => {
-                let own: Vec<_> = entries.into_iter().filter(|entry| entry.subscriber == self.key).collect();
-                self.state.note_progress(&self.key, &own);
+                let (state, key) = (&self.state, &self.key);
+                let own: Vec<_> = entries.into_iter().filter(|entry| state.is_at(key, &entry.subscriber)).collect();
+                state.note_progress(key, &own);
                 Reply::Answer(Answer::Progress)
             }
             _ => Reply::refuse(code::BAD_REQUEST, "a Distributor does not answer this"),
@@ -179,9 +187,9 @@ impl State {
         let mut entered = vec![];
         for (place, bytes) in (0..).zip(envelopes) {
             match self.judge_receipt(key, bytes) {
-                Ok(receipt) => {
-                    let ticket = self.change_firings_of(&[*key], |firing, now| firing.receipt(key, &receipt, now));
-                    entered.push((place, receipt, ticket));
+                Ok((of, receipt)) => {
+                    let ticket = self.change_firings_of(&[of], |firing, now| firing.receipt(&of, &receipt, now));
+                    entered.push((place, of, receipt, ticket));
                 }
                 Err(error) => {
                     tracing::warn!(code = error.code(), %error, "a receipt was refused");
@@ -190,8 +198,8 @@ impl State {
             }
         }
         // The first one that needs a flush has all of them written.
-        for (place, receipt, ticket) in entered {
-            if let Err(error) = self.durable_now(ticket).and_then(|()| self.receipt_taken(key, receipt)) {
+        for (place, of, receipt, ticket) in entered {
+            if let Err(error) = self.durable_now(ticket).and_then(|()| self.receipt_taken(&of, receipt)) {
                 tracing::error!(code = error.code(), %error, "a receipt cannot be stored");
                 let refused = Refused::new(code::INTERNAL, "the Distributor cannot store the receipt now");
                 answer.refused.push((place, refused));
@@ -201,17 +209,18 @@ impl State {
         answer
     }
 
-    /// Verifies that a receipt is one, and of the node that sent it.
-    fn judge_receipt(&self, key: &KeyHash, bytes: &[u8]) -> Result<Receipt, Error> {
+    /// Verifies that a receipt is one, and of the node that sent it or of one behind that. Answers of which.
+    fn judge_receipt(&self, key: &KeyHash, bytes: &[u8]) -> Result<(KeyHash, Receipt), Error> {
         let envelope = Envelope::from_bytes(bytes)?;
         envelope.expect_kind(EnvelopeKind::RECEIPT)?;
         // A Subscriber's clock may be ahead of ours; a receipt is about the past and is judged when it was issued.
         let at = self.now().max(envelope.body().issued);
         envelope.verify(self.own().authority.root(), at)?;
-        if envelope.body().issuer != *key {
+        let issuer = envelope.body().issuer;
+        if !self.is_at(key, &issuer) {
             return Err(DistributorError::ForeignReceipt.into());
         }
-        Ok(Receipt::from_payload(&envelope.body().payload)?)
+        Ok((issuer, Receipt::from_payload(&envelope.body().payload)?))
     }
 
     /// Does what follows from a receipt that is durable, and tells of it.
@@ -240,8 +249,12 @@ impl State {
         Ok(())
     }
 
+    /// Whether a node may fetch a Distribution, for itself or for one behind it.
     pub(super) fn entitled(&self, key: &KeyHash, distribution: &DistributionId) -> bool {
         let registration = self.registrations.get(key).filter(|_| !self.is_key_revoked(key));
-        registration.is_some_and(|known| lock(&self.fleet).entitled(&known.name).contains(distribution))
+        registration.is_some_and(|known| {
+            let own = lock(&self.fleet).entitled(&known.name).contains(distribution);
+            own || self.tiers().may_fetch(key, distribution)
+        })
     }
 }

@@ -18,6 +18,7 @@ use crate::distributor::scheduled::Task;
 use crate::distributor::sends::{load_speeds, paused_in};
 use crate::distributor::source::{Fetching, KnownArchives, clean_spool};
 use crate::distributor::standing::Judged;
+use crate::distributor::tiers::KnownTiers;
 use crate::distributor::{DistributorError, Keys, Settings};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, InstanceId, KeyHash, PackageId, Revision, UnixMillis};
@@ -25,6 +26,7 @@ use crate::limits::Limits;
 use crate::model::{Fleet, Item};
 use crate::name::{Label, NodeName};
 use crate::node::{Alarm, BatchedRecords, Clock, EventBus, Links, Records, Schedules, SendQueue, wait};
+use crate::protocol::Reach;
 use crate::security::{Authority, Crypto, Identity};
 use crate::store::{
     DataDir, EventLog, Lineage, LocalDepot, NodeRole, Registrations, Revocations, SecurityDir, Sequences, SledCatalog,
@@ -33,6 +35,7 @@ use crate::store::{
 
 /// Firings that begin at once.
 const FIRINGS_AT_ONCE: usize = 4;
+use crate::transport::QuicConnection;
 
 /// See [`State::upkeep`].
 const UPKEEP_AT_ONCE: usize = 8;
@@ -82,6 +85,14 @@ pub(super) struct State {
     /// What is being fetched.
     pub(super) fetching: Arc<Fetching>,
     pub(super) links: Links,
+    /// Who is reached through whom.
+    pub(super) reach: Mutex<Reach>,
+    /// Who is behind whom.
+    pub(super) tiers: Mutex<KnownTiers>,
+    /// Who is behind whom has changed.
+    pub(super) entitling: Notify,
+    /// Parents that were revoked, with the nodes that they may tell so before their connections close.
+    pub(super) last_words: Mutex<Vec<(QuicConnection, Vec<KeyHash>)>>,
     /// What the peers that are connected were judged by last.
     pub(super) judged: Mutex<Option<Judged>>,
     /// Lets a few connections at a time have something looked up or noted on a thread where blocking is allowed: a
@@ -212,6 +223,10 @@ impl State {
             archives: Arc::default(),
             fetching: Arc::default(),
             links: Links::new(),
+            reach: Mutex::default(),
+            tiers: Mutex::default(),
+            entitling: Notify::new(),
+            last_words: Mutex::default(),
             judged: Mutex::default(),
             upkeep: Semaphore::new(UPKEEP_AT_ONCE),
             events: EventBus::new(events, clock.clone()),

@@ -378,8 +378,8 @@ fn subscriber_fields(old: &Subscriber, new: &Subscriber, fields: &mut Fields) {
     fields.value("external", &old.external, external);
     fields.value("active", &old.active, active);
     fields.value("labels", &pairs(&old.labels), &pairs(labels));
-    let written = |rate: &Option<RatePlan>| rate.as_ref().map_or_else(|| "unlimited".to_owned(), ToString::to_string);
-    fields.value("rate", &written(&old.rate), &written(rate));
+    let rate_of = |rate: &Option<RatePlan>| rate.as_ref().map_or_else(|| "unlimited".to_owned(), ToString::to_string);
+    fields.value("rate", &rate_of(&old.rate), &rate_of(rate));
     fields.value("settings", &old.settings, settings);
     let way = |way: &Option<_>| way.as_ref().map_or_else(|| "by hand".to_owned(), ToString::to_string);
     fields.value("certificate", &way(&old.certificate), &way(certificate));

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::hash::Hash;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -24,6 +25,9 @@ const ENDED: u32 = 2;
 /// The close code of the connection that goes when both nodes dialled at once.
 const DUPLICATE: u32 = 3;
 
+/// The close code of a connection to a parent that another one is preferred to.
+pub(crate) const MOVED: u32 = 4;
+
 const BOTH_DIALLED: &str = "both nodes dialled at once, and the other connection stays";
 
 /// Two connections that were dialled from both ends within this time were dialled at once: a handshake and a greeting
@@ -32,12 +36,12 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// Whether a connection ended because there is another one to the same peer, so that nothing is wrong.
 pub(crate) fn is_spare(error: &ConnectionError) -> bool {
-    matches!(error, ConnectionError::ClosedByPeer { code: DUPLICATE | REPLACED, .. })
+    matches!(error, ConnectionError::ClosedByPeer { code: DUPLICATE | REPLACED | MOVED, .. })
 }
 
-/// Connections by the key of the peer or, at a Subscriber, of the fleet.
-pub(crate) struct Links<C = QuicConnection> {
-    links: Mutex<HashMap<KeyHash, Slot<C>>>,
+/// Connections by the key of the peer or, at a Subscriber, of the fleet (upstream) or of both (its children).
+pub(crate) struct Links<C = QuicConnection, K = KeyHash> {
+    links: Mutex<HashMap<K, Slot<C>>>,
     tasks: TaskTracker,
 }
 
@@ -74,22 +78,27 @@ fn judge_two(old: Side, old_age: Duration, new: Side, new_stays: bool) -> Goes {
     if new_stays { Goes::Old } else { Goes::New }
 }
 
-impl<C: Connection> Links<C> {
+impl<C: Connection, K: Copy + Eq + Hash> Links<C, K> {
     pub(crate) fn new() -> Self {
         Self { links: Mutex::default(), tasks: TaskTracker::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<KeyHash, Slot<C>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, Slot<C>>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a new connection in, of which this node is the end `side` and for which it showed the key `own`. If there
-    /// is another one for the same `key`, one of the two closes; `None` if it is the new one.
-    pub(crate) fn insert(&self, key: KeyHash, connection: C, side: Side, own: &KeyHash) -> Option<Generation> {
+    /// is another one for the same `key`, one of the two closes; `None` if it is the new one. One to another peer under
+    /// the same `key` always closes: whoever takes the new one in prefers it.
+    pub(crate) fn insert(&self, key: K, connection: C, side: Side, own: &KeyHash) -> Option<Generation> {
         let mut links = self.lock();
         let slot = links.entry(key).or_insert_with(Slot::new);
         let old = slot.present.borrow().clone().filter(|old| !has_ended(old));
-        if let Some(old) = old {
+        let moves = old.as_ref().is_some_and(|old| old.peer().key != connection.peer().key);
+        if let Some(old) = old.as_ref().filter(|_| moves) {
+            old.close(MOVED, "another parent took this one's place");
+        }
+        if let Some(old) = old.filter(|_| !moves) {
             // A peer without a key is none of a fleet, and has no second connection.
             let new_stays = connection.peer().key.is_none_or(|peer| stays_of_two(own, &peer, side));
             match judge_two(slot.side, slot.since.elapsed(), side, new_stays) {
@@ -108,38 +117,44 @@ impl<C: Connection> Links<C> {
     }
 
     /// Lets a connection go that has ended, unless another took its place. Says whether it was the present one.
-    pub(crate) fn remove(&self, key: &KeyHash, ended: Generation) -> bool {
+    pub(crate) fn remove(&self, key: &K, ended: Generation) -> bool {
         let links = self.lock();
         let slot = links.get(key).filter(|slot| slot.generation == ended.0);
         slot.is_some_and(|slot| slot.present.send_replace(None).is_some())
     }
 
     /// The connection to a peer now and later on.
-    pub(crate) fn watch(&self, key: &KeyHash) -> watch::Receiver<Option<C>> {
+    pub(crate) fn watch(&self, key: &K) -> watch::Receiver<Option<C>> {
         self.lock().entry(*key).or_insert_with(Slot::new).present.subscribe()
     }
 
     /// Waits until there is no connection to a peer.
-    pub(crate) async fn gone(&self, key: &KeyHash) {
+    #[cfg(test)]
+    pub(crate) async fn gone(&self, key: &K) {
         let mut link = self.watch(key);
         // Slots stay as long as this does.
         let _ = link.wait_for(Option::is_none).await;
     }
 
-    pub(crate) fn get(&self, key: &KeyHash) -> Option<C> {
+    pub(crate) fn get(&self, key: &K) -> Option<C> {
         self.lock().get(key).and_then(|slot| slot.present.borrow().clone())
     }
 
-    pub(crate) fn is_connected(&self, key: &KeyHash) -> bool {
+    /// The connection to a peer, if it has not ended.
+    pub(crate) fn living(&self, key: &K) -> Option<C> {
+        self.get(key).filter(|link| !has_ended(link))
+    }
+
+    pub(crate) fn is_connected(&self, key: &K) -> bool {
         self.get(key).is_some()
     }
 
-    pub(crate) fn all(&self) -> Vec<(KeyHash, C)> {
+    pub(crate) fn all(&self) -> Vec<(K, C)> {
         let links = self.lock();
         links.iter().filter_map(|(key, slot)| Some((*key, slot.present.borrow().clone()?))).collect()
     }
 
-    pub(crate) fn close(&self, key: &KeyHash, reason: &str) {
+    pub(crate) fn close(&self, key: &K, reason: &str) {
         if let Some(connection) = self.get(key) {
             connection.close(ENDED, reason);
         }

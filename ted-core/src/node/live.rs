@@ -70,7 +70,6 @@ impl Live {
     }
 
     /// A package that is here.
-    #[allow(dead_code, reason = "for the driver of the relay")]
     pub(crate) fn whole(index: BlindIndex, file: Arc<dyn ReadAt>) -> Self {
         Self::with(index.bytes(), Phase::Whole(Laid { index, file }))
     }

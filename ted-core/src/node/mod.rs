@@ -27,7 +27,7 @@ pub(crate) use dial::{Backoff, DialError, dial, endpoint_secret};
 pub(crate) use events::EventBus;
 pub use events::{EventFilter, EventHistory, Events, StampedEvent};
 pub(crate) use exchange::{ExchangeError, Fetched, ask, fetch};
-pub(crate) use links::{Links, is_spare};
+pub(crate) use links::{Generation, Links, MOVED, is_spare};
 pub(crate) use live::Live;
 pub(crate) use measure::LinkSpeed;
 pub(crate) use names::{label_of_id, name_of_key};

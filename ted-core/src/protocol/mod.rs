@@ -5,6 +5,7 @@
 //! `distributor` and `subscriber` do the work. The wire is described byte by byte in `docs/protocol.md`.
 
 mod announce;
+mod ascent;
 mod block;
 mod chain;
 mod delivery;
@@ -18,6 +19,7 @@ mod offer;
 mod offer_message;
 mod patience;
 mod queue;
+mod reach;
 mod receipts;
 mod receiver;
 mod refused;
@@ -25,6 +27,7 @@ mod relay;
 mod tiers;
 
 pub use announce::{Announce, AnnounceAnswer, Announced};
+pub use ascent::{Ascent, Fallback};
 pub use block::{
     BLOCK_HEADER_BYTES, BlockError, BlockEvent, BlockReader, SendStep, Sending, data_header, end_block, error_block,
     waiting_block,
@@ -46,6 +49,7 @@ pub use offer::{Floor, Have, Statement, Verdict, judge_offer, judge_root};
 pub use offer_message::{Offer, OfferAnswer};
 pub use patience::{Silence, SilenceError};
 pub use queue::{Grant, Limit, Moment, Queue, QueueCounts, SendKey, SendRates, StreamId};
+pub use reach::{Reach, Reached};
 pub use receipts::{ReceiptsAnswer, receipts_that_fit};
 pub use receiver::{Action, Cut, FetchFailure, FetchNumber, FrameBuffers, GiveUp, Progress, Receiver, ReceiverOptions};
 pub use refused::{Refused, code};

@@ -1,11 +1,14 @@
 //! Fleets made for tests of judging and of the transport.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::id::{KeyHash, UnixMillis};
 use crate::name::NodeName;
-use crate::security::{Authority, AwsLc, DistributorRoot, FleetRole, FleetTrust, Identity, TrustPolicy, Usage};
+use crate::security::{
+    Authority, AwsLc, DistributorRoot, FleetRole, FleetTrust, Identity, Relation, TrustPolicy, Usage,
+};
 
 pub(crate) const NOW: UnixMillis = UnixMillis::from_millis(1_800_000_000_000);
 
@@ -59,12 +62,20 @@ pub(crate) struct PolicyFixture {
     fleets: Vec<FleetTrust>,
     registered: Mutex<HashSet<KeyHash>>,
     revoked: Mutex<HashSet<KeyHash>>,
+    related: Mutex<HashMap<KeyHash, Relation>>,
+    passes_enrolments_on: AtomicBool,
 }
 
 impl PolicyFixture {
     pub(crate) fn new(root: &DistributorRoot, role: FleetRole) -> Self {
         let fleets = vec![FleetTrust { root: root.clone(), role }];
-        Self { fleets, registered: Mutex::default(), revoked: Mutex::default() }
+        Self {
+            fleets,
+            registered: Mutex::default(),
+            revoked: Mutex::default(),
+            related: Mutex::default(),
+            passes_enrolments_on: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn with(mut self, root: &DistributorRoot, role: FleetRole) -> Self {
@@ -79,6 +90,22 @@ impl PolicyFixture {
     pub(crate) fn revoke(&self, identity: &Identity) {
         self.revoked.lock().unwrap().insert(identity.certificate.key_hash());
     }
+
+    pub(crate) fn forgive(&self, identity: &Identity) {
+        self.revoked.lock().unwrap().remove(&identity.certificate.key_hash());
+    }
+
+    pub(crate) fn relate(&self, identity: &Identity, relation: Relation) {
+        self.related.lock().unwrap().insert(identity.certificate.key_hash(), relation);
+    }
+
+    pub(crate) fn unrelate(&self, identity: &Identity) {
+        self.related.lock().unwrap().remove(&identity.certificate.key_hash());
+    }
+
+    pub(crate) fn pass_enrolments_on(&self) {
+        self.passes_enrolments_on.store(true, Ordering::SeqCst);
+    }
 }
 
 impl TrustPolicy for PolicyFixture {
@@ -92,5 +119,13 @@ impl TrustPolicy for PolicyFixture {
 
     fn is_revoked(&self, _: &KeyHash, key: &KeyHash) -> bool {
         self.revoked.lock().unwrap().contains(key)
+    }
+
+    fn relation(&self, _: &KeyHash, key: &KeyHash) -> Option<Relation> {
+        self.related.lock().unwrap().get(key).copied()
+    }
+
+    fn passes_enrolments_on(&self, _: &KeyHash) -> bool {
+        self.passes_enrolments_on.load(Ordering::SeqCst)
     }
 }

@@ -40,11 +40,11 @@ impl Coded for InviteError {
 }
 
 /// A parent Subscriber that an invited node may meet on its way to the Distributor.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParentHint {
     /// Its name, a label.
     pub name: NodeName,
-    /// Its identity key.
+    /// Its identity key. The Distributor may stand among parents too, with its CA key, as a way back that is wanted.
     pub key: KeyHash,
     /// Where to dial it, in order of preference.
     pub endpoints: Vec<Endpoint>,

@@ -109,6 +109,26 @@ pub trait TrustPolicy: Send + Sync {
 
     /// Whether this key was revoked in the fleet.
     fn is_revoked(&self, fleet: &KeyHash, key: &KeyHash) -> bool;
+
+    /// What the Subscriber with this identity key is to this node; `None` for one that it has nothing to do with. Asked
+    /// at Subscribers only.
+    fn relation(&self, _fleet: &KeyHash, _key: &KeyHash) -> Option<Relation> {
+        None
+    }
+
+    /// Whether this node passes enrolments on to the Distributor: it is somebody's parent. Asked at Subscribers only.
+    fn passes_enrolments_on(&self, _fleet: &KeyHash) -> bool {
+        false
+    }
+}
+
+/// What another Subscriber of the fleet is to a Subscriber.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Relation {
+    /// A parent, which the invite or the Distributor's configuration names.
+    Parent,
+    /// A child, which the Distributor's entitlements name.
+    Child,
 }
 
 /// What the peer is in the fleet.
@@ -116,8 +136,12 @@ pub trait TrustPolicy: Send + Sync {
 pub enum PeerRole {
     /// The Distributor.
     Distributor,
-    /// A registered Subscriber.
+    /// A registered Subscriber, at its Distributor.
     Subscriber,
+    /// A Subscriber through which this one is reached.
+    Parent,
+    /// A Subscriber that is reached through this one.
+    Child,
     /// A node without certificates that wants to enrol; it may do nothing else.
     Unenrolled,
 }
@@ -178,9 +202,17 @@ pub enum Refusal {
         /// Its short key.
         fingerprint: String,
     },
-    /// Enrolment goes from a Subscriber to the Distributor, and not the other way.
+    /// Enrolment goes to the Distributor or through a parent, and to nobody else.
     #[error("this node does not take enrolments for that fleet")]
     EnrolmentNotHere,
+    /// A Subscriber that is no parent and no child of this one.
+    #[error("{name} (key {fingerprint}) is neither a parent nor a child of this node")]
+    NoRelation {
+        /// The name in the certificate.
+        name: NodeName,
+        /// Its short key.
+        fingerprint: String,
+    },
 }
 
 impl Refusal {
@@ -207,15 +239,17 @@ impl Coded for Refusal {
             Self::NotRegistered { .. } => "TED-1304",
             Self::Revoked { .. } => "TED-1305",
             Self::EnrolmentNotHere => "TED-1306",
+            Self::NoRelation { .. } => "TED-1307",
         }
     }
 }
 
 /// Judges a connection right after its handshake.
 ///
-/// At the Distributor the peer must be a registered Subscriber of its own fleet; at a Subscriber the peer must be the
-/// Distributor whose certificate it trusts, under that certificate's name, whatever address was dialled. Only a node
-/// that dials a Distributor to enrol passes without a certificate.
+/// At the Distributor the peer must be a registered Subscriber of its own fleet; at a Subscriber it must be the
+/// Distributor whose certificate it trusts, under that certificate's name, whatever address was dialled, or a Subscriber
+/// of the same fleet that is its parent or its child. Only a node that dials a Distributor or a parent to enrol passes
+/// without a certificate.
 ///
 /// # Errors
 /// [`Refusal`]: the connection must be closed with its code and reason, and no stream served.
@@ -228,33 +262,40 @@ pub fn judge_connection(facts: &Facts<'_>, policy: &dyn TrustPolicy, now: UnixMi
         .into_iter()
         .find(|fleet| sni_means(sni, &fleet.root.key_hash()))
         .ok_or_else(|| Refusal::UnknownFleet(printable(sni)))?;
-    let wanted = match (alpn, fleet.role, facts.side) {
-        (Alpn::Enrol1, FleetRole::Distributor, Side::Listener) => {
-            let fleet = fleet.root.key_hash();
-            return Ok(Peer { fleet, role: PeerRole::Unenrolled, name: None, key: None, alpn });
+    let key = fleet.root.key_hash();
+    match (alpn, fleet.role, facts.side) {
+        (Alpn::Enrol1, role, Side::Listener) => {
+            if role == FleetRole::Subscriber && !policy.passes_enrolments_on(&key) {
+                return Err(Refusal::EnrolmentNotHere);
+            }
+            return Ok(Peer { fleet: key, role: PeerRole::Unenrolled, name: None, key: None, alpn });
         }
-        (Alpn::Enrol1, FleetRole::Subscriber, Side::Dialler) | (Alpn::Ted1, FleetRole::Subscriber, _) => {
-            PeerRole::Distributor
-        }
-        (Alpn::Ted1, FleetRole::Distributor, _) => PeerRole::Subscriber,
-        (Alpn::Enrol1, ..) => return Err(Refusal::EnrolmentNotHere),
-    };
+        (Alpn::Enrol1, FleetRole::Distributor, Side::Dialler) => return Err(Refusal::EnrolmentNotHere),
+        (Alpn::Enrol1, FleetRole::Subscriber, Side::Dialler) | (Alpn::Ted1, ..) => {}
+    }
     let certificate = Certificate::from_der(facts.chain.first().ok_or(Refusal::NoCertificate)?)?;
-    let usage = if wanted == PeerRole::Subscriber { Usage::SubscriberIdentity } else { Usage::DistributorTls };
-    fleet.root.judge(&certificate, usage, now)?;
-    let peer = Peer {
-        fleet: fleet.root.key_hash(),
-        role: wanted,
-        name: Some(certificate.name().clone()),
-        key: Some(certificate.key_hash()),
-        alpn,
+    let shows_subscriber = certificate.usage() == Usage::SubscriberIdentity;
+    let usage = match fleet.role {
+        FleetRole::Subscriber if !shows_subscriber => Usage::DistributorTls,
+        _ => Usage::SubscriberIdentity,
     };
+    fleet.root.judge(&certificate, usage, now)?;
+    let relation = policy.relation(&key, &certificate.key_hash());
+    let role = match (fleet.role, usage, relation) {
+        (FleetRole::Distributor, ..) => PeerRole::Subscriber,
+        (FleetRole::Subscriber, Usage::DistributorTls, _) => PeerRole::Distributor,
+        (FleetRole::Subscriber, _, Some(Relation::Child)) if alpn == Alpn::Ted1 => PeerRole::Child,
+        // Without a relation, or asked to enrol this node as its child: its standing says why not.
+        (FleetRole::Subscriber, ..) => PeerRole::Parent,
+    };
+    let peer =
+        Peer { fleet: key, role, name: Some(certificate.name().clone()), key: Some(certificate.key_hash()), alpn };
     judge_standing(&peer, policy)?;
     Ok(peer)
 }
 
-/// Judges again whether a peer that was accepted earlier still may speak: its fleet is known, its key registered and
-/// not revoked.
+/// Judges again whether a peer that was accepted earlier still may speak: its fleet is known, its key not revoked, and
+/// registered, or that of a parent or a child.
 ///
 /// # Errors
 /// [`Refusal`]: the connection must be closed.
@@ -267,10 +308,15 @@ pub fn judge_standing(peer: &Peer, policy: &dyn TrustPolicy) -> Result<(), Refus
     if policy.is_revoked(&peer.fleet, key) {
         return Err(Refusal::Revoked { name, fingerprint });
     }
-    if peer.role == PeerRole::Subscriber && !policy.is_registered(&peer.fleet, key) {
-        return Err(Refusal::NotRegistered { name, fingerprint });
+    let related = |relation| policy.relation(&peer.fleet, key) == Some(relation);
+    match peer.role {
+        PeerRole::Subscriber if !policy.is_registered(&peer.fleet, key) => {
+            Err(Refusal::NotRegistered { name, fingerprint })
+        }
+        PeerRole::Parent if !related(Relation::Parent) => Err(Refusal::NoRelation { name, fingerprint }),
+        PeerRole::Child if !related(Relation::Child) => Err(Refusal::NoRelation { name, fingerprint }),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// A peer's text made fit for logs: short, and without control characters.
@@ -360,8 +406,12 @@ mod tests {
                 for how in [(TED1, LISTENER), (TED1, DIALLER)] {
                     let verdict = judge(&policy, how, Some(&sni), &[identity], NOW);
                     let found = &identity.certificate;
+                    let upstream = right == Usage::DistributorTls;
                     let expected = match a.root().judge(found, found.usage(), NOW) {
                         Ok(()) if found.usage() == right => None,
+                        // Another Subscriber may be a parent or a child, and is none of them here.
+                        Ok(()) if upstream && found.usage() == Usage::SubscriberIdentity => Some("TED-1307"),
+                        Err(_) if upstream && found.usage() == Usage::SubscriberIdentity => Some("TED-1105"),
                         _ if found.usage() != right => Some("TED-1104"),
                         _ => Some("TED-1105"),
                     };
@@ -397,8 +447,8 @@ mod tests {
             ("unknown fleet", &distributor, (TED1, LISTENER), sni_b, Some(sub), NOW, "TED-1302"),
             ("no server name", &distributor, (TED1, LISTENER), None, Some(sub), NOW, "TED-1302"),
             ("enrolling in an unknown fleet", &distributor, (ENROL1, LISTENER), sni_b, None, NOW, "TED-1302"),
-            ("Subscriber as Distributor", &subscriber, (TED1, DIALLER), sni_a, Some(sub), NOW, "TED-1104"),
-            ("Subscriber as Distributor, enrolling", &subscriber, (ENROL1, DIALLER), sni_a, Some(sub), NOW, "TED-1104"),
+            ("Subscriber as Distributor", &subscriber, (TED1, DIALLER), sni_a, Some(sub), NOW, "TED-1307"),
+            ("Subscriber as Distributor, enrolling", &subscriber, (ENROL1, DIALLER), sni_a, Some(sub), NOW, "TED-1307"),
             ("Distributor as Subscriber", &distributor, (TED1, LISTENER), sni_a, Some(tls), NOW, "TED-1104"),
             ("expired", &distributor, (TED1, LISTENER), sni_a, Some(sub), NOW.plus(YEAR), "TED-1107"),
             ("expired Distributor", &subscriber, (TED1, DIALLER), sni_a, Some(tls), NOW.plus(YEAR), "TED-1107"),
@@ -427,6 +477,63 @@ mod tests {
         assert_eq!(judge_standing(&peer, &b.distributor_policy()).unwrap_err().code(), "TED-1302");
         policy.revoke(&a.subscriber);
         assert_eq!(judge_standing(&peer, &policy).unwrap_err().code(), "TED-1305");
+    }
+
+    #[test]
+    fn a_subscriber_meets_the_parents_and_children_that_it_has_and_no_other_subscriber() {
+        let (a, b) = (FleetFixture::new(A), FleetFixture::new("b.example.com"));
+        let sni = fleet_sni(&a.key());
+        let (parent, child) = (a.issue(Usage::SubscriberIdentity, "p.example"), a.issue(Usage::SubscriberIdentity, A));
+        let revoked = a.issue(Usage::SubscriberIdentity, "was.example");
+        let foreign = b.issue(Usage::SubscriberIdentity, "p.example");
+        let policy = a.subscriber_policy();
+        for (of, relation) in [
+            (&parent, Relation::Parent),
+            (&child, Relation::Child),
+            (&revoked, Relation::Parent),
+            (&foreign, Relation::Child),
+        ] {
+            policy.relate(of, relation);
+        }
+        policy.revoke(&revoked);
+        for (identity, how, expected) in [
+            (&parent, (TED1, DIALLER), Ok(PeerRole::Parent)),
+            (&parent, (TED1, LISTENER), Ok(PeerRole::Parent)),
+            (&child, (TED1, DIALLER), Ok(PeerRole::Child)),
+            (&child, (TED1, LISTENER), Ok(PeerRole::Child)),
+            (&a.subscriber, (TED1, DIALLER), Err("TED-1307")),
+            (&a.subscriber, (TED1, LISTENER), Err("TED-1307")),
+            (&revoked, (TED1, DIALLER), Err("TED-1305")),
+            (&revoked, (TED1, LISTENER), Err("TED-1305")),
+            (&foreign, (TED1, LISTENER), Err("TED-1105")),
+            // Who is asked to enrol this node has to be above it.
+            (&parent, (ENROL1, DIALLER), Ok(PeerRole::Parent)),
+            (&child, (ENROL1, DIALLER), Err("TED-1307")),
+            (&a.subscriber, (ENROL1, DIALLER), Err("TED-1307")),
+        ] {
+            let verdict = judge(&policy, how, Some(&sni), &[identity], NOW);
+            assert_eq!(verdict.as_ref().map(|peer| peer.role).map_err(Coded::code), expected, "{how:?}");
+            let Ok(peer) = verdict else { continue };
+            assert!(judge_standing(&peer, &policy).is_ok());
+            policy.unrelate(identity);
+            assert_eq!(judge_standing(&peer, &policy).unwrap_err().code(), "TED-1307");
+            policy.relate(identity, if std::ptr::eq(identity, &parent) { Relation::Parent } else { Relation::Child });
+            policy.revoke(identity);
+            assert_eq!(judge_standing(&peer, &policy).unwrap_err().code(), "TED-1305");
+            policy.forgive(identity);
+        }
+    }
+
+    #[test]
+    fn a_subscriber_takes_an_enrolment_to_pass_on_only_where_it_is_a_parent() {
+        let a = FleetFixture::new(A);
+        let sni = fleet_sni(&a.key());
+        let policy = a.subscriber_policy();
+        assert_eq!(judge(&policy, (ENROL1, LISTENER), Some(&sni), &[], NOW).unwrap_err().code(), "TED-1306");
+        policy.pass_enrolments_on();
+        let peer = judge(&policy, (ENROL1, LISTENER), Some(&sni), &[], NOW).unwrap();
+        assert_eq!((peer.role, peer.key), (PeerRole::Unenrolled, None));
+        assert_eq!(judge(&policy, (TED1, LISTENER), Some(&sni), &[], NOW).unwrap_err().code(), "TED-1303");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod configuration;
 mod crypto;
 mod csr;
 mod enrol;
+mod entitlements;
 mod envelope;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -36,6 +37,7 @@ pub use configuration::{Configuration, Configured, Section};
 pub use crypto::{Crypto, CryptoError, SecretKey, verify_signature};
 pub use csr::CertificateRequest;
 pub use enrol::{CheckedEnrolment, EnrolAnswer, EnrolError, EnrolRequest, TokenProof};
+pub use entitlements::{Descendant, Entitlements, EntitlementsPage};
 pub use envelope::{Envelope, EnvelopeBody, EnvelopeError, EnvelopeKind};
 pub use grant::{
     Grant, GrantError, GrantTree, Grants, KeptGrant, ProvenGrant, Recipient, Unfit, Wrap, judge_recipient,
@@ -44,8 +46,8 @@ pub use hpke::{HPKE_ENC_BYTES, HPKE_TAG_BYTES, HpkeError, HpkeSealed, hpke_open}
 pub use import::{ImportError, ImportedBundle, TlsIdentity};
 pub use invite::{Invite, InviteError, ParentHint};
 pub use judge::{
-    Alpn, Facts, FleetRole, FleetTrust, Peer, PeerRole, Refusal, Side, TrustPolicy, fleet_sni, judge_connection,
-    judge_standing, sni_means, stays_of_two,
+    Alpn, Facts, FleetRole, FleetTrust, Peer, PeerRole, Refusal, Relation, Side, TrustPolicy, fleet_sni,
+    judge_connection, judge_standing, sni_means, stays_of_two,
 };
 pub use keystore::{HeldKey, Keystore, KeystoreError};
 pub use pair::{CertificateFacts, CertificateState, HeldCertificate, HeldIn, PairFacts};

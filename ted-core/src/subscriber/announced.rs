@@ -47,7 +47,7 @@ pub enum AnnouncedError {
     #[error("a {0} is not announced")]
     NotStanding(EnvelopeKind),
     /// It is for another node.
-    #[error("the configuration is for the node with key {0}")]
+    #[error("it is for the node with key {0}")]
     Foreign(String),
     /// Its signer's key was revoked.
     #[error("the key {0} that signed it was revoked")]
@@ -150,8 +150,14 @@ impl State {
         }
         self.apply_envelope(&slot, &envelope)?;
         self.envelopes.put(vec![(slot, StandingEnvelope::from(&envelope))])?;
-        if kind == EnvelopeKind::CONFIGURATION {
-            self.follow_rates();
+        match kind {
+            EnvelopeKind::ENTITLEMENTS => self.follow_entitlements(fleet)?,
+            EnvelopeKind::CONFIGURATION => {
+                self.follow_rates();
+                // It may name other parents.
+                self.hasten(fleet);
+            }
+            _ => {}
         }
         let distributor = self.distributor_name(fleet);
         tracing::info!(%distributor, %kind, sequence = offered, "a standing envelope is in force");
@@ -192,6 +198,8 @@ impl State {
             EnvelopeKind::CONFIGURATION => Self::check_configuration(envelope),
             EnvelopeKind::REPLACEMENT => self.apply_replacement(&slot.fleet, envelope),
             EnvelopeKind::TIME => self.apply_time(&slot.fleet, envelope),
+            // Their slot was found by reading them, and what stands counts.
+            EnvelopeKind::ENTITLEMENTS => Ok(()),
             other => Err(AnnouncedError::NotStanding(other).into()),
         }
     }
@@ -202,15 +210,18 @@ impl State {
         if !new.is_empty() {
             let distributor = self.distributor_name(fleet);
             tracing::warn!(%distributor, keys = new.len(), "keys were revoked");
+            // This node's own may be among them.
+            self.forget_entitlements();
             self.judge_all_again();
         }
         Ok(())
     }
 
     /// Closes the connections of all peers that may not speak any more.
-    fn judge_all_again(self: &Arc<Self>) {
+    pub(super) fn judge_all_again(self: &Arc<Self>) {
         let policy = Policy(Arc::downgrade(self));
-        for (_, connection) in self.links.all() {
+        let children = self.children.all().into_iter().map(|(_, connection)| connection);
+        for connection in self.links.all().into_iter().map(|(_, connection)| connection).chain(children) {
             if let Err(refusal) = judge_standing(connection.peer(), &policy) {
                 tracing::info!(code = refusal.code(), reason = %refusal, "a peer may not speak any more");
                 connection.close(refusal.close_code(), &refusal.close_reason());
@@ -225,6 +236,7 @@ impl State {
             EnvelopeKind::REVOCATION_LIST => RevocationList::from_payload(&envelope.body().payload)?.page,
             EnvelopeKind::REPLACEMENT | EnvelopeKind::TIME => 0,
             EnvelopeKind::CONFIGURATION => return self.configuration_slot(fleet, envelope),
+            EnvelopeKind::ENTITLEMENTS => return self.entitlements_slot(fleet, envelope),
             other => return Err(AnnouncedError::NotStanding(other).into()),
         };
         Ok(StandingSlot { fleet: *fleet, kind, recipient: None, page })

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::id::KeyHash;
 use crate::model::{Interval, Setting, Settings};
 use crate::name::NodeName;
-use crate::security::{Configuration, Configured, Envelope, EnvelopeKind};
+use crate::security::{Configuration, Configured, Envelope, EnvelopeKind, ParentHint};
 use crate::store::StandingSlot;
 use crate::subscriber::Subscriber;
 use crate::subscriber::announced::AnnouncedError;
@@ -96,6 +96,12 @@ impl State {
     pub(super) fn check_configuration(envelope: &Envelope) -> Result<(), Error> {
         Configuration::from_payload(&envelope.body().payload)?.read()?;
         Ok(())
+    }
+
+    /// The parents that a configuration for this node alone names, where there is one.
+    pub(super) fn configured_parents(&self, fleet: &KeyHash) -> Option<Vec<ParentHint>> {
+        let mut configured = self.configured(Some(fleet)).into_iter();
+        configured.find(|(slot, ..)| slot.recipient.is_some()).map(|(.., configured)| configured.parents)
     }
 
     /// What stands, of one Distributor or of all: what is for this node alone before what is for all.

@@ -65,6 +65,20 @@ pub enum SubscriberError {
         /// Its reason.
         reason: String,
     },
+    /// A peer cannot have an enrolment judged now.
+    #[error("{name} cannot have this node's enrolment judged now: {reason}")]
+    EnrolmentLater {
+        /// The Distributor or a parent.
+        name: NodeName,
+        /// Its reason.
+        reason: String,
+    },
+    /// Nobody is known through whom the Distributor could be asked.
+    #[error("neither the Distributor {0} nor a parent of this node has an endpoint here")]
+    NoWayUp(NodeName),
+    /// A receipt of a node that is not behind the child that sent it.
+    #[error("the receipt is of a node that is not reached through the child that sent it")]
+    ForeignReceipt,
     /// The Distributor's answer to the enrolment does not fit this node's keys.
     #[error("the Distributor {name} issued certificates that do not fit: {reason}")]
     UnfitCertificate {
@@ -196,6 +210,9 @@ pub enum SubscriberError {
     /// A sealed package is here without its grant.
     #[error("package {0} is encrypted, and its grant is not here")]
     GrantGone(PackageId),
+    /// Nobody is connected from whom it could be had.
+    #[error("it is not here, and neither a parent nor the Distributor is connected")]
+    UpstreamAway,
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
@@ -216,6 +233,9 @@ impl Coded for SubscriberError {
             Self::NobodyTrusted => "TED-1867",
             Self::ConnectionRefused { code, .. } => code,
             Self::EnrolmentRefused { .. } => "TED-1856",
+            Self::EnrolmentLater { .. } => "TED-1224",
+            Self::NoWayUp(_) => "TED-1225",
+            Self::ForeignReceipt => "TED-1226",
             Self::UnfitCertificate { .. } => "TED-1857",
             Self::NothingIssued { .. } => "TED-1219",
             Self::TargetNotAllowed { .. } => "TED-1858",
@@ -238,12 +258,13 @@ impl Coded for SubscriberError {
             Self::NoGrant(_) => "TED-1868",
             Self::EncryptionCertificate(_) => "TED-1869",
             Self::GrantGone(_) => "TED-1870",
+            Self::UpstreamAway => "TED-1904",
             Self::Worker => "TED-1862",
             Self::Stopping => "TED-1863",
         }
     }
 
     fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Stopping)
+        matches!(self, Self::Unreachable { .. } | Self::UpstreamAway | Self::EnrolmentLater { .. } | Self::Stopping)
     }
 }

@@ -13,10 +13,28 @@ use crate::subscriber::hooks::HookReport;
 #[serde(tag = "event", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum SubscriberEvent {
-    /// A Distributor is connected.
+    /// A Distributor is connected, itself or through a parent.
     Connected {
         /// Which one.
         distributor: NodeName,
+        /// The parent that it is reached through; none where it is reached itself.
+        through: Option<NodeName>,
+    },
+    /// A child is connected.
+    ChildConnected {
+        /// In whose fleet.
+        distributor: NodeName,
+        /// Which one.
+        child: NodeName,
+    },
+    /// A child is no longer connected.
+    ChildDisconnected {
+        /// In whose fleet.
+        distributor: NodeName,
+        /// Which one.
+        child: NodeName,
+        /// Why.
+        reason: String,
     },
     /// A Distributor is no longer connected; the Subscriber goes on dialling where it can.
     Disconnected {

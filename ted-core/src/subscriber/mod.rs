@@ -5,10 +5,13 @@ mod arriving;
 mod backup;
 mod carried;
 mod chain;
+mod child_serving;
+mod children;
 mod configuration;
 mod damage;
 mod deliveries;
 mod dialling;
+mod entitled;
 mod error;
 mod events;
 mod extract_times;
@@ -22,11 +25,13 @@ mod modes;
 mod offers;
 mod opening;
 mod outbox;
+mod passing;
 mod peers;
 mod permits;
 mod rates;
 mod receive;
 mod reference;
+mod relay;
 mod renewal;
 mod report;
 mod rollback;
@@ -38,6 +43,7 @@ mod succession;
 mod targets;
 mod trust;
 mod verify;
+mod ways;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -51,7 +57,7 @@ use crate::limits::Limits;
 use crate::model::{Endpoint, ExtractMode};
 use crate::name::NodeName;
 use crate::node::{Clock, EventFilter, EventHistory, Events, SystemClock};
-use crate::protocol::Silence;
+use crate::protocol::{Fallback, Silence};
 use crate::security::{AwsLc, Crypto, Invite, Token};
 
 pub use announced::AnnouncedError;
@@ -64,9 +70,10 @@ pub use held::KeepPackage;
 pub use hooks::{AfterFailure, HookCommand, HookError, HookKind, HookReport, HookRule, HookScope, HookTimeout, Hooks};
 pub use modes::LocalChanges;
 pub use reference::DistributionRef;
+pub use relay::{PassedRow, TrafficRow};
 pub use report::{
-    CarriedRequest, DistributionRow, DistributorRow, Enrolment, ExtractionEnd, ExtractionRow, PreviewRow,
-    SubscriberStatus, TargetRow, VerifyRow,
+    CarriedRequest, ChildRow, DistributionRow, DistributorRow, Enrolment, ExtractionEnd, ExtractionRow, ParentRow,
+    PreviewRow, SubscriberStatus, TargetRow, VerifyRow,
 };
 pub use scrub::ScrubInterval;
 pub use targets::{TargetRule, Targets};
@@ -94,6 +101,7 @@ pub(crate) struct Settings {
     pub(crate) scrub: ScrubSettings,
     pub(crate) hooks: HookTable,
     pub(crate) keep_package: KeepPackage,
+    pub(crate) fallback: Fallback,
     /// Asked before each step of a change, so that tests can stop it there.
     #[cfg(test)]
     pub(crate) steps: Option<Arc<dyn crate::store::Steps>>,
@@ -191,6 +199,14 @@ impl SubscriberBuilder {
     #[must_use]
     pub fn keep_package(mut self, keep: KeepPackage) -> Self {
         self.settings.keep_package = keep;
+        self
+    }
+
+    /// How long a parent is missed before the next one of the route is turned to, and how often a better one is tried
+    /// meanwhile; 30 s and 60 s by default.
+    #[must_use]
+    pub fn fallback(mut self, fallback: Fallback) -> Self {
+        self.settings.fallback = fallback;
         self
     }
 
@@ -298,6 +314,7 @@ impl Subscriber {
             scrub: ScrubSettings::default(),
             hooks: HookTable::default(),
             keep_package: KeepPackage::default(),
+            fallback: Fallback::default(),
             #[cfg(test)]
             steps: None,
         };
@@ -359,7 +376,7 @@ impl Subscriber {
         let token: Option<Token> = token.map(str::parse).transpose()?;
         let name = distributor.cloned();
         let root = self.blocking(move |state| state.root_meant(name.as_ref())).await?;
-        let enrolment = self.state.enrol(&root.key_hash(), endpoints, token.as_ref()).await?;
+        let enrolment = self.state.enrol_at(&root, endpoints, token.as_ref()).await?;
         Ok((root.name().clone(), enrolment))
     }
 

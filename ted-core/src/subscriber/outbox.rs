@@ -1,4 +1,5 @@
-//! Receipts: signed, kept until the Distributor has stored them, and sent in the order in which they were made.
+//! Receipts: signed, kept until the Distributor or a parent has stored them, and sent in the order in which they were
+//! made; then those of others that this node passes on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,12 +114,12 @@ impl State {
         connection: &QuicConnection,
     ) -> Result<(), Error> {
         let state = self.clone();
-        let listing = move || state.records.list::<Waiting>(&format!("outbox/{fleet}/"));
-        let waiting = tokio::task::spawn_blocking(listing).await.map_err(|_| SubscriberError::Worker)??;
-        let mut waiting: Vec<(String, Vec<u8>)> = waiting
-            .into_iter()
-            .map(|(key, waiting)| (key, hex::decode(&waiting.envelope).unwrap_or_default()))
-            .collect();
+        let listing = move || -> Result<Vec<(String, Vec<u8>)>, Error> {
+            let own = state.records.list::<Waiting>(&format!("outbox/{fleet}/"))?.into_iter();
+            let own = own.map(|(key, waiting)| (key, hex::decode(&waiting.envelope).unwrap_or_default()));
+            Ok(own.chain(state.passed_receipts(&fleet)?).collect())
+        };
+        let mut waiting = tokio::task::spawn_blocking(listing).await.map_err(|_| SubscriberError::Worker)??;
         while !waiting.is_empty() {
             let count = receipts_that_fit(waiting.iter().map(|(_, envelope)| envelope), &Limits::DEFAULT);
             let together: Vec<_> = waiting.drain(..count).collect();

@@ -1,4 +1,4 @@
-//! The network side: dialling Distributors, listening where told to, greeting, taking offers, sending receipts.
+//! The network side: listening where told to, and living with the peers above this node: the Distributor or a parent.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -12,14 +12,15 @@ use tokio_util::task::TaskTracker;
 use crate::error::Error;
 use crate::id::KeyHash;
 use crate::limits::Limits;
-use crate::node::{endpoint_secret, serve};
+use crate::node::{Generation, MOVED, endpoint_secret, serve};
 use crate::protocol::{Hello, PROTOCOL_VERSION};
-use crate::security::{HeldCertificate, HeldIn, Side, Usage, judge_standing};
+use crate::security::{HeldCertificate, HeldIn, Peer, PeerRole, Side, Usage, judge_standing};
 use crate::store::TrustedIn;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::serving::{Policy, Serving};
 use crate::subscriber::state::{Run, State, lock};
+use crate::subscriber::ways::way_key;
 use crate::transport::{Connection, Endpoint, EndpointOptions, FleetIdentity, QuicConnection};
 
 /// How long the other side may take to greet.
@@ -120,11 +121,12 @@ impl State {
             .await
             .map_err(|_| SubscriberError::Worker)??;
         if address.is_some() {
-            tasks.spawn(self.clone().accept_all(endpoint, stop.clone(), tasks.clone()));
+            tasks.spawn(self.clone().accept_all(endpoint.clone(), stop.clone(), tasks.clone()));
         }
         for (fleet, _) in self.known_distributors()? {
             self.follow(&fleet);
         }
+        tasks.spawn(self.clone().dial_children(endpoint, stop.clone(), tasks.clone()));
         for row in self.distributors()?.into_iter().filter(|row| row.endpoints.is_empty() && address.is_none()) {
             tracing::warn!(distributor = %row.name, "trusted, but nothing comes from it before this node has enrolled");
         }
@@ -134,6 +136,8 @@ impl State {
         let (state, running) = (self.clone(), tasks.clone());
         let stopping = stop.clone();
         tasks.spawn(async move { state.schedules.drive(state.clone(), stopping, running).await });
+        tasks.spawn(self.clone().relay_all(stop.clone()));
+        tasks.spawn(self.clone().tell_progress(stop.clone()));
         tasks.spawn(self.clone().keep_current(stop));
         Ok(address)
     }
@@ -149,6 +153,7 @@ impl State {
                 running.tasks.wait().await;
             }
             self.links.wait().await;
+            self.children.wait().await;
         };
         if tokio::time::timeout(GOODBYE, ending).await.is_err() {
             tracing::warn!("tasks were still running when the Subscriber stopped");
@@ -225,31 +230,66 @@ impl State {
 
     /// Lives with one judged connection until it ends.
     pub(super) async fn meet(self: &Arc<Self>, connection: QuicConnection, side: Side) {
+        match connection.peer().role {
+            PeerRole::Child => self.meet_child(connection, side).await,
+            PeerRole::Unenrolled => self.meet_unenrolled(connection).await,
+            PeerRole::Distributor | PeerRole::Parent | PeerRole::Subscriber => {
+                if let Some(generation) = self.admit(&connection, side).await {
+                    self.live(connection, generation).await;
+                }
+            }
+        }
+    }
+
+    /// Takes in a connection to a peer above this node, unless a better one serves.
+    pub(super) async fn admit(self: &Arc<Self>, connection: &QuicConnection, side: Side) -> Option<Generation> {
         let fleet = connection.peer().fleet;
         let state = self.clone();
-        let finding = move || (state.distributor_name(&fleet), state.identity(&fleet));
-        let Ok((distributor, Ok(identity))) = tokio::task::spawn_blocking(finding).await else { return };
+        let finding = move || (state.identity(&fleet), state.ways(&fleet));
+        let Ok((Ok(identity), Ok(ways))) = tokio::task::spawn_blocking(finding).await else { return None };
         let own = identity.certificate.key_hash();
-        let Some(generation) = self.links.insert(fleet, connection.clone(), side, &own) else {
-            tracing::debug!(%distributor, "both nodes dialled at once, and the other connection stays");
-            return;
-        };
+        let rank = |peer: &Peer| ways.iter().position(|way| way.key == way_key(peer)).unwrap_or(ways.len());
+        if let Some(serves) = self.links.living(&fleet)
+            && serves.peer().key != connection.peer().key
+            && rank(serves.peer()) <= rank(connection.peer())
+        {
+            connection.close(MOVED, "a parent that is preferred serves this node");
+            return None;
+        }
+        let generation = self.links.insert(fleet, connection.clone(), side, &own);
+        if generation.is_none() {
+            tracing::debug!(peer = %connection.peer(), "both nodes dialled at once, and the other connection stays");
+        }
+        generation
+    }
+
+    /// Lives with a connection that was taken in until it ends.
+    pub(super) async fn live(self: &Arc<Self>, connection: QuicConnection, generation: Generation) {
+        let peer = connection.peer().clone();
+        let fleet = peer.fleet;
+        let state = self.clone();
+        let finding = move || state.distributor_name(&fleet);
+        let Ok(distributor) = tokio::task::spawn_blocking(finding).await else { return };
+        let through = peer.name.filter(|_| peer.role == PeerRole::Parent);
         self.judge_again(&connection).await;
-        tracing::info!(%distributor, address = %connection.remote_address(), "connected");
+        let by = through.as_ref().map_or_else(|| "itself".to_owned(), ToString::to_string);
+        tracing::info!(%distributor, through = by, address = %connection.remote_address(), "connected");
         lock(&self.troubles).remove(&fleet);
-        self.events.emit(SubscriberEvent::Connected { distributor: distributor.clone() });
+        lock(&self.told_troubles).retain(|(of, _), _| *of != fleet);
+        self.events.emit(SubscriberEvent::Connected { distributor: distributor.clone(), through: through.clone() });
         self.receipts.notify_one();
+        self.links.spawn(self.clone().tell_presence(fleet, connection.clone()));
         let serving = Arc::new(Serving { state: self.clone(), connection: connection.clone() });
         let reason = serve(connection.clone(), serving, Limits::DEFAULT).await;
         if self.links.remove(&fleet, generation) {
-            tracing::info!(%distributor, reason, "disconnected");
+            tracing::info!(%distributor, through = by, reason, "disconnected");
             self.events.emit(SubscriberEvent::Disconnected { distributor, reason });
         }
     }
 
     /// Closes a connection whose peer lost its standing between the handshake and now: whoever took it away may not
     /// have found the connection to close.
-    async fn judge_again(self: &Arc<Self>, connection: &QuicConnection) {
+    pub(super) async fn judge_again(self: &Arc<Self>, connection: &QuicConnection) {
         let (peer, policy) = (connection.peer().clone(), Policy(Arc::downgrade(self)));
         let judged = tokio::task::spawn_blocking(move || judge_standing(&peer, &policy)).await;
         if let Ok(Err(refusal)) = judged {

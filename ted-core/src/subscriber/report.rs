@@ -15,6 +15,7 @@ use crate::security::Stage;
 use crate::subscriber::extract_times::ExtractTime;
 use crate::subscriber::hooks::{HookReport, HookScope};
 use crate::subscriber::reference::DistributionRef;
+use crate::subscriber::relay::{PassedRow, TrafficRow};
 use crate::subscriber::targets::TargetRule;
 
 /// What became of an enrolment.
@@ -57,6 +58,12 @@ pub struct SubscriberStatus {
     pub distributors: Vec<DistributorRow>,
     /// The Distributions it has something of.
     pub distributions: Vec<DistributionRow>,
+    /// What it passes on to others.
+    #[serde(default)]
+    pub passes_on: Vec<PassedRow>,
+    /// What every link carried of every package, since the node was opened.
+    #[serde(default)]
+    pub traffic: Vec<TrafficRow>,
     /// What its operator has to know.
     pub alarms: Vec<Alarm>,
 }
@@ -80,10 +87,45 @@ pub struct DistributorRow {
     pub enrolled_until: Option<UnixMillis>,
     /// The name in that certificate; another than the node's where it was renamed and not approved yet.
     pub enrolled_as: Option<NodeName>,
-    /// The address it is connected with; none while it is not.
+    /// The address it is connected with, its own or a parent's; none while it is not.
     pub connected: Option<String>,
+    /// The parent through which it is connected; none where it is itself.
+    #[serde(default)]
+    pub through: Option<NodeName>,
+    /// The peers that this node may reach it through, in order of preference; empty where it is reached itself.
+    #[serde(default)]
+    pub parents: Vec<ParentRow>,
+    /// This node's children in its fleet.
+    #[serde(default)]
+    pub children: Vec<ChildRow>,
     /// What is wrong, with its code; none while all is well.
     pub trouble: Option<String>,
+}
+
+/// A peer above a Subscriber: a parent, or the Distributor itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ParentRow {
+    /// Its name.
+    pub name: NodeName,
+    /// The short form of its key.
+    pub fingerprint: String,
+    /// Where it is dialled.
+    pub endpoints: Vec<Endpoint>,
+    /// Whether it is the one that is used now.
+    pub serves: bool,
+}
+
+/// A Subscriber that is reached through this one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ChildRow {
+    /// Its name.
+    pub name: NodeName,
+    /// The short form of its key.
+    pub fingerprint: String,
+    /// The address it is connected with; none while it is not.
+    pub connected: Option<String>,
+    /// How many nodes behind it are reached through it now.
+    pub behind: usize,
 }
 
 /// A Distribution, seen from a Subscriber.

@@ -5,11 +5,11 @@ use std::sync::{Arc, Weak};
 use crate::id::KeyHash;
 use crate::node::{Answering, Reply};
 use crate::protocol::{Answer, Request, code};
-use crate::security::{FleetRole, FleetTrust, TrustPolicy};
+use crate::security::{FleetRole, FleetTrust, Relation, TrustPolicy};
 use crate::subscriber::state::State;
 use crate::transport::{Connection, QuicConnection};
 
-/// Answers what a Distributor asks.
+/// Answers what the peer above this node asks: a Distributor, or a parent.
 pub(super) struct Serving {
     pub(super) state: Arc<State>,
     pub(super) connection: QuicConnection,
@@ -21,6 +21,10 @@ impl Answering for Serving {
             Request::Hello(_) => Reply::Answer(Answer::Hello(self.state.hello(&self.connection.peer().fleet))),
             Request::Offer(offer) => Reply::Answer(Answer::Offer(self.state.take_offer(&self.connection, offer).await)),
             Request::Announce(announce) => {
+                let fleet = self.connection.peer().fleet;
+                if let Some(recipient) = announce.recipient {
+                    return self.state.pass_announcement(&fleet, recipient, announce).await;
+                }
                 Reply::Answer(Answer::Announce(self.state.take_announcement(&self.connection, announce).await))
             }
             _ => Reply::refuse(code::NOT_ENTITLED, "this node serves nothing to this peer"),
@@ -50,5 +54,13 @@ impl TrustPolicy for Policy {
 
     fn is_revoked(&self, fleet: &KeyHash, key: &KeyHash) -> bool {
         self.0.upgrade().is_some_and(|state| state.revocations.is_revoked(fleet, key))
+    }
+
+    fn relation(&self, fleet: &KeyHash, key: &KeyHash) -> Option<Relation> {
+        self.0.upgrade()?.relation(fleet, key)
+    }
+
+    fn passes_enrolments_on(&self, fleet: &KeyHash) -> bool {
+        self.0.upgrade().is_some_and(|state| state.is_parent(fleet))
     }
 }

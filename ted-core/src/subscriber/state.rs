@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
@@ -14,8 +14,8 @@ use crate::limits::Limits;
 use crate::model::Endpoint;
 use crate::name::NodeName;
 use crate::node::{Alarm, Clock, EventBus, InputPace, Links, Records, Schedules, SendQueue};
-use crate::protocol::{Delivery, SendRates};
-use crate::security::{Crypto, DistributorRoot, Identity, ReleaseStatement, Stage, Usage};
+use crate::protocol::{Delivery, Reach, SendRates};
+use crate::security::{Crypto, DistributorRoot, Entitlements, Identity, ParentHint, ReleaseStatement, Stage, Usage};
 use crate::store::{
     DataDir, EventLog, Floors, Lineage, LocalDepot, NodeRole, Pins, Revocations, SecurityDir, SledCatalog,
     StandingEnvelopes,
@@ -27,7 +27,9 @@ use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::extract_times::{ExtractTask, ExtractTime};
 use crate::subscriber::peers::Network;
+use crate::subscriber::relay::Relays;
 use crate::subscriber::rates::own_input;
+use crate::transport::QuicConnection;
 
 /// A Distribution of a Distributor.
 pub(super) type Key = (KeyHash, DistributionId);
@@ -54,6 +56,8 @@ pub(super) struct State {
     pub(super) taking: tokio::sync::Mutex<()>,
     pub(super) records: Records,
     pub(super) depot: LocalDepot,
+    /// What is passed on to others.
+    pub(super) relays: Relays,
     /// The packages that are arriving.
     pub(super) arrivals: Arc<Arrivals>,
     pub(super) deliveries: Mutex<HashMap<Key, Delivery>>,
@@ -69,13 +73,29 @@ pub(super) struct State {
     pub(super) receipts: Notify,
     /// Something has changed that this node's certificates depend on.
     pub(super) renewing: Notify,
+    /// The connection upwards in each fleet: with the Distributor, or with one parent.
     pub(super) links: Links,
+    /// The connections with children, by fleet and key.
+    pub(super) children: Links<QuicConnection, (KeyHash, KeyHash)>,
+    /// Who is reached through this node in each fleet.
+    pub(super) reach: Mutex<HashMap<KeyHash, Reach>>,
+    /// Counts changes of who is reached.
+    pub(super) presence: watch::Sender<u64>,
+    /// Entitlements as they were read last.
+    pub(super) entitled: Mutex<HashMap<KeyHash, Arc<Entitlements>>>,
+    /// Something has changed about the children that are to be dialled.
+    pub(super) dialling_children: Notify,
+    pub(super) passing_enrolments: Semaphore,
+    /// The parents of invites that are just being followed.
+    pub(super) invited: Mutex<HashMap<KeyHash, Vec<ParentHint>>>,
     pub(super) run: Mutex<Run>,
     pub(super) network: Mutex<Option<Network>>,
     /// How far the newest offered revision of each Distribution is.
     pub(super) standing: Mutex<HashMap<Key, Standing>>,
     /// What is wrong with the connection to a Distributor.
     pub(super) troubles: Mutex<HashMap<KeyHash, String>>,
+    /// What was told last about each way to a fleet, so that it is told once.
+    pub(super) told_troubles: Mutex<HashMap<(KeyHash, KeyHash), String>>,
     /// The alarms that were told last, so that each is told once.
     pub(super) alarmed: Mutex<Vec<Alarm>>,
     /// What is wrong with certificates that were carried here.
@@ -116,6 +136,9 @@ impl Run {
 pub(super) struct KnownDistributor {
     pub(super) name: NodeName,
     pub(super) endpoints: Vec<Endpoint>,
+    /// The parents that the invite named; the Distributor's configuration wins over them.
+    #[serde(default)]
+    pub(super) parents: Vec<ParentHint>,
 }
 
 /// How far the newest offered revision of a Distribution is, as people are told.
@@ -168,6 +191,7 @@ impl State {
             security,
             records,
             depot,
+            relays: Relays::default(),
             arrivals: Arc::default(),
             deliveries: Mutex::default(),
             statements: Mutex::default(),
@@ -178,10 +202,18 @@ impl State {
             receipts: Notify::new(),
             renewing: Notify::new(),
             links: Links::new(),
+            children: Links::new(),
+            reach: Mutex::default(),
+            presence: watch::Sender::new(0),
+            entitled: Mutex::default(),
+            dialling_children: Notify::new(),
+            passing_enrolments: Semaphore::new(Limits::DEFAULT.passed_enrolments_max),
+            invited: Mutex::default(),
             run: Mutex::default(),
             network: Mutex::default(),
             standing: Mutex::default(),
             troubles: Mutex::default(),
+            told_troubles: Mutex::default(),
             alarmed: Mutex::default(),
             carried_troubles: Mutex::default(),
             input: InputPace::new(own_input(&settings.own), clock.clone()),

@@ -9,7 +9,7 @@ use crate::extract::{Create, Target, is_interrupted, recover};
 use crate::id::{DistributionId, KeyHash};
 use crate::name::NodeName;
 use crate::node::{RecordBatch, wait};
-use crate::security::{DistributorRoot, Stage, Usage};
+use crate::security::{DistributorRoot, EnvelopeKind, Stage, Usage};
 use crate::store::{TrustedIn, prune};
 use crate::subscriber::damage::{SetAside, aside_key, firing_key};
 use crate::subscriber::deliveries::Job;
@@ -23,7 +23,8 @@ use crate::subscriber::rollback::{PINNED, before_key};
 use crate::subscriber::state::{Key, KnownDistributor, State, known_key, lock};
 use crate::subscriber::targets::{TargetRule, check_target};
 use crate::subscriber::verify::Mend;
-use crate::transport::QuicConnection;
+use crate::subscriber::ways::parent_of;
+use crate::transport::{Connection as _, QuicConnection};
 
 impl State {
     pub(super) fn status(self: &Arc<Self>) -> Result<SubscriberStatus, Error> {
@@ -33,6 +34,8 @@ impl State {
             paused: self.is_paused(),
             distributors: self.distributors()?,
             distributions: self.rows()?,
+            passes_on: self.passed_rows(),
+            traffic: self.traffic(),
             alarms: self.alarms()?,
         })
     }
@@ -58,6 +61,9 @@ impl State {
                 enrolled_until: identity.as_ref().map(|identity| identity.certificate.not_after()),
                 enrolled_as: identity.map(|identity| identity.certificate.name().clone()),
                 connected: connection.as_ref().map(|connection| QuicConnection::remote_address(connection).to_string()),
+                through: connection.as_ref().and_then(|connection| parent_of(connection.peer())),
+                parents: self.parent_rows(&fleet),
+                children: self.child_rows(&fleet),
                 trouble: lock(&self.troubles).get(&fleet).cloned(),
             });
         }
@@ -286,6 +292,10 @@ impl State {
             }
         }
         self.forget_receipts(&fleet)?;
+        self.forget_passed(&fleet)?;
+        self.envelopes.remove(|slot| slot.fleet == fleet && slot.kind == EnvelopeKind::ENTITLEMENTS)?;
+        self.forget_entitlements();
+        self.close_children(&fleet, "the Subscriber leaves");
         self.forget_alarms(&fleet)?;
         lock(&self.standing).retain(|(of, _), _| *of != fleet);
         lock(&self.deliveries).retain(|(of, _), _| *of != fleet);

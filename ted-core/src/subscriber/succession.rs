@@ -112,6 +112,7 @@ impl State {
         self.revocations.carry_over(&from, &to)?;
         self.pins.carry_over(&from, &to)?;
         self.envelopes.carry_over(&from, &to)?;
+        self.forget_entitlements();
         self.security.before(Step::Follow)?;
         self.move_records(old, new)?;
         self.security.before(Step::Follow)?;
@@ -158,6 +159,7 @@ impl State {
         self.records.apply(batch)?;
         // They are signed for the old fleet, and would count for nothing.
         self.forget_receipts(&from)?;
+        self.forget_passed(&from)?;
         self.forget_alarms(&from)
     }
 
@@ -210,10 +212,11 @@ impl State {
             let known: Option<KnownDistributor> = state.records.get(&known_key(&fleet))?;
             let (Some(new), Some(known)) = (new, known) else { return Ok(None) };
             state.adopt(&fleet, &new)?;
-            Ok(Some((old, new, known.endpoints)))
+            let ways = state.ways_with(&fleet, &known);
+            Ok(Some((old, new, ways)))
         };
-        let Ok(Ok(Some((old, new, endpoints)))) = tokio::task::spawn_blocking(finding).await else { return None };
-        let enrolment = self.enrol_under(&new, &endpoints, None).await.ok()?;
+        let Ok(Ok(Some((old, new, ways)))) = tokio::task::spawn_blocking(finding).await else { return None };
+        let enrolment = self.enrol_under(&new, &ways, None, None).await.ok()?;
         let state = self.clone();
         let taking = move || state.take_over(&old, &new);
         match tokio::task::spawn_blocking(taking).await {

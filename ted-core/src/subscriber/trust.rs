@@ -11,8 +11,8 @@ use crate::name::NodeName;
 use crate::node::{DialError, ExchangeError, ask, dial};
 use crate::protocol::{Answer, Request};
 use crate::security::{
-    Alpn, Certificate, DistributorRoot, EnrolAnswer, EnrolRequest, HeldKey, Invite, Keystore, RootFile, SecretKey,
-    Token, Usage,
+    Alpn, Certificate, DistributorRoot, EnrolAnswer, EnrolRequest, HeldKey, Invite, Keystore, ParentHint, RootFile,
+    SecretKey, Token, Usage,
 };
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
@@ -51,12 +51,13 @@ impl State {
             );
         }
         let (fleet, name) = (invite.distributor.key_hash(), invite.distributor.name().clone());
-        let (state, root, endpoints) = (self.clone(), invite.distributor.clone(), invite.endpoints.clone());
+        let known = KnownDistributor { name: name.clone(), endpoints: invite.endpoints, parents: invite.parents };
+        let (state, root, learned) = (self.clone(), invite.distributor.clone(), known.clone());
         let trusting = move || -> Result<bool, Error> {
             state.trust_file(&RootFile { root: root.clone(), replacement: None })?;
             let enrolled = state.is_enrolled(&fleet);
             if enrolled {
-                state.know(&fleet, root.name(), &endpoints)?;
+                state.records.put(&known_key(&fleet), &learned)?;
             }
             Ok(enrolled)
         };
@@ -64,12 +65,19 @@ impl State {
             self.follow(&fleet);
             return Ok((name, Enrolment::Enrolled));
         }
-        Ok((name, self.enrol(&fleet, &invite.endpoints, Some(&invite.token)).await?))
+        // The parents that the invite names are trusted to pass this on, and are noted once one of them did.
+        lock(&self.invited).insert(fleet, known.parents.clone());
+        let ways = self.ways_with(&fleet, &known);
+        let enrolment = self.enrol(&fleet, &ways, Some(&invite.token), Some(known)).await;
+        lock(&self.invited).remove(&fleet);
+        Ok((name, enrolment?))
     }
 
-    /// Notes where a Distributor is reached.
+    /// Notes where a Distributor is reached. The parents that are known stay.
     pub(super) fn know(&self, fleet: &KeyHash, name: &NodeName, endpoints: &[Endpoint]) -> Result<(), Error> {
-        let known = KnownDistributor { name: name.clone(), endpoints: endpoints.to_vec() };
+        let before: Option<KnownDistributor> = self.records.get(&known_key(fleet))?;
+        let parents = before.map(|known| known.parents).unwrap_or_default();
+        let known = KnownDistributor { name: name.clone(), endpoints: endpoints.to_vec(), parents };
         Ok(self.records.put(&known_key(fleet), &known)?)
     }
 
@@ -82,49 +90,64 @@ impl State {
             .is_some_and(|identity| now >= identity.certificate.not_before() && now < identity.certificate.not_after())
     }
 
+    /// Asks for certificates at these endpoints, where the Distributor or a parent of this node is.
+    pub(super) async fn enrol_at(
+        self: &Arc<Self>,
+        root: &DistributorRoot,
+        endpoints: &[Endpoint],
+        token: Option<&Token>,
+    ) -> Result<Enrolment, Error> {
+        let (fleet, name) = (root.key_hash(), root.name().clone());
+        let state = self.clone();
+        let finding = move || state.parents(&fleet);
+        let parents = tokio::task::spawn_blocking(finding).await.map_err(|_| SubscriberError::Worker)?;
+        let known = KnownDistributor { name: name.clone(), endpoints: endpoints.to_vec(), parents };
+        let way = ParentHint { name, key: fleet, endpoints: endpoints.to_vec() };
+        self.enrol(&fleet, &[way], token, Some(known)).await
+    }
+
     /// Asks a Distributor for certificates because somebody wants it, and lets a Subscriber that runs go on at once.
     pub(super) async fn enrol(
         self: &Arc<Self>,
         fleet: &KeyHash,
-        endpoints: &[Endpoint],
+        ways: &[ParentHint],
         token: Option<&Token>,
+        learned: Option<KnownDistributor>,
     ) -> Result<Enrolment, Error> {
-        let enrolment = self.enrol_once(fleet, endpoints, token).await?;
+        let enrolment = self.enrol_once(fleet, ways, token, learned).await?;
         self.follow(fleet);
         Ok(enrolment)
     }
 
-    /// Asks a Distributor for certificates, once. Nothing is written before the Distributor has proved who it is; what
-    /// it answers to is kept, and a Subscriber that runs goes on with it.
+    /// Asks a Distributor for certificates, once: itself, or through the first parent that passes it on. Nothing is
+    /// written before the Distributor has answered; then what is `learned` is kept, and a Subscriber that runs goes on
+    /// with it.
     pub(super) async fn enrol_once(
         self: &Arc<Self>,
         fleet: &KeyHash,
-        endpoints: &[Endpoint],
+        ways: &[ParentHint],
         token: Option<&Token>,
+        learned: Option<KnownDistributor>,
     ) -> Result<Enrolment, Error> {
         let (state, fleet) = (self.clone(), *fleet);
         let finding = move || state.trusted_root(&fleet);
         let root = tokio::task::spawn_blocking(finding).await.map_err(|_| SubscriberError::Worker)??;
-        self.enrol_under(&root, endpoints, token).await
+        self.enrol_under(&root, ways, token, learned).await
     }
 
     /// The same under this certificate, which need not be trusted for more yet than for answering this.
     pub(super) async fn enrol_under(
         self: &Arc<Self>,
         root: &DistributorRoot,
-        endpoints: &[Endpoint],
+        ways: &[ParentHint],
         token: Option<&Token>,
+        learned: Option<KnownDistributor>,
     ) -> Result<Enrolment, Error> {
-        let (root, fleet, token) = (root.clone(), root.key_hash(), token.cloned());
+        let (root, fleet) = (root.clone(), root.key_hash());
         let name = root.name().clone();
-        let endpoint = self.endpoint()?;
-        let connection = dial(&endpoint, endpoints, &fleet, Alpn::Enrol1).await;
-        let connection = connection.map_err(|error| not_reached(&name, endpoints, error))?;
-        let answer = self.ask_for_certificates(&connection, &root, token).await;
-        connection.close(0, "the enrolment was answered");
-        let answer = answer?;
-        let (state, endpoints) = (self.clone(), endpoints.to_vec());
-        let keeping = move || state.keep_answer(&root, &endpoints, answer);
+        let answer = self.answer_of_any(&root, ways, token).await?;
+        let state = self.clone();
+        let keeping = move || state.keep_answer(&root, learned.as_ref(), answer);
         let enrolment = tokio::task::spawn_blocking(keeping).await.map_err(|_| SubscriberError::Worker)??;
         if enrolment == Enrolment::Enrolled {
             tracing::info!(distributor = %name, "enrolled");
@@ -138,6 +161,33 @@ impl State {
         // Whoever asks again and again does not cut its own pause short.
         self.start_following(&fleet);
         Ok(enrolment)
+    }
+
+    /// Asks the peers that lead to a Distributor for certificates, one after the other, until one has its answer.
+    async fn answer_of_any(
+        self: &Arc<Self>,
+        root: &DistributorRoot,
+        ways: &[ParentHint],
+        token: Option<&Token>,
+    ) -> Result<EnrolAnswer, Error> {
+        let endpoint = self.endpoint()?;
+        let mut failed = None;
+        for way in ways {
+            let connection = match dial(&endpoint, &way.endpoints, &root.key_hash(), Alpn::Enrol1).await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    failed = Some(Error::from(not_reached(way, error)));
+                    continue;
+                }
+            };
+            let answer = self.ask_for_certificates(&connection, root, token.cloned()).await;
+            connection.close(0, "the enrolment was answered");
+            match answer {
+                Err(error) if error.is_retryable() => failed = Some(error),
+                answer => return answer,
+            }
+        }
+        Err(failed.unwrap_or_else(|| SubscriberError::NoWayUp(root.name().clone()).into()))
     }
 
     /// Asks over a connection for certificates for this node's keys in a fleet.
@@ -154,6 +204,10 @@ impl State {
         let answer = match ask(connection, &Request::Enrol(request.to_bytes()?), &Limits::DEFAULT, PATIENCE).await {
             Ok(Answer::Enrol(bytes)) => EnrolAnswer::from_bytes(&bytes)?,
             Ok(_) => return Err(refused("the answer does not fit the question".to_owned()).into()),
+            Err(ExchangeError::Refused(why)) if why.is_retryable() => {
+                let name = connection.peer().name.clone().unwrap_or_else(|| root.name().clone());
+                return Err(SubscriberError::EnrolmentLater { name, reason: why.to_string() }.into());
+            }
             Err(ExchangeError::Refused(why)) => return Err(refused(why.to_string()).into()),
             Err(error) => return Err(error.into()),
         };
@@ -166,7 +220,7 @@ impl State {
     fn keep_answer(
         &self,
         root: &DistributorRoot,
-        endpoints: &[Endpoint],
+        learned: Option<&KnownDistributor>,
         answer: EnrolAnswer,
     ) -> Result<Enrolment, Error> {
         let enrolment = match answer {
@@ -179,7 +233,9 @@ impl State {
                 return Err(SubscriberError::EnrolmentRefused { name: root.name().clone(), reason }.into());
             }
         };
-        self.know(&root.key_hash(), root.name(), endpoints)?;
+        if let Some(learned) = learned {
+            self.records.put(&known_key(&root.key_hash()), learned)?;
+        }
         Ok(enrolment)
     }
 
@@ -243,12 +299,12 @@ impl State {
 }
 
 /// Why no connection came about, in this node's words.
-fn not_reached(name: &NodeName, endpoints: &[Endpoint], error: DialError) -> SubscriberError {
-    let (name, DialError { reason, code }) = (name.clone(), error);
+fn not_reached(way: &ParentHint, error: DialError) -> SubscriberError {
+    let (name, DialError { reason, code }) = (way.name.clone(), error);
     if code.starts_with("TED-130") || code.starts_with("TED-11") || code == "TED-1314" {
         return SubscriberError::ConnectionRefused { name, code, reason };
     }
-    let tried = endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let tried = way.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     SubscriberError::Unreachable { name, tried, reason }
 }
 

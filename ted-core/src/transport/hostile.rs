@@ -82,7 +82,7 @@ async fn a_dialler_refuses_whoever_is_not_the_distributor_and_both_ends_know_why
     policy.revoke(&revoked);
     let client = dialling(policy, a.root(), Some(&a.subscriber));
     for (what, shown, code) in [
-        ("a Subscriber's certificate in the Distributor's role", &a.subscriber, "TED-1104"),
+        ("a Subscriber that is no parent", &a.subscriber, "TED-1307"),
         ("the root itself", &a.authority.identity(), "TED-1104"),
         ("fleet B's certificate under A's name", &b.tls, "TED-1105"),
         ("another Distributor of the same name", &twin.tls, "TED-1105"),

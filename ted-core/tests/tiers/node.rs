@@ -41,6 +41,8 @@ pub(crate) enum Purpose {
     Presence,
     /// What is none of this node's business.
     Rogue,
+    /// Something untrue about who is present; what is true follows.
+    Lie,
 }
 
 /// A stream that this node opened.
@@ -74,7 +76,7 @@ pub(crate) struct Node {
     pub(crate) children: BTreeMap<NodeId, u64>,
     present: Present,
     /// Whom the parent knows to be reached through this node; nobody was told yet on a new connection.
-    presence_told: Option<BTreeSet<NodeId>>,
+    pub(crate) presence_told: Option<BTreeSet<NodeId>>,
     pub(crate) deliveries: BTreeMap<DistributionId, Delivery>,
     pub(crate) receptions: BTreeMap<PackageId, Reception>,
     pub(crate) asked: BTreeMap<u64, Asked>,
@@ -350,7 +352,7 @@ impl Node {
             let nodes = env.topology.nodes().count() as u64;
             let up = (0..5).map(|_| env.rng.between(1, nodes) as NodeId).collect();
             env.seen.lies_about_presence += 1;
-            self.ask_up(Ask::Presence { reset: false, up, down: Vec::new() }, Purpose::Rogue, env);
+            self.ask_up(Ask::Presence { reset: false, up, down: Vec::new() }, Purpose::Lie, env);
             return;
         }
         let foreign = |package: &(&PackageId, &truth::Known)| !env.topology.may_have(id, &package.1.distribution);

@@ -59,6 +59,11 @@ impl Node {
                 self.speak(env);
                 true
             }
+            (Purpose::Lie, _) => {
+                self.presence_told = None;
+                self.speak(env);
+                true
+            }
             (Purpose::Rogue, Content::Block(Block::Data(_) | Block::Waiting)) => false,
             (Purpose::Rogue, Content::Reply(Reply::Fetch { .. })) => false,
             _ => true,

@@ -209,6 +209,11 @@ impl Passed {
 
     fn add(&mut self, offer: &PassedOffer, own: KeyHash) {
         let recipients = offer.recipients.iter().filter(|recipient| **recipient != own);
+        // The firing that was heard of last is the one that a recipient speaks of; an earlier one may be over.
+        for firing in self.firings.iter_mut().filter(|(id, _)| **id != offer.firing).map(|(_, firing)| firing) {
+            firing.recipients.retain(|recipient| !offer.recipients.contains(recipient));
+        }
+        self.firings.retain(|id, firing| *id == offer.firing || !firing.recipients.is_empty());
         match self.firings.get_mut(&offer.firing) {
             Some(firing) => {
                 (firing.priority, firing.closes) = (offer.priority, offer.closes);

@@ -62,7 +62,7 @@ async fn template(data: &Path, old: &DistributorRoot) -> KeyHash {
     state.floors.raise(&fleet, &ID, floor()).unwrap();
     let pin = Pin { from: Revision::from_number(9), to: Revision::from_number(7), at: NOW };
     state.pins.set(&fleet, &ID, pin).unwrap();
-    let known = KnownDistributor { name: old.name().clone(), endpoints: vec![] };
+    let known = KnownDistributor { name: old.name().clone(), endpoints: vec![], parents: vec![] };
     state.records.put(&known_key(&fleet), &known).unwrap();
     for kind in KINDS {
         state.records.put(&format!("{kind}/{fleet}/{ID}"), &"something").unwrap();

@@ -1,0 +1,234 @@
+//! Tiers of real nodes over loopback: joining, presence, standing envelopes, receipts, moving, revocation.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::distributor::{Distributor, DistributorEvent};
+use crate::id::KeyHash;
+use crate::model::Subscriber as Declared;
+use crate::name::NodeName;
+use crate::node::Events;
+use crate::protocol::Fallback;
+use crate::security::{RevocationReason, RevokedKey};
+use crate::subscriber::Subscriber;
+
+/// Nothing that a test waits for takes longer, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// Moving on and back at once, so that no test waits for it.
+const AT_ONCE: Fallback = Fallback { after: Duration::from_millis(200), return_every: Duration::from_millis(300) };
+
+struct World {
+    folder: tempfile::TempDir,
+    distributor: Distributor,
+    events: Events<DistributorEvent>,
+}
+
+fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let distributor = Distributor::builder(folder.path().join("distributor")).listen(ANY_PORT);
+        let distributor = distributor.name(node("dist.example")).open().await.unwrap();
+        distributor.start().await.unwrap();
+        let events = distributor.events();
+        Self { folder, distributor, events }
+    }
+
+    fn data_of(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Declares a node with this route, reached at `address` where it is given, or changes it.
+    fn declare(&self, name: &str, parents: &[&str], address: Option<SocketAddr>) {
+        let state = &self.distributor.state;
+        let endpoints = address.map(|address| address.to_string().parse().unwrap()).into_iter().collect();
+        let parents = parents.iter().map(|parent| node(parent)).collect();
+        let declared = Declared { parents, endpoints, ..Declared::new(node(name)) };
+        let change = state.change_fleet(|fleet| match fleet.subscriber(&declared.name) {
+            Ok(_) => Ok(fleet.update_subscriber(declared)?),
+            Err(_) => Ok(fleet.create_subscriber(declared)?),
+        });
+        change.unwrap();
+        state.announce_configuration().unwrap();
+    }
+
+    fn key_of(&self, name: &str) -> KeyHash {
+        self.distributor.state.key_of_name(&node(name)).unwrap()
+    }
+
+    async fn event<T>(&mut self, what: &str, mut pick: impl FnMut(DistributorEvent) -> Option<T>) -> T {
+        let picking = async {
+            loop {
+                if let Some(picked) = pick(self.events.next().await.unwrap()) {
+                    return picked;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, picking).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    }
+
+    async fn acknowledged(&mut self, name: &str, of: &str) {
+        let what = format!("{name} to hold the {of}");
+        self.event(&what, |event| match event {
+            DistributorEvent::Acknowledged { subscriber, kind, .. } => {
+                (subscriber == node(name) && kind == of).then_some(())
+            }
+            _ => None,
+        })
+        .await;
+    }
+
+    /// Joins with an invite and starts; a parent waits until it knows that it is one.
+    async fn join(&mut self, name: &str, parents: &[&str], is_parent: bool) -> (Subscriber, SocketAddr) {
+        self.declare(name, parents, None);
+        let invite = self.distributor.invite(&node(name), &[], &[]).await.unwrap();
+        let subscriber = Subscriber::builder(self.data_of(name)).listen(ANY_PORT).fallback(AT_ONCE);
+        let invite = without_distributor(&invite, parents.is_empty());
+        let joining = subscriber.join(&invite);
+        let subscriber = tokio::time::timeout(PATIENCE, joining).await.expect("in time").unwrap();
+        let address = subscriber.start().await.unwrap().unwrap();
+        self.declare(name, parents, Some(address));
+        if is_parent {
+            // Somebody who has not joined yet is behind it.
+            self.declare(&format!("behind.{name}"), &[name], None);
+            self.acknowledged(name, "entitlements").await;
+        }
+        (subscriber, address)
+    }
+
+    /// Waits until a node is reached through that peer.
+    async fn reached(&self, name: &str, hop: &str) {
+        let state = &self.distributor.state;
+        let (key, hop) = (self.key_of(name), self.key_of(hop));
+        until("a node to be reached", || state.reached_through(&key).is_some_and(|(found, _)| found == hop)).await;
+    }
+}
+
+/// The invite of a node that cannot reach the Distributor, whatever it is told about it.
+fn without_distributor(invite: &str, reaches_it: bool) -> String {
+    if reaches_it {
+        return invite.to_owned();
+    }
+    let cut = invite.find("endpoints = [").unwrap();
+    let end = invite[cut..].find(']').unwrap() + cut;
+    format!("{}endpoints = [\"127.0.0.1:1\"{}", &invite[..cut], &invite[end..])
+}
+
+/// Waits until something holds that nobody tells of.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let looking = async {
+        let mut round = tokio::time::interval(Duration::from_millis(20));
+        while !holds() {
+            round.tick().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("waited in vain for {what}"));
+}
+
+async fn through(subscriber: &Subscriber) -> Option<String> {
+    let status = subscriber.status().await.unwrap();
+    status.distributors[0].through.as_ref().map(ToString::to_string)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leaf_that_reaches_its_parent_alone_joins_and_is_told_what_stands_however_deep_it_is() {
+    let mut world = World::new().await;
+    let (p1, _) = world.join("p1.example", &[], true).await;
+    let (p2, _) = world.join("p2.example", &["p1.example"], true).await;
+    let (leaf, _) = world.join("leaf.example", &["p2.example"], false).await;
+    world.acknowledged("leaf.example", "configuration").await;
+    world.reached("leaf.example", "p1.example").await;
+    world.reached("p2.example", "p1.example").await;
+    assert_eq!(through(&leaf).await.as_deref(), Some("p2.example"));
+    assert_eq!(through(&p2).await.as_deref(), Some("p1.example"));
+    assert_eq!(through(&p1).await, None);
+    let children: Vec<_> = p2.status().await.unwrap().distributors.remove(0).children;
+    let connected: Vec<_> = children.iter().filter(|child| child.connected.is_some()).collect();
+    assert_eq!(connected.len(), 1);
+    assert_eq!(connected[0].name, node("leaf.example"));
+    for node in [leaf, p2, p1] {
+        node.shutdown().await;
+    }
+    world.distributor.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_falls_back_where_its_route_says_so_moves_back_and_follows_another_route() {
+    let mut world = World::new().await;
+    let (p1, address) = world.join("p1.example", &[], true).await;
+    let (p2, _) = world.join("p2.example", &[], true).await;
+    let (leaf, _) = world.join("leaf.example", &["p1.example", "p2.example"], false).await;
+    world.reached("leaf.example", "p1.example").await;
+    p1.shutdown().await;
+    drop(p1);
+    world.reached("leaf.example", "p2.example").await;
+    assert_eq!(through(&leaf).await.as_deref(), Some("p2.example"));
+
+    // The socket goes a moment after the node.
+    let p1 = Subscriber::builder(world.data_of("p1.example")).listen(address).open().await.unwrap();
+    let mut round = tokio::time::interval(Duration::from_millis(20));
+    while p1.start().await.is_err() {
+        round.tick().await;
+    }
+    world.reached("leaf.example", "p1.example").await;
+    assert_eq!(through(&leaf).await.as_deref(), Some("p1.example"));
+
+    world.declare("leaf.example", &["p2.example"], None);
+    world.reached("leaf.example", "p2.example").await;
+    let parents = leaf.status().await.unwrap().distributors.remove(0).parents;
+    assert_eq!(
+        parents.iter().map(|row| (row.name.clone(), row.serves)).collect::<Vec<_>>(),
+        [(node("p2.example"), true)]
+    );
+    for node in [leaf, p2, p1] {
+        node.shutdown().await;
+    }
+    world.distributor.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_parent_is_left_by_its_children_which_turn_to_their_fallback() {
+    let mut world = World::new().await;
+    let (p1, _) = world.join("p1.example", &[], true).await;
+    let (p2, _) = world.join("p2.example", &[], true).await;
+    let (leaf, _) = world.join("leaf.example", &["p1.example", "p2.example"], false).await;
+    world.reached("leaf.example", "p1.example").await;
+    let (state, key) = (world.distributor.state.clone(), world.key_of("p1.example"));
+    let since = state.now();
+    let revoked = RevokedKey { key, serials: vec![], since, reason: RevocationReason::KEY_COMPROMISE };
+    let revoking = tokio::task::spawn_blocking({
+        let state = state.clone();
+        move || state.revoke_keys(vec![(revoked, None)])
+    });
+    revoking.await.unwrap().unwrap();
+    until("the revoked parent to be gone", || state.links.get(&key).is_none()).await;
+    world.reached("leaf.example", "p2.example").await;
+    assert_eq!(through(&leaf).await.as_deref(), Some("p2.example"));
+    for node in [leaf, p2, p1] {
+        node.shutdown().await;
+    }
+    world.distributor.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invite_through_a_parent_that_is_not_known_or_not_found_is_refused() {
+    let mut world = World::new().await;
+    world.declare("p1.example", &[], None);
+    world.declare("leaf.example", &["p1.example"], None);
+    let leaf = node("leaf.example");
+    let refused = world.distributor.invite(&leaf, &[], &[]).await.unwrap_err();
+    assert_eq!(refused.code(), "TED-1222", "{refused}");
+    let (p1, _) = world.join("p1.example", &[], true).await;
+    world.distributor.invite(&leaf, &[], &[]).await.unwrap();
+    world.declare("p1.example", &[], None);
+    let refused = world.distributor.invite(&leaf, &[], &[]).await.unwrap_err();
+    assert_eq!(refused.code(), "TED-1223", "{refused}");
+    p1.shutdown().await;
+    world.distributor.shutdown().await;
+}
