@@ -16,9 +16,8 @@ use super::Service;
 use crate::api::{
     BuildView, ChangeView, ChannelCreate, ChannelDelete, ChannelUpdate, ChannelView, Channels, DeliveryView, DeltaView,
     DistributionBuild, DistributionCreate, DistributionDelete, DistributionUpdate, DistributionView, Distributions,
-    EnrolledView, FiringView, Pending, PendingView, RevisionView, SubscriberApprove, SubscriberCreate,
-    SubscriberDelete, SubscriberList, SubscriberRename, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers,
-    WarningView, WayUpdate,
+    EnrolledView, Pending, PendingView, RevisionView, SubscriberApprove, SubscriberCreate, SubscriberDelete,
+    SubscriberList, SubscriberRename, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers, WarningView,
 };
 
 impl Service {
