@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use support::{CHANNEL, DISTRIBUTION, TestClock, World, event, extracted, label, node, within};
-use ted_core::distributor::SettingChanges;
+use ted_core::distributor::{ChannelChanges, NextFiring, Refresh, SettingChanges};
 use ted_core::id::{FiringId, UnixMillis};
 use ted_core::model::{Setting, Settings};
 use ted_core::node::Clock as _;
@@ -169,25 +169,82 @@ async fn begun(events: &mut ted_core::Events<DistributorEvent>) -> (FiringId, Ca
     .await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_that_is_declared_elsewhere_is_read_again_by_its_schedule() {
+    let (clock, minute) = before_a_minute(1);
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = folder.path().join("declared.toml");
+    let schedule = format!("cron \"{} * * * *\"", &time_of_day(&minute)[3..]).parse().expect("a schedule");
+    let refresh = Refresh { source: source.clone(), schedule, prune: false };
+    let world = World::with(|builder| builder.clock(clock.clone()).refresh(refresh)).await;
+    assert_eq!(world.distributor.refresh().await.expect_err("nothing there").code(), "TED-1625");
+    let declared = "[[subscriber]]\nname = \"declared.example\"\n";
+    std::fs::write(&source, format!("{}{declared}", world.distributor.export().expect("text"))).expect("written");
+    let is_there = || world.distributor.fleet().subscriber(&node("declared.example")).is_ok();
+    assert!(!is_there());
+    clock.forward(Duration::from_secs(3600));
+    world.have_it_look().await;
+    within("the declared Subscriber", async {
+        while !is_there() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // What cannot be read changes nothing, and is an alarm until it can.
+    let mut events = world.distributor.events();
+    std::fs::write(&source, "no fleet").expect("written");
+    clock.forward(Duration::from_secs(3600));
+    world.have_it_look().await;
+    let failed = event("the failure", &mut events, |event| match event {
+        DistributorEvent::ScheduleFailed { code, .. } => Some(code),
+        _ => None,
+    });
+    assert_eq!(failed.await, "TED-1619");
+    assert!(is_there());
+    std::fs::write(&source, world.distributor.export().expect("text")).expect("written");
+    world.distributor.refresh().await.expect("read");
+    assert!(world.distributor.status().await.expect("known").alarms.is_empty());
+}
+
 impl Schedules for World {
     async fn set_schedule(&self, schedule: &str) {
-        let mut channel = self.distributor.fleet().channel(&label(CHANNEL)).expect("there").clone();
-        channel.schedule = schedule.parse().expect("a schedule");
-        self.distributor.declare_channel(channel).await.expect("changed");
+        let schedule = Some(schedule.parse().expect("a schedule"));
+        let changes = ChannelChanges { schedule, ..ChannelChanges::default() };
+        self.distributor.change_channel(&label(CHANNEL), changes).await.expect("changed");
+        within("the schedule to be followed", async {
+            while self.channel_schedule().await.last.is_none() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 
     async fn next(&self) -> Option<String> {
+        self.channel_schedule().await.at.map(minute_text)
+    }
+
+    async fn channel_schedule(&self) -> NextFiring {
         let status = self.distributor.status().await.expect("known");
-        let next = status.next_firings.into_iter().find(|next| next.channel == label(CHANNEL)).expect("it is there");
-        next.at.map(minute_text)
+        status.next_firings.into_iter().find(|next| next.channel == label(CHANNEL)).expect("it is there")
+    }
+
+    async fn have_it_look(&self) {
+        let name = format!("nobody-{}.example", self.distributor.fleet().subscribers().count());
+        self.distributor.create_subscriber(node(&name), &[], &[]).await.expect("declared");
     }
 }
 
 trait Schedules {
+    /// Sets the Channel's schedule, and waits until the node follows it.
     async fn set_schedule(&self, schedule: &str);
 
     /// When the Channel fires next.
     async fn next(&self) -> Option<String>;
+
+    async fn channel_schedule(&self) -> NextFiring;
+
+    /// Has it look at the clock, which was moved, at once: with every change of the fleet it does.
+    async fn have_it_look(&self);
 }
 
 fn change(world: &World, number: u32) {
@@ -232,13 +289,6 @@ async fn what_was_missed_while_down_fires_once_at_start_if_its_window_is_open() 
         let (from, until) = (time_of_day(&minute), time_of_day(&closes));
         let (hour, of_hour) = (&from[..2], &from[3..]);
         world.set_schedule(&format!("cron \"{of_hour} {hour} * * *\" between {from} and {until}")).await;
-        // It is noted before this that it has never fired.
-        within("the schedule to be kept", async {
-            while world.next().await != Some(minute.clone()) {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
         let World { folder, source, distributor, address } = world;
         within("the shutdown", distributor.shutdown()).await;
         drop(distributor);
@@ -271,10 +321,12 @@ async fn every_new_revision_fires_a_channel_that_is_now_whether_it_was_built_by_
     world.set_schedule("now").await;
     // The source is looked at within a minute and a half, and the first revision is new.
     clock.forward(Duration::from_secs(91));
+    world.have_it_look().await;
     let (firing, cause) = begun(&mut events).await;
     assert_eq!(cause, Cause::NewRevision);
     assert!(world.wait(firing).await.is_complete());
     change(&world, 1);
+    clock.forward(Duration::from_secs(1));
     world.distributor.build(&label(DISTRIBUTION)).await.expect("built");
     let (firing, cause) = begun(&mut events).await;
     assert_eq!(cause, Cause::NewRevision);
@@ -282,13 +334,15 @@ async fn every_new_revision_fires_a_channel_that_is_now_whether_it_was_built_by_
     world.assert_equal(ONE);
     // Sent by hand, it fires once.
     change(&world, 2);
+    clock.forward(Duration::from_secs(1));
     assert!(world.deliver().await.is_complete());
     change(&world, 3);
+    clock.forward(Duration::from_secs(1));
     world.distributor.build(&label(DISTRIBUTION)).await.expect("built");
     within("the firing of the third change", async {
         loop {
             let heads = world.distributor.firing_heads(None).expect("known");
-            if heads.first().is_some_and(|head| head.cause == Cause::NewRevision) {
+            if heads.len() >= 4 {
                 let causes: Vec<_> = heads.iter().rev().map(|head| head.cause).collect();
                 assert_eq!(causes, [Cause::NewRevision, Cause::NewRevision, Cause::Send, Cause::NewRevision]);
                 return;
@@ -312,12 +366,14 @@ async fn after_a_quarter_of_an_hour_a_channel_that_is_now_fires_again_only_where
     // One that joins later lacks it.
     let _second = world.subscriber("two.example").await;
     clock.forward(Duration::from_secs(15 * 60 + 1));
+    world.have_it_look().await;
     let (firing, cause) = begun(&mut events).await;
     assert_eq!(cause, Cause::Retry);
     assert!(world.wait(firing).await.is_complete());
     world.assert_equal("two.example");
     // Nobody lacks it now: what fires next is the next revision, although two more quarters have passed.
     clock.forward(Duration::from_secs(31 * 60));
+    world.have_it_look().await;
     change(&world, 1);
     world.distributor.build(&label(DISTRIBUTION)).await.expect("built");
     assert_eq!(begun(&mut events).await.1, Cause::NewRevision);
@@ -336,6 +392,7 @@ async fn a_window_that_closes_ends_its_firing_and_the_next_one_goes_on() {
     let (firing, _) = begun(&mut events).await;
     assert_eq!(world.distributor.report(firing).expect("known").closes.map(minute_text), Some(closes));
     clock.forward(Duration::from_secs(3600));
+    world.have_it_look().await;
     let ended = event("the end of the firing", &mut events, |event| match event {
         DistributorEvent::FiringEnded { firing } => Some(firing),
         _ => None,
@@ -346,6 +403,7 @@ async fn a_window_that_closes_ends_its_firing_and_the_next_one_goes_on() {
     // Who comes now is not offered it before the next firing.
     world.start(&subscriber).await;
     clock.forward(Duration::from_secs(23 * 3600));
+    world.have_it_look().await;
     let (firing, _) = begun(&mut events).await;
     assert!(world.wait(firing).await.is_complete());
     world.assert_equal(ONE);
@@ -356,14 +414,14 @@ async fn a_channel_that_is_paused_fires_neither_by_itself_nor_by_hand() {
     let (clock, minute) = before_a_minute(1);
     let world = World::with(|builder| builder.clock(clock.clone())).await;
     let _subscriber = world.subscriber(ONE).await;
-    let mut channel = world.distributor.fleet().channel(&label(CHANNEL)).expect("there").clone();
-    channel.schedule = format!("at {minute}").parse().expect("a schedule");
-    channel.active = false;
-    world.distributor.declare_channel(channel).await.expect("changed");
+    world.set_schedule(&format!("at {minute}")).await;
+    let changes = ChannelChanges { active: Some(false), ..ChannelChanges::default() };
+    world.distributor.change_channel(&label(CHANNEL), changes).await.expect("changed");
     assert_eq!(world.next().await, None);
     let refused = world.distributor.send(&label(CHANNEL), SendOptions::default()).await.expect_err("paused");
     assert_eq!(refused.code(), "TED-1623");
     clock.forward(Duration::from_secs(60));
+    world.have_it_look().await;
     assert!(world.distributor.firings().await.expect("known").is_empty());
 }
 
@@ -389,6 +447,7 @@ async fn a_build_that_fails_by_schedule_is_an_alarm_until_it_goes_well_and_what_
     assert!(alarms().await.iter().any(|alarm| alarm.code == "TED-1620"));
     std::fs::rename(&away, &world.source).expect("moved back");
     clock.forward(Duration::from_secs(3600));
+    world.have_it_look().await;
     begun(&mut events).await;
     assert!(alarms().await.iter().all(|alarm| alarm.code != "TED-1620"));
 }

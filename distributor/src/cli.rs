@@ -78,6 +78,8 @@ pub(crate) enum Command {
     Route(RouteCommand),
     /// Make the fleet what a file declares: all of it, or nothing.
     Apply(ApplyArgs),
+    /// Apply the file that `refresh_source` in distributor.toml names now, as its schedule does.
+    Refresh,
     /// Print the fleet as a file that `apply` takes.
     Export(ExportArgs),
     /// One-time tokens for `ted-subscriber enrol`.
@@ -383,6 +385,7 @@ mod tests {
             "ted-distributor send nightly --dry-run",
             "ted-distributor cancel 00112233445566778899aabbccddeeff",
             "ted-distributor firing list --channel nightly --json",
+            "ted-distributor refresh",
             "ted-distributor firing show 00112233445566778899aabbccddeeff",
             "ted-distributor events -f",
             "ted-distributor events --since 2h --channel nightly --code TED-1355 --subscriber s1 -n 5 --json",

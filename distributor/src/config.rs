@@ -1,11 +1,13 @@
 //! `distributor.toml`.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use ted_cli::config::{ConnectionTimeout, Kind, MaxSends};
+use ted_core::distributor::Refresh;
 use ted_core::model::{DEFAULT_PORT, Endpoint};
-use ted_core::schedule::RatePlan;
+use ted_core::schedule::{RatePlan, Schedule};
 
 /// The Distributor's configuration file; every key can be given in the environment as `TED_<KEY>` too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +30,33 @@ pub(crate) struct Config {
     /// The same for low priority.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rate_low: Option<RatePlan>,
+    /// The file in which the fleet is declared; `None` means that it is declared by commands alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refresh_source: Option<PathBuf>,
+    /// When that file is read again.
+    pub(crate) refresh_schedule: Schedule,
+    /// What becomes of what the file does not declare: `keep` or `remove`.
+    pub(crate) refresh_undeclared: UndeclaredRule,
+}
+
+/// What becomes of what a declared fleet does not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum UndeclaredRule {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It is deleted.
+    Remove,
+}
+
+impl Config {
+    /// Where the fleet is declared.
+    pub(crate) fn refresh(&self) -> Option<Refresh> {
+        let source = self.refresh_source.clone()?;
+        let prune = self.refresh_undeclared == UndeclaredRule::Remove;
+        Some(Refresh { source, schedule: self.refresh_schedule.clone(), prune })
+    }
 }
 
 impl Default for Config {
@@ -40,6 +69,9 @@ impl Default for Config {
             rate_high: None,
             rate_medium: None,
             rate_low: None,
+            refresh_source: None,
+            refresh_schedule: Schedule::never(),
+            refresh_undeclared: UndeclaredRule::default(),
         }
     }
 }
@@ -53,6 +85,9 @@ impl ted_cli::config::Config for Config {
         ("rate_high", Kind::Text),
         ("rate_medium", Kind::Text),
         ("rate_low", Kind::Text),
+        ("refresh_source", Kind::Text),
+        ("refresh_schedule", Kind::Text),
+        ("refresh_undeclared", Kind::Text),
     ];
 }
 
@@ -64,6 +99,7 @@ mod tests {
     fn every_key_can_be_given_in_the_environment() {
         let rate = || "2MB/s".parse().ok();
         let full = Config { rate_high: rate(), rate_medium: rate(), rate_low: rate(), ..Config::default() };
+        let full = Config { refresh_source: Some(PathBuf::from("/etc/ted/fleet.toml")), ..full };
         assert_eq!(ted_cli::config::keys_out_of_step(&full), Vec::<String>::new());
     }
 }

@@ -12,6 +12,7 @@ use ted_cli::units::parse_duration;
 use ted_core::limits::Limits;
 use ted_core::model::{ExtractMode, Settings};
 use ted_core::name::NodeName;
+use ted_core::protocol::Fallback;
 use ted_core::subscriber::{HookScope, Hooks, KeepPackage, LocalChanges, ScrubInterval};
 
 use ted_core::DistributionRef;
@@ -61,6 +62,24 @@ pub(crate) struct Config {
     pub(crate) hooks: BTreeMap<HookScope, Hooks>,
     /// Which packages are kept once they are extracted: `chain`, `latest` or `none`.
     pub(crate) keep_package: KeepPackage,
+    /// Seconds for which a parent is missed before the next one of the route is turned to; `None` means 30.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fallback_after_s: Option<NonZeroU16>,
+    /// Seconds after which a better parent is tried again while another one serves; `None` means 60.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fallback_return_s: Option<NonZeroU16>,
+}
+
+impl Config {
+    /// How patient this node is with its parents.
+    pub(crate) fn fallback(&self) -> Fallback {
+        let seconds = |set: Option<NonZeroU16>, or| set.map_or(or, |set| Duration::from_secs(set.get().into()));
+        let default = Fallback::default();
+        Fallback {
+            after: seconds(self.fallback_after_s, default.after),
+            return_every: seconds(self.fallback_return_s, default.return_every),
+        }
+    }
 }
 
 impl ted_cli::config::Config for Config {
@@ -82,6 +101,8 @@ impl ted_cli::config::Config for Config {
         ("scrub_rate_mib_s", Kind::Number),
         ("hooks", Kind::Table),
         ("keep_package", Kind::Text),
+        ("fallback_after_s", Kind::Number),
+        ("fallback_return_s", Kind::Number),
     ];
 }
 
@@ -168,6 +189,8 @@ mod tests {
             max_sends: MaxSends::try_from(8).ok(),
             scrub_interval: Some(ScrubEvery(ScrubInterval::Never)),
             scrub_rate_mib_s: NonZeroU16::new(4),
+            fallback_after_s: NonZeroU16::new(30),
+            fallback_return_s: NonZeroU16::new(60),
             ..Config::default()
         };
         assert_eq!(ted_cli::config::keys_out_of_step(&full), Vec::<String>::new());
@@ -198,6 +221,8 @@ mod tests {
             ("[hooks.site]\nuser = \"root\"\n", "line 2, key `user`"),
             ("[hooks.\"a/b/c\"]\n", "line 1"),
             ("keep_package = \"all\"\n", "line 1, key `keep_package`"),
+            ("fallback_after_s = 0\n", "line 1, key `fallback_after_s`"),
+            ("fallback_return_s = 70000\n", "line 1, key `fallback_return_s`"),
         ] {
             std::fs::write(&path, text).expect("written");
             let error = ted_cli::config::load::<Config>(Some(&path), &path).expect_err(text);

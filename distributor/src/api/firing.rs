@@ -11,7 +11,7 @@ use ted_cli::units::{self, Time};
 use ted_core::distributor::SendPlan;
 use ted_core::id::FiringId;
 use ted_core::name::{Label, NodeName};
-use ted_core::protocol::Cause;
+use ted_core::protocol::{Cause, PartRole};
 
 use super::BuildView;
 use super::firings::cause;
@@ -206,6 +206,9 @@ pub(crate) struct DeliveryView {
     pub(crate) subscriber: NodeName,
     pub(crate) distribution: Label,
     pub(crate) revision: u64,
+    /// Whether it is to have the Distribution, or only passes it on.
+    #[serde(default)]
+    pub(crate) role: PartRole,
     pub(crate) stage: DeliveryStage,
     /// Bytes of packages that have crossed so far, and that will in all; 0 of 0 where nothing is known.
     pub(crate) done_bytes: u64,
@@ -274,7 +277,12 @@ impl FiringView {
     /// Whether waiting any longer changes nothing: each delivery has reached `until` or failed, or the firing ended.
     pub(crate) fn is_settled(&self, until: Until) -> bool {
         let settled = |delivery: &DeliveryView| delivery.stage.has_reached(until) || delivery.stage.has_failed();
-        self.state != FiringState::Open || self.deliveries.iter().all(settled)
+        self.state != FiringState::Open || self.recipients().all(settled)
+    }
+
+    /// Those that are to have it: who only passes it on decides nothing.
+    fn recipients(&self) -> impl Iterator<Item = &DeliveryView> {
+        self.deliveries.iter().filter(|delivery| delivery.role == PartRole::Recipient)
     }
 
     /// How `send --wait` ends once the firing is settled.
@@ -282,8 +290,8 @@ impl FiringView {
     /// # Errors
     /// [`code::PARTLY_DELIVERED`], [`code::NOT_DELIVERED`] or [`code::CANCELLED`] where somebody was not reached.
     pub(crate) fn verdict(&self, until: Until) -> Result<(), ApiError> {
-        let all = self.deliveries.len();
-        let reached = self.deliveries.iter().filter(|delivery| delivery.stage.has_reached(until)).count();
+        let all = self.recipients().count();
+        let reached = self.recipients().filter(|delivery| delivery.stage.has_reached(until)).count();
         let message = format!("{reached} of {all} deliveries reached their end");
         match (reached, self.state) {
             (reached, _) if reached == all => Ok(()),
@@ -325,6 +333,7 @@ mod tests {
             subscriber: "s1".parse().expect("valid"),
             distribution: "site".parse().expect("valid"),
             revision: 5,
+            role: PartRole::Recipient,
             stage,
             done_bytes: 1,
             total_bytes: 2,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use ted_cli::api::Done;
-use ted_cli::output::{Column, Paint, Render, Text, clean, count, list};
+use ted_cli::output::{Column, Render, Text, clean, count, list};
 use ted_core::distributor::{FleetChange, GroupChanges};
 use ted_core::model::{Change, ChangeKind, Difference, FleetWarning, Item};
 use ted_core::name::{Label, NodeName};
@@ -65,6 +65,10 @@ pub(crate) struct FleetApply {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct FleetExport {}
 
+/// Applies the file that `refresh_source` names, as its schedule does.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FleetRefresh {}
+
 ted_cli::operations! {
     GroupCreate => "group/create" -> GroupView,
     GroupUpdate => "group/update" -> GroupView,
@@ -74,6 +78,7 @@ ted_cli::operations! {
     RouteShow => "route/show" -> RouteView,
     FleetApply => "fleet/apply" -> ChangeView,
     FleetExport => "fleet/export" -> FleetFile,
+    FleetRefresh => "fleet/refresh" -> ChangeView,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -319,6 +324,8 @@ fn marks(route: &RouteRow) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ted_cli::output::Paint;
+
     use super::*;
 
     fn row(name: &str, parents: &[&str], way: &[&str]) -> RouteRow {

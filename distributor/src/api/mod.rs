@@ -27,8 +27,8 @@ pub(crate) use firing::{
 };
 pub(crate) use firings::{FiringList, FiringShow, FiringsView, NextView};
 pub(crate) use fleet::{
-    ChangeView, FleetApply, FleetExport, FleetFile, GroupCreate, GroupDelete, GroupList, GroupShow, GroupUpdate,
-    GroupView, Groups, RouteOf, RouteRow, RouteShow, RouteView, WarningView,
+    ChangeView, FleetApply, FleetExport, FleetFile, FleetRefresh, GroupCreate, GroupDelete, GroupList, GroupShow,
+    GroupUpdate, GroupView, Groups, RouteOf, RouteRow, RouteShow, RouteView, WarningView,
 };
 pub(crate) use node::{DaemonView, NodeDoctor, NodeStatus, NodeView, StatusView};
 pub(crate) use policy::{CertificateRevoke, Revoked, RevokedView, SettingView, SettingsView, SubscriberConfigure};

@@ -9,6 +9,7 @@ use ted_cli::units::Time;
 use ted_core::distributor::SubscriberChanges;
 use ted_core::model::{Belonging, Endpoint, LabelCondition, Selection};
 use ted_core::name::{Label, NodeName};
+use ted_core::schedule::RatePlan;
 
 use super::{ChangeView, DeliveryView, PairView};
 
@@ -109,6 +110,9 @@ pub(crate) struct SubscriberView {
     pub(crate) active: bool,
     #[serde(default)]
     pub(crate) labels: BTreeMap<Label, Label>,
+    /// How fast it is sent to; `None` for as fast as it goes.
+    #[serde(default)]
+    pub(crate) rate: Option<RatePlan>,
     #[serde(default)]
     pub(crate) groups: Vec<Label>,
     /// Its Channels, also those of its groups.
@@ -117,6 +121,8 @@ pub(crate) struct SubscriberView {
     pub(crate) enrolled: Option<EnrolledView>,
     /// The address at the other end of its connection; `None` where it is not connected.
     pub(crate) connected: Option<String>,
+    /// The peer through which it is reached now, where it is not connected itself.
+    pub(crate) through: Option<NodeName>,
     /// How this Distributor's certificate stands with it.
     pub(crate) certificate: PairView,
     /// The latest known state of each Distribution it receives.
@@ -130,6 +136,16 @@ pub(crate) struct EnrolledView {
     pub(crate) since: Time,
 }
 
+impl SubscriberView {
+    /// Where it is connected, or through whom.
+    fn reached(&self) -> String {
+        match &self.through {
+            Some(hop) => format!("through {hop}"),
+            None => or_dash(self.connected.as_ref()),
+        }
+    }
+}
+
 impl Render for SubscriberView {
     fn render(&self, out: &mut Text) {
         let enrolled = self.enrolled.as_ref();
@@ -139,11 +155,12 @@ impl Render for SubscriberView {
             ("groups", (!self.groups.is_empty()).then(|| list(&self.groups))),
             ("channels", Some(list(&self.channels))),
             ("paused", (!self.active).then(|| "it is offered nothing until `subscriber resume`".to_owned())),
+            ("rate", self.rate.as_ref().map(ToString::to_string)),
             ("parents", (!self.parents.is_empty()).then(|| list(&self.parents))),
             ("endpoints", Some(endpoints(&self.endpoints))),
             ("enrolled", Some(or_dash(enrolled.map(|enrolled| enrolled.since)))),
             ("fingerprint", enrolled.map(|enrolled| enrolled.fingerprint.clone())),
-            ("connected", Some(or_dash(self.connected.as_ref()))),
+            ("connected", Some(self.reached())),
             ("certificate", Some(self.certificate.state.to_string())),
             ("brought by", Some(self.certificate.way.clone().unwrap_or_else(|| "hand".to_owned()))),
             ("last brought", self.certificate.detail.clone()),
@@ -185,7 +202,7 @@ pub(super) fn table(subscribers: &[SubscriberView], out: &mut Text) {
             list(&subscriber.parents),
             endpoints(&subscriber.endpoints),
             or_dash(subscriber.enrolled.as_ref().map(|enrolled| enrolled.since)),
-            or_dash(subscriber.connected.as_ref()),
+            subscriber.reached(),
             subscriber.certificate.state.to_string(),
         ]
     });

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use ted_core::model::{CertificateWay, Endpoint, LabelCondition, parse_label};
 use ted_core::name::{Label, NodeName};
-use ted_core::schedule::{Purpose, Schedule};
+use ted_core::schedule::{Purpose, RatePlan, Schedule};
 
 use super::{ConfigureArgs, ResolveFlag};
 
@@ -261,6 +261,9 @@ pub(crate) struct SubscriberCreateArgs {
     /// A label, by which it is selected later. May be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
     pub(crate) label: Vec<(Label, Label)>,
+    /// How fast it is sent to, also by time of day: '20MB/s; 2MB/s between 08:00 and 18:00' [default: unlimited].
+    #[arg(long, value_name = "RATES")]
+    pub(crate) rate: Option<RatePlan>,
     /// It is offered nothing until `subscriber resume`.
     #[arg(long)]
     pub(crate) inactive: bool,
@@ -333,6 +336,9 @@ pub(crate) struct SubscriberChangeArgs {
     /// A label that it loses. May be repeated.
     #[arg(long, value_name = "KEY")]
     pub(crate) unset_label: Vec<Label>,
+    /// How fast it is sent to from now on, as for `create`; `unlimited` for as fast as it goes.
+    #[arg(long, value_name = "RATES")]
+    pub(crate) rate: Option<RatePlan>,
     /// Whether it is External: outside the own fleet.
     #[arg(long, value_name = "BOOL")]
     pub(crate) external: Option<bool>,

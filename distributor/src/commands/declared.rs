@@ -9,7 +9,9 @@ use ted_cli::output::{self, Format};
 use ted_core::distributor::GroupChanges;
 
 use super::Context;
-use crate::api::{FleetApply, FleetExport, GroupCreate, GroupDelete, GroupList, GroupShow, GroupUpdate, RouteShow};
+use crate::api::{
+    FleetApply, FleetExport, FleetRefresh, GroupCreate, GroupDelete, GroupList, GroupShow, GroupUpdate, RouteShow,
+};
 use crate::cli::{ApplyArgs, ExportArgs, GroupCommand, GroupUpdateArgs, RouteCommand};
 
 /// Bytes of a fleet file that are read: beyond what the control socket takes.
@@ -41,6 +43,10 @@ pub(super) async fn apply(context: &Context, args: ApplyArgs) -> Result<(), ApiE
     let ApplyArgs { file, dry_run, prune } = args;
     let toml = read(&file)?;
     context.answer(&FleetApply { toml, prune, dry_run }).await
+}
+
+pub(super) async fn refresh(context: &Context) -> Result<(), ApiError> {
+    context.answer(&FleetRefresh {}).await
 }
 
 pub(super) async fn export(context: &Context, args: ExportArgs) -> Result<(), ApiError> {

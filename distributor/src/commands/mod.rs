@@ -62,6 +62,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), ApiError> {
         Command::ExternalSubscriber(command) => fleet::external(&context, command).await,
         Command::Group(command) => declared::group(&context, command).await,
         Command::Route(command) => declared::route(&context, command).await,
+        Command::Refresh => declared::refresh(&context).await,
         Command::Apply(args) => declared::apply(&context, args).await,
         Command::Export(args) => declared::export(&context, args).await,
         Command::Invite(args) => security::invite(&context, args).await,

@@ -27,6 +27,10 @@ impl Service {
             ),
         }
         self.sources(&mut checks).await?;
+        for warning in self.distributor().with_fleet(ted_core::model::Fleet::warnings) {
+            let remedy = format!("see {} in docs/errors.md", warning.code());
+            checks.push(check("fleet", Health::Warning, warning.to_string()).mended_by(&remedy));
+        }
         for alarm in self.distributor().status().await?.alarms {
             let remedy = format!("see {} in docs/errors.md", alarm.code);
             checks.push(check("alarm", Health::Bad, alarm.to_string()).mended_by(&remedy));

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use ted_cli::error::{ApiError, code, from_library};
+use ted_cli::units::Time;
 use ted_core::distributor::{DeliveryRow, SentBuild};
 use ted_core::name::NodeName;
-use ted_core::protocol::{Outcome, PartState};
+use ted_core::protocol::{Outcome, PartState, Waiting};
 use ted_core::security::CertificateState;
 use ted_core::{FiringReport, SendOptions};
 
@@ -116,6 +117,7 @@ impl From<DeliveryRow> for DeliveryView {
             subscriber: row.subscriber,
             distribution: row.distribution,
             revision: row.revision.number(),
+            role: row.role,
             stage: match row.state {
                 PartState::Pending | PartState::Offered => DeliveryStage::Waiting,
                 PartState::Receiving => DeliveryStage::Sending,
@@ -128,9 +130,15 @@ impl From<DeliveryRow> for DeliveryView {
             done_bytes: row.sent_bytes,
             total_bytes: row.package_bytes,
             code: row.code,
-            detail: (!row.detail.is_empty()).then_some(row.detail),
+            detail: (!row.detail.is_empty()).then_some(row.detail).or_else(|| row.waiting.map(waiting_text)),
             note: row.note,
             at: Some(row.since.into()),
         }
     }
+}
+
+/// What a delivery waits for, for people.
+fn waiting_text(waiting: Waiting) -> String {
+    let until = waiting.until.map(|until| format!(" until {}", Time(until))).unwrap_or_default();
+    format!("waiting for {}{until}", waiting.waiting_for.as_str())
 }

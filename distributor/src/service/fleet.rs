@@ -1,11 +1,12 @@
 //! Distributions, Channels and Subscribers.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use ted_cli::api::Done;
 use ted_cli::error::{ApiError, code, from_library};
-use ted_core::distributor::{DistributionStatus, Reading, SubscriberStatus, Trial};
+use ted_core::distributor::{DeliveryQuery, DistributionStatus, Reading, SubscriberStatus, Trial};
 use ted_core::model::{Belonging, Channel, Item, Selection};
 use ted_core::name::{Label, NodeName};
 use ted_core::schedule::Schedule;
@@ -15,9 +16,8 @@ use super::Service;
 use crate::api::{
     BuildView, ChangeView, ChannelCreate, ChannelDelete, ChannelUpdate, ChannelView, Channels, DeliveryView, DeltaView,
     DistributionBuild, DistributionCreate, DistributionDelete, DistributionUpdate, DistributionView, Distributions,
-    EnrolledView, FiringView, Pending, PendingView, RevisionView, SubscriberApprove, SubscriberCreate,
-    SubscriberDelete, SubscriberList, SubscriberRename, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers,
-    WarningView,
+    EnrolledView, Pending, PendingView, RevisionView, SubscriberApprove, SubscriberCreate, SubscriberDelete,
+    SubscriberList, SubscriberRename, SubscriberShow, SubscriberUpdate, SubscriberView, Subscribers, WarningView,
 };
 
 impl Service {
@@ -232,12 +232,12 @@ impl Service {
     async fn latest_deliveries(&self) -> Result<BTreeMap<NodeName, Vec<DeliveryView>>, ApiError> {
         let mut latest: BTreeMap<NodeName, Vec<DeliveryView>> = BTreeMap::new();
         // The newest firing comes first, so that the first row of its kind stays.
-        for firing in self.distributor().firings().await?.into_iter().map(FiringView::from) {
-            for delivery in firing.deliveries {
-                let known = latest.entry(delivery.subscriber.clone()).or_default();
-                if known.iter().all(|known| known.distribution != delivery.distribution) {
-                    known.push(delivery);
-                }
+        let mut deliveries = self.distributor().deliveries(DeliveryQuery::default()).await?;
+        deliveries.sort_by_key(|delivery| Reverse(delivery.started));
+        for delivery in deliveries.into_iter().map(|delivery| DeliveryView::from(delivery.row)) {
+            let known = latest.entry(delivery.subscriber.clone()).or_default();
+            if known.iter().all(|known| known.distribution != delivery.distribution) {
+                known.push(delivery);
             }
         }
         Ok(latest)
@@ -297,10 +297,12 @@ impl SubscriberView {
             external: status.external,
             active: status.active,
             labels: status.labels,
+            rate: status.rate,
             groups: status.groups,
             channels: status.channels,
             enrolled: enrolled.map(|(fingerprint, since)| EnrolledView { fingerprint, since: since.into() }),
             connected: status.address,
+            through: status.through,
             certificate: status.certificate.into(),
             deliveries,
         }

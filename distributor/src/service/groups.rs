@@ -9,8 +9,8 @@ use ted_core::name::{Label, NodeName};
 
 use super::Service;
 use crate::api::{
-    ChangeView, FleetApply, FleetExport, FleetFile, GroupCreate, GroupDelete, GroupList, GroupShow, GroupUpdate,
-    GroupView, Groups, RouteOf, RouteRow, RouteShow, RouteView, WarningView,
+    ChangeView, FleetApply, FleetExport, FleetFile, FleetRefresh, GroupCreate, GroupDelete, GroupList, GroupShow,
+    GroupUpdate, GroupView, Groups, RouteOf, RouteRow, RouteShow, RouteView, WarningView,
 };
 
 impl Service {
@@ -23,6 +23,7 @@ impl Service {
             GroupDelete::NAME => handle(body, |it| self.delete_group(it)).await,
             RouteShow::NAME => handle(body, async |it: RouteShow| self.show_route(it.name)).await,
             FleetApply::NAME => handle(body, |it| self.apply(it)).await,
+            FleetRefresh::NAME => handle(body, async |_: FleetRefresh| self.refresh().await).await,
             FleetExport::NAME => handle(body, async |_: FleetExport| self.export()).await,
             _ => self.keystore_operation(operation, body).await,
         }
@@ -96,6 +97,11 @@ impl Service {
         let trial = if dry_run { Trial::Only } else { Trial::Make };
         let change = self.distributor().apply(toml, undeclared, trial).await?;
         Ok(ChangeView::new(change, dry_run, prune))
+    }
+
+    async fn refresh(&self) -> Result<ChangeView, ApiError> {
+        let prune = self.settings().config.refresh().is_some_and(|refresh| refresh.prune);
+        Ok(ChangeView::new(self.distributor().refresh().await?, false, prune))
     }
 
     fn export(&self) -> Result<FleetFile, ApiError> {

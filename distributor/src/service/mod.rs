@@ -195,7 +195,9 @@ fn builder(settings: &Settings) -> Result<ted_core::distributor::DistributorBuil
         medium: config.rate_medium.clone(),
         low: config.rate_low.clone(),
     };
-    Ok(Distributor::builder(&settings.data_dir)
+    let builder = Distributor::builder(&settings.data_dir);
+    let builder = config.refresh().into_iter().fold(builder, |builder, refresh| builder.refresh(refresh));
+    Ok(builder
         .listen(settings.config.listen)
         .advertise(settings.config.advertise.clone())
         .sends(sends)

@@ -10,7 +10,6 @@ use crate::api::{DaemonView, FiringState, FiringView, NodeView, StatusView};
 impl Service {
     pub(super) async fn status(&self) -> Result<StatusView, ApiError> {
         let distributor = self.distributor();
-        let firings = distributor.firings().await?.into_iter().map(FiringView::from);
         let daemon = distributor.listening().map(|_| DaemonView {
             process: std::process::id(),
             started: Time(self.held.opened),
@@ -23,7 +22,12 @@ impl Service {
             distributions: self.list_distributions().await?.distributions,
             subscribers: self.list_subscribers().await?.subscribers,
             pending: distributor.pending().await?.len() as u64,
-            firings: firings.filter(|firing| firing.state == FiringState::Open).collect(),
+            firings: status
+                .firings
+                .into_iter()
+                .map(FiringView::from)
+                .filter(|firing| firing.state == FiringState::Open)
+                .collect(),
             next_firings: status.next_firings.into_iter().map(Into::into).collect(),
             alarms: status.alarms,
         })

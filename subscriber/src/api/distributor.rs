@@ -9,6 +9,7 @@ use ted_cli::output::{Column, Render, Text, list, or_dash};
 use ted_cli::units::Time;
 use ted_core::model::Endpoint;
 use ted_core::name::NodeName;
+use ted_core::subscriber::{ChildRow, ParentRow};
 
 /// Puts a Distributor's certificate where the first verified package will find it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -102,8 +103,38 @@ pub(crate) struct DistributorView {
     pub(crate) endpoints: Vec<Endpoint>,
     /// The address it is connected with; `None` where it is not.
     pub(crate) connected: Option<String>,
+    /// The parent through which it is connected; `None` where it is itself.
+    pub(crate) through: Option<NodeName>,
+    /// The peers of this node's route, in order of preference; empty where there is none but the Distributor.
+    pub(crate) parents: Vec<ParentRow>,
+    /// The nodes that are reached through this one.
+    pub(crate) children: Vec<ChildRow>,
     /// Why the last connection was refused or failed, with its code.
     pub(crate) trouble: Option<String>,
+}
+
+impl DistributorView {
+    /// Where it is connected, and through whom.
+    fn reached(&self) -> String {
+        match (&self.connected, &self.through) {
+            (Some(address), Some(parent)) => format!("{address}, through {parent}"),
+            (connected, _) => or_dash(connected.as_ref()),
+        }
+    }
+
+    pub(super) fn parents_text(&self) -> Option<String> {
+        let parent = |row: &ParentRow| format!("{}{}", row.name, if row.serves { " (serves)" } else { "" });
+        (!self.parents.is_empty()).then(|| list(&self.parents.iter().map(parent).collect::<Vec<_>>()))
+    }
+
+    pub(super) fn children_text(&self) -> Option<String> {
+        let child = |row: &ChildRow| match (&row.connected, row.behind) {
+            (None, _) => format!("{} (not connected)", row.name),
+            (Some(_), 0) => row.name.to_string(),
+            (Some(_), behind) => format!("{} (and {behind} behind it)", row.name),
+        };
+        (!self.children.is_empty()).then(|| list(&self.children.iter().map(child).collect::<Vec<_>>()))
+    }
 }
 
 impl Render for DistributorView {
@@ -116,7 +147,9 @@ impl Render for DistributorView {
             ("enrolled", Some(self.enrolled_until.map_or("no".to_owned(), |until| format!("until {until}")))),
             ("own key", self.own_fingerprint.clone()),
             ("dialled at", Some(list(&self.endpoints))),
-            ("connected", Some(or_dash(self.connected.as_ref()))),
+            ("connected", Some(self.reached())),
+            ("parents", self.parents_text()),
+            ("children", self.children_text()),
             ("trouble", self.trouble.clone()),
         ]);
     }
@@ -137,7 +170,7 @@ pub(super) fn table(distributors: &[DistributorView], out: &mut Text) {
             distributor.fingerprint.clone(),
             distributor.trust.to_string(),
             or_dash(distributor.enrolled_until),
-            or_dash(distributor.connected.as_ref()),
+            distributor.reached(),
             distributor.trouble.clone().unwrap_or_default(),
         ]
     });

@@ -85,6 +85,9 @@ impl From<DistributorRow> for DistributorView {
             enrolled_until: row.enrolled_until.map(Time),
             endpoints: row.endpoints,
             connected: row.connected,
+            through: row.through,
+            parents: row.parents,
+            children: row.children,
             trouble: row.trouble,
         }
     }

@@ -214,6 +214,7 @@ fn builder(settings: &Settings) -> Result<SubscriberBuilder, Error> {
     };
     let builder = Subscriber::builder(&settings.data_dir).connection_timeout(silence).links(links);
     let mut builder = builder.settings(config.settings.clone()).keep_package(config.keep_package);
+    builder = builder.fallback(config.fallback());
     if config.ownership == OwnershipRule::Keep {
         builder = builder.ownership(Ownership::Keep);
     }

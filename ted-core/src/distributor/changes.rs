@@ -14,7 +14,10 @@ use crate::model::{
     FleetWarning, Group, Item, Selection, Subscriber, Undeclared,
 };
 use crate::name::{Label, NodeName};
-use crate::schedule::Schedule;
+use crate::schedule::{RatePlan, Schedule};
+
+/// How a rate is written that is none.
+const UNLIMITED: &str = "unlimited";
 
 /// Whether a change is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub struct SubscriberChanges {
     pub external: Option<bool>,
     /// Whether they are offered anything.
     pub active: Option<bool>,
+    /// How fast they are sent to; `unlimited` for as fast as it goes.
+    pub rate: Option<RatePlan>,
     /// How the Distributor's certificate is brought to them.
     pub certificate: Option<CertificateBringing>,
     /// Labels that they get.
@@ -115,6 +120,9 @@ impl SubscriberChanges {
         }
         subscriber.external = self.external.unwrap_or(subscriber.external);
         subscriber.active = self.active.unwrap_or(subscriber.active);
+        if let Some(rate) = &self.rate {
+            subscriber.rate = (rate.to_string() != UNLIMITED).then(|| rate.clone());
+        }
         match &self.certificate {
             None => {}
             Some(CertificateBringing::Hand) => subscriber.certificate = None,
@@ -312,7 +320,7 @@ impl State {
         self.announce_configuration_to(&concerned)
     }
 
-    fn apply_text(&self, text: &str, undeclared: Undeclared, trial: Trial) -> Result<FleetChange, Error> {
+    pub(super) fn apply_text(&self, text: &str, undeclared: Undeclared, trial: Trial) -> Result<FleetChange, Error> {
         let parts = self.parts_of(text)?;
         let change = |fleet: &mut Fleet| {
             let before: Vec<Distribution> = fleet.distributions().cloned().collect();

@@ -114,14 +114,14 @@ impl State {
     /// Signs and announces what the fleet sets, wherever that is not what stands already.
     pub(super) fn announce_configuration(&self) -> Result<(), Error> {
         let registered = self.registrations.all().into_iter();
-        let recipients = registered.map(|(key, registration)| (Some(key), Some(registration.name)));
-        self.announce_configurations(std::iter::once((None, None)).chain(recipients))
+        let recipients = registered.map(|(key, registration)| (key, registration.name));
+        self.announce_configurations(true, recipients.collect())
     }
 
     /// The same for some Subscribers.
     pub(super) fn announce_configuration_to(&self, names: &BTreeSet<NodeName>) -> Result<(), Error> {
-        let registered = names.iter().filter_map(|name| Some((Some(self.key_of_name(name)?), Some(name.clone()))));
-        self.announce_configurations(registered)
+        let recipients = names.iter().filter_map(|name| Some((self.key_of_name(name)?, name.clone())));
+        self.announce_configurations(false, recipients.collect())
     }
 
     /// The same where a node was registered: its own, and that of those who have it in their route.
@@ -131,24 +131,26 @@ impl State {
         self.announce_configuration_to(&names)
     }
 
-    fn announce_configurations(
-        &self,
-        recipients: impl Iterator<Item = (Option<KeyHash>, Option<NodeName>)>,
-    ) -> Result<(), Error> {
+    /// For these nodes, and for all of them at once where that is asked for.
+    fn announce_configurations(&self, all: bool, recipients: Vec<(KeyHash, NodeName)>) -> Result<(), Error> {
         // Two at once might have the older one stand.
         let _one_at_a_time = lock(&self.configuring);
-        let mut envelopes = vec![];
-        for (recipient, name) in recipients {
-            let (settings, parents) = {
-                let fleet = lock(&self.fleet);
+        let declared: Vec<_> = {
+            let fleet = lock(&self.fleet);
+            let declared = |recipient: Option<KeyHash>, name: Option<&NodeName>| {
                 // One that is registered and not of the fleet is being removed; an External one is sent no configuration.
-                let Ok(settings) = fleet.settings_of(name.as_ref()) else { continue };
-                if name.as_ref().is_some_and(|name| fleet.subscriber(name).is_ok_and(|node| node.external)) {
-                    continue;
+                let settings = fleet.settings_of(name).ok()?.clone();
+                if name.is_some_and(|name| fleet.subscriber(name).is_ok_and(|subscriber| subscriber.external)) {
+                    return None;
                 }
-                let parents = name.as_ref().map_or_else(Vec::new, |name| self.parents_of(&fleet, name));
-                (settings.clone(), parents)
+                let parents = name.map_or_else(Vec::new, |name| self.parents_of(&fleet, name));
+                Some((recipient, settings, parents))
             };
+            let own = recipients.iter().map(|(key, name)| declared(Some(*key), Some(name)));
+            all.then(|| declared(None, None)).into_iter().chain(own).flatten().collect()
+        };
+        let mut envelopes = vec![];
+        for (recipient, settings, parents) in declared {
             let standing = self.standing.get(&self.configuration_slot(recipient));
             if settings.is_empty() && parents.is_empty() && standing.is_none() {
                 continue;

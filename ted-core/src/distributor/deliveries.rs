@@ -1,5 +1,6 @@
 //! What a firing comes to, in rows that people read: each Subscriber and Distribution with names, state and reason.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use crate::distributor::report::{DeliveryRow, FiringReport};
@@ -77,9 +78,8 @@ impl State {
                 }
             }
         }
-        found.sort_by(|a, b| {
-            let of = |delivery: &Delivery| (delivery.channel.clone(), delivery.row.subscriber.clone());
-            (of(a), &a.row.distribution).cmp(&(of(b), &b.row.distribution)).then(b.started.cmp(&a.started))
+        found.sort_by_cached_key(|Delivery { channel, row, started, .. }| {
+            (channel.clone(), row.subscriber.clone(), row.distribution.clone(), Reverse(*started))
         });
         Ok(found)
     }

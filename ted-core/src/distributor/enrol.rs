@@ -265,9 +265,7 @@ impl State {
             identity: issue(Usage::SubscriberIdentity, checked.identity.spki())?,
             encryption: issue(Usage::SubscriberEncryption, checked.encryption.spki())?,
         };
-        let batch = [&issued.identity, &issued.encryption]
-            .into_iter()
-            .try_fold(RecordBatch::default(), |batch, certificate| remember_in(batch, certificate))?;
+        let batch = [&issued.identity, &issued.encryption].into_iter().try_fold(RecordBatch::default(), remember_in)?;
         self.records.apply(note_issued_in(batch, &checked.key_hash(), &issued.identity)?)?;
         Ok(issued)
     }

@@ -249,6 +249,9 @@ impl State {
         if changing.is_changed {
             self.firing_changes.send_modify(|count| *count += 1);
         }
+        if !changing.ended.is_empty() {
+            self.sends.look_again();
+        }
         for firing in &changing.ended {
             tracing::info!(%firing, "a firing is over");
             self.events.emit(DistributorEvent::FiringEnded { firing: *firing });
@@ -320,4 +323,94 @@ pub(super) fn load_parts(records: &Records, id: &FiringId) -> Result<Vec<Part>, 
     let bytes = records.list_bytes(&format!("part/{id}/"))?;
     let parts = bytes.iter().map(|bytes| Ok(Part::decode(bytes, &Limits::DEFAULT)?));
     parts.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::id::{DistributionId, Revision};
+    use crate::model::Priority;
+    use crate::protocol::{Cause, FiringStart, FiringTarget, PartState};
+    use crate::security::{Receipt, Stage};
+    use crate::store::MemoryCatalog;
+
+    const SITE: DistributionId = DistributionId::from_bytes([5; 16]);
+
+    fn key(number: u8) -> KeyHash {
+        KeyHash::from_bytes([number; 32])
+    }
+
+    fn at(seconds: u64) -> UnixMillis {
+        UnixMillis::from_millis(seconds * 1000)
+    }
+
+    fn firing(number: u8, channel: &str, subscribers: u8) -> Firing {
+        let start = FiringStart {
+            id: FiringId::from_bytes([number; 16]),
+            channel: channel.parse().expect("a label"),
+            priority: Priority::Medium,
+            until: Until::Extracted,
+            cause: Cause::Schedule,
+            closes: None,
+        };
+        let revision = Revision::from_number(7);
+        let target = |number| FiringTarget { subscriber: key(number), distribution: SITE, revision };
+        Firing::start(start, (1..=subscribers).map(target), at(u64::from(number)))
+    }
+
+    fn extracted(id: FiringId) -> Receipt {
+        let (revision, stage) = (Revision::from_number(7), Stage::Extracted);
+        let (code, detail) = (None, String::new());
+        Receipt { firing: Some(id), distribution: SITE, revision, package: None, stage, code, detail, at: at(9) }
+    }
+
+    fn done(firings: &mut Firings, id: FiringId, subscriber: u8, kept: &BatchedRecords) -> bool {
+        let firing = firings.open.get_mut(&id).expect("open");
+        firing.receipt(&key(subscriber), &extracted(id), at(9));
+        firings.settle(id, kept).expect("kept")
+    }
+
+    #[test]
+    fn a_firing_is_found_by_those_whom_it_concerns_and_comes_back_as_it_was() {
+        let records = Records::new(Arc::new(MemoryCatalog::new()));
+        let kept = BatchedRecords::new(records.clone());
+        let mut firings = Firings::default();
+        let ids = [1, 2].map(|number| FiringId::from_bytes([number; 16]));
+        for (number, subscribers) in [(1, 1), (2, 3)] {
+            firings.put_in(firing(number, "nightly", subscribers));
+            firings.settle(ids[usize::from(number) - 1], &kept).expect("kept");
+        }
+        assert_eq!(firings.of(&key(1)).count(), 2);
+        assert!(done(&mut firings, ids[0], 1, &kept), "it is over");
+        assert!(!done(&mut firings, ids[1], 1, &kept) && !done(&mut firings, ids[1], 2, &kept));
+        assert_eq!([1, 2, 3, 4].map(|number| firings.of(&key(number)).count()), [0, 0, 1, 0]);
+        kept.commit_all().expect("written");
+        let mut read = Firings::load(&records).expect("as it was written");
+        assert_eq!((read.open.len(), read.over.len()), (1, 1));
+        assert_eq!(read.of(&key(3)).count(), 1);
+        assert_eq!(read.get(&ids[1]).expect("open").part(&key(2), &SITE).expect("there").state, PartState::Extracted);
+        assert_eq!(load_parts(&records, &ids[0]).expect("readable").len(), 1, "history is on disk alone");
+        assert!(done(&mut read, ids[1], 3, &kept));
+        assert!(read.by_key.is_empty());
+        assert_eq!(read.over(&ids[1]).expect("over").counts.extracted, 3);
+    }
+
+    #[test]
+    fn the_oldest_firings_go_first_and_the_last_one_of_a_channel_stays() {
+        let kept = BatchedRecords::new(Records::new(Arc::new(MemoryCatalog::new())));
+        let mut firings = Firings::default();
+        for (number, channel) in [(1, "rare"), (2, "often"), (3, "often"), (4, "often"), (5, "often")] {
+            let id = FiringId::from_bytes([number; 16]);
+            firings.put_in(firing(number, channel, 1));
+            done(&mut firings, id, 1, &kept);
+        }
+        let started = |old: Vec<FiringHead>| old.iter().map(|head| head.started).collect::<Vec<_>>();
+        let three = Limits { firings_kept_max: 3, ..Limits::DEFAULT };
+        assert_eq!(started(firings.take_old(&three)), [at(2)]);
+        let few = Limits { firing_parts_kept_max: 2, ..Limits::DEFAULT };
+        assert_eq!(started(firings.take_old(&few)), [at(3)]);
+        assert_eq!(firings.heads().map(|head| head.started).collect::<Vec<_>>(), [at(5), at(4), at(1)]);
+    }
 }

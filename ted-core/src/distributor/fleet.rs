@@ -205,12 +205,14 @@ impl State {
             external: subscriber.external,
             active: subscriber.active,
             labels: subscriber.labels.clone(),
+            rate: subscriber.rate.clone(),
             groups: joined.groups,
             channels: joined.channels,
             fingerprint: key.map(|key| key.fingerprint()),
             enrolled: key.and_then(|key| self.registrations.get(&key)).map(|known| known.registered),
             connected: connection.is_some(),
-            address: connection.map(|connection| connection.remote_address().to_string()),
+            address: connection.as_ref().map(|connection| connection.remote_address().to_string()),
+            through: key.filter(|_| connection.is_none()).and_then(|key| self.hop_name(&key)),
             certificate: self.certificate_pair(subscriber)?,
         })
     }

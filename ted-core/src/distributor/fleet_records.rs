@@ -81,11 +81,11 @@ impl State {
         if self.records.get::<bool>(STALE)?.is_none() {
             return Ok(());
         }
-        let (text, version) = {
+        let (parts, version) = {
             let fleet = lock(&self.fleet);
-            (fleet.to_toml()?, fleet.version())
+            (fleet.parts(), fleet.version())
         };
-        DurableFile::new(self.data.path().join("fleet.toml")).replace(text.as_bytes())?;
+        DurableFile::new(self.data.path().join("fleet.toml")).replace(parts.to_toml()?.as_bytes())?;
         // No change is under way then, and none came while the file was written.
         let _no_change = lock(&self.changing);
         if lock(&self.fleet).version() == version {

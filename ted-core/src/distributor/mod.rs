@@ -24,6 +24,7 @@ mod issued;
 mod names;
 mod offering;
 mod peers;
+mod refresh;
 mod rekey;
 mod release;
 mod repair;
@@ -70,6 +71,7 @@ pub use error::DistributorError;
 pub use events::{BuildPhase, DistributorEvent};
 pub use grants::own_key;
 pub use history::{RevisionChoice, RevisionKept, RevisionOrigin, RevisionPackages, RevisionReport};
+pub use refresh::{Refresh, RefreshError};
 pub use rekey::RekeyReport;
 pub use replace::{GRACE, ReplacementReport};
 pub use report::{
@@ -100,6 +102,7 @@ pub(crate) struct Settings {
     pub(crate) silence: Silence,
     pub(crate) sends: SendRates,
     pub(crate) keys: Keys,
+    pub(crate) refresh: Option<Refresh>,
     /// Asked before each step of a change, so that tests can stop it there.
     #[cfg(test)]
     pub(crate) steps: Option<Arc<dyn crate::store::Steps>>,
@@ -159,6 +162,13 @@ impl DistributorBuilder {
         self
     }
 
+    /// Where the fleet is declared, and when it is read again; nowhere by default.
+    #[must_use]
+    pub fn refresh(mut self, refresh: Refresh) -> Self {
+        self.settings.refresh = Some(refresh);
+        self
+    }
+
     /// Where the time comes from; the system's clock by default.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -198,6 +208,7 @@ impl Distributor {
             silence: Silence::default(),
             sends: SendRates::default(),
             keys: Keys::Kept,
+            refresh: None,
             #[cfg(test)]
             steps: None,
         };

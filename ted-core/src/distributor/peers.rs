@@ -82,6 +82,7 @@ impl State {
         if tokio::time::timeout(GOODBYE, ending).await.is_err() {
             tracing::debug!("tasks were still running when the Distributor stopped");
         }
+        self.keep_changes().await;
         let state = self.clone();
         let written = tokio::task::spawn_blocking(move || state.write_fleet_file()).await;
         if let Err(error) = written.map_err(|_| Error::from(DistributorError::Worker)).flatten() {
@@ -265,11 +266,7 @@ impl State {
             }
             let silence = self.settings.silence;
             self.change_open(Which::All, |firing, now| firing.tick(silence, now));
-            for key in self.waited_long_enough() {
-                if let Some(connection) = self.links.get(&key) {
-                    self.offer_to(key, connection, Due::Waited);
-                }
-            }
+            self.offer_all(self.waited_long_enough(), Due::Waited);
             self.keep_changes().await;
             self.offer_resumed();
             if let Err(error) = self.keep_speeds() {

@@ -12,7 +12,7 @@ use crate::model::{CompressionLevel, Digest, Distribution, Endpoint, ExtractMode
 use crate::name::{Label, NodeName};
 use crate::node::Alarm;
 use crate::protocol::{Cause, Outcome, PartRole, PartState, StageTimes, Waiting};
-use crate::schedule::Schedule;
+use crate::schedule::{RatePlan, Schedule};
 use crate::security::{Certificate, CertificateState};
 
 /// What a new Distribution shall be, or an existing one become.
@@ -501,6 +501,8 @@ pub struct SubscriberStatus {
     pub active: bool,
     /// What it is selected by.
     pub labels: BTreeMap<Label, Label>,
+    /// How fast it is sent to; none for as fast as it goes.
+    pub rate: Option<RatePlan>,
     /// The groups it belongs to.
     pub groups: Vec<Label>,
     /// The Channels it is in, itself or through a group.
@@ -513,6 +515,9 @@ pub struct SubscriberStatus {
     pub connected: bool,
     /// The address it is connected from, or at.
     pub address: Option<String>,
+    /// The peer through which it is reached now, where it is not connected itself.
+    #[serde(default)]
+    pub through: Option<NodeName>,
     /// How this Distributor's certificate stands with it.
     pub certificate: CertificatePair,
 }

@@ -8,7 +8,7 @@ use crate::distributor::Distributor;
 use crate::distributor::announce::{Address, slot};
 use crate::distributor::error::DistributorError;
 use crate::distributor::rotation::Renew;
-use crate::distributor::state::State;
+use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{KeyHash, UnixMillis};
 use crate::name::NodeName;
@@ -23,15 +23,20 @@ impl State {
     pub(super) fn revoke_keys(&self, keys: Vec<(RevokedKey, Option<NodeName>)>) -> Result<(), Error> {
         let fleet = self.own().authority.root().key_hash();
         let revoked: Vec<KeyHash> = keys.iter().map(|(revoked, _)| revoked.key).collect();
+        let parents = self.with_behind(&revoked);
         let pages = self.revocations.revoke(&fleet, keys)?.ok_or(DistributorError::TooManyRevoked)?;
-        self.tiers_changed();
         self.replace_revoked()?;
-        self.judge_all_again();
+        self.issue_revocations(&pages)?;
+        if parents.is_empty() {
+            self.judge_all_again();
+        } else {
+            lock(&self.last_words).extend(parents);
+        }
+        self.tiers_changed();
         let ticket = self.change_firings_of(&revoked, |firing, now| {
             revoked.iter().filter(|key| firing.remove(key, now)).count() > 0
         });
         self.durable_now(ticket)?;
-        self.issue_revocations(&pages)?;
         // What a revoked key signed counts no more.
         self.announce_configuration()
     }

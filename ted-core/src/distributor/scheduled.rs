@@ -1,4 +1,5 @@
-//! What a Distributor does by schedules: it builds, looks at sources, fires Channels, and ends firings whose window closes.
+//! What a Distributor does by schedules: it reads its declared fleet again, builds, looks at sources, fires Channels, and
+//! ends firings whose window closes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +23,7 @@ use crate::protocol::{Cause, Outcome, Part, PartState, Until};
 use crate::schedule::{self, Rhythm, Schedule, Start, Turn};
 
 /// The codes of what an operator has to know about schedules.
+pub(super) const REFRESH_FAILS: &str = "TED-1619";
 const BUILD_FAILS: &str = "TED-1620";
 const FIRING_FAILS: &str = "TED-1621";
 const LAPSED: &str = "TED-1622";
@@ -29,6 +31,10 @@ const LAPSED: &str = "TED-1622";
 /// One thing that is done by a schedule.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Task {
+    /// The declared fleet is read again.
+    Refresh,
+    /// The same where its schedule is `now`: every minute.
+    Reread,
     /// A Distribution is built.
     Build(DistributionId),
     /// Its source is looked at every minute, because its own schedule or that of this Channel is `now`.
@@ -42,6 +48,8 @@ pub(super) enum Task {
 impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Refresh => f.write_str("refresh"),
+            Self::Reread => f.write_str("reread"),
             Self::Build(id) => write!(f, "build/{id}"),
             Self::Look(id, None) => write!(f, "look/{id}"),
             Self::Look(id, Some(channel)) => write!(f, "look/{id}/{channel}"),
@@ -261,6 +269,13 @@ impl Scheduled for State {
     }
 
     fn declared(&self, each: &mut dyn FnMut(Task, Rhythm)) {
+        if let Some(refresh) = &self.settings.refresh {
+            match refresh.schedule.start() {
+                Start::Never | Start::WithSend => {}
+                Start::Now => each(refresh.task(), looks(&refresh.schedule)),
+                _ => each(refresh.task(), Rhythm::Scheduled(refresh.schedule.clone())),
+            }
+        }
         let fleet = lock(&self.fleet);
         for distribution in fleet.distributions().filter(|distribution| distribution.active) {
             match distribution.build.start() {
@@ -287,7 +302,7 @@ impl Scheduled for State {
     }
 
     fn is_kept(&self, task: &Task) -> bool {
-        matches!(task, Task::Build(_) | Task::Send(_))
+        matches!(task, Task::Refresh | Task::Build(_) | Task::Send(_))
     }
 
     fn turn_id(&self) -> Result<TurnId, Error> {
@@ -311,6 +326,7 @@ impl Scheduled for State {
 
     async fn carry_out(self: Arc<Self>, turn: Turn<Task>, id: TurnId) {
         match &turn.key {
+            Task::Refresh | Task::Reread => self.refresh_by_schedule(&turn.key).await,
             Task::Build(distribution) | Task::Look(distribution, _) => {
                 self.build_by_schedule(&turn.key, distribution).await;
             }

@@ -92,9 +92,7 @@ impl State {
             tokio::task::spawn_blocking(beginning).await.map_err(|_| DistributorError::Worker)?
         };
         begun?;
-        for (key, connection) in self.links.all() {
-            self.offer_to(key, connection, Due::Of(fire.id));
-        }
+        self.offer_all(self.recipients_of(&fire.id), Due::Of(fire.id));
         Ok(SentFiring { firing: fire.id, builds })
     }
 
@@ -167,6 +165,7 @@ impl State {
         self.note_mended(id, mended)?;
         let ended = self.begin_firing(Firing::start(start, targets, now))?;
         self.forget_old_firings()?;
+        self.sends.look_again();
         for firing in ended {
             tracing::info!(%firing, by = %id, "a firing ended: another of its Channel follows it");
             self.events.emit(DistributorEvent::FiringEnded { firing });

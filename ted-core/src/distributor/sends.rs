@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::distributor::Distributor;
 use crate::distributor::offering::Due;
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, KeyHash, PackageId, UnixMillis};
 use crate::limits::Limits;
-use crate::model::{Fleet, Item};
-use crate::name::Label;
+use crate::model::{Fleet, Item, Subscriber};
+use crate::name::{Label, NodeName};
 use crate::node::{FrameEnd, Gate, LinkSpeed, Pace, PaceOptions, RecordBatch, Records};
 use crate::package::{BlindIndex, Opening, PackageError, read_any_index};
 use crate::protocol::{FiringTarget, Refused, SendKey, WaitingFor, code};
@@ -27,11 +28,48 @@ pub(super) struct Held {
     pub(super) refused: Refused,
 }
 
+impl Distributor {
+    /// Limits all that goes to a Subscriber, at once; `None` lifts the limit.
+    ///
+    /// # Errors
+    /// When there is no such Subscriber, or the catalog cannot be written.
+    pub async fn set_rate(&self, subscriber: &NodeName, rate: Option<RatePlan>) -> Result<(), Error> {
+        let name = subscriber.clone();
+        self.blocking(move |state| {
+            state.change_fleet(|fleet| {
+                let now = fleet.subscriber(&name)?.clone();
+                Ok(fleet.update_subscriber(Subscriber { rate, ..now })?)
+            })
+        })
+        .await
+    }
+}
+
 impl State {
     /// Whether a package of a Distribution may go to a node: while an open firing that is not held covers it, or one
     /// behind it.
     pub(super) fn gate(&self, key: &KeyHash, distribution: &DistributionId) -> Gate {
-        let behind = self.keys_behind(key);
+        let own = self.gate_of(std::slice::from_ref(key), distribution);
+        // Most nodes are nobody's parent, and who is behind one takes a look at the fleet.
+        let own = match own {
+            Ok(until) => return Gate::Open { until },
+            Err(refused) => refused,
+        };
+        match self.gate_of(&self.keys_behind(key), distribution) {
+            Ok(until) => Gate::Open { until },
+            Err(behind) => {
+                let nothing = || Refused::new(code::NOT_UNDER_WAY, "no firing that is open sends this to you now");
+                Gate::Closed(own.or(behind).unwrap_or_else(nothing))
+            }
+        }
+    }
+
+    /// Whether an open firing sends a Distribution to one of these, and until when; else what holds it, if anything does.
+    fn gate_of(
+        &self,
+        recipients: &[KeyHash],
+        distribution: &DistributionId,
+    ) -> Result<Option<UnixMillis>, Option<Refused>> {
         // Nobody holds the fleet while waiting for the firings.
         let covering: Vec<_> = {
             let firings = lock(&self.firings);
@@ -39,17 +77,16 @@ impl State {
                 let open = firings.of(recipient).filter(|firing| firing.part(recipient, distribution).is_some());
                 open.map(|firing| (*recipient, firing.channel().clone(), firing.closes())).collect::<Vec<_>>()
             };
-            std::iter::once(key).chain(&behind).flat_map(of).collect()
+            recipients.iter().flat_map(of).collect()
         };
         let mut held = None;
         for (recipient, channel, closes) in covering {
             match self.held(&channel, closes, &recipient, distribution) {
-                None => return Gate::Open { until: closes },
+                None => return Ok(closes),
                 Some(why) => held = held.or(Some(why.refused)),
             }
         }
-        let nothing = || Refused::new(code::NOT_UNDER_WAY, "no firing that is open sends this to you now");
-        Gate::Closed(held.unwrap_or_else(nothing))
+        Err(held)
     }
 
     /// What holds one part of an open firing.
@@ -89,15 +126,19 @@ impl State {
     /// What a package is sent under to a node, if it may be.
     pub(super) fn pace_of(self: &Arc<Self>, key: &KeyHash, info: &PackageInfo) -> Result<Box<dyn Pace>, Refused> {
         let distribution = info.root.distribution;
-        if let Gate::Closed(refused) = self.gate_and_note(key, &distribution) {
-            return Err(refused);
-        }
+        let changes = self.sends.gate_changes();
+        let until = match self.gate_and_note(key, &distribution) {
+            Gate::Open { until } => until,
+            Gate::Closed(refused) => return Err(refused),
+        };
         let (state, key) = (self.clone(), *key);
         let priority = lock(&self.fleet).distribution_by_id(&distribution).map(|known| known.priority);
         Ok(self.sends.pace(PaceOptions {
             send: SendKey { link: key, package: info.id },
             priority: priority.unwrap_or_default(),
             link_rate: self.link_rate(&key),
+            changes,
+            open_until: until,
             gate: Box::new(move || state.gate_and_note(&key, &distribution)),
             frame_end: self.frame_end(info.id),
         }))
@@ -197,4 +238,61 @@ pub(super) fn paused_in(fleet: &Fleet) -> BTreeSet<Item> {
     let channels = fleet.channels().filter(|channel| !channel.active).map(|channel| channel.item());
     let distributions = fleet.distributions().filter(|known| !known.active).map(|known| known.item());
     subscribers.chain(channels).chain(distributions).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_paused_is_held_and_offered_again_when_it_is_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = "dist.example".parse().unwrap();
+        let distributor = Distributor::builder(folder.path().join("data")).name(name).open().await.unwrap();
+        let (site, daily): (Label, Label) = ("site".parse().unwrap(), "daily".parse().unwrap());
+        let leaf: NodeName = "leaf1".parse().unwrap();
+        let spec = crate::distributor::DistributionSpec::new(site.clone(), folder.path().to_owned());
+        distributor.create_distribution(spec).await.unwrap();
+        distributor.create_subscriber(leaf.clone(), &[], &[]).await.unwrap();
+        distributor.create_channel(daily.clone(), std::slice::from_ref(&site), &[leaf.clone()]).await.unwrap();
+        let state = &distributor.state;
+        let (stranger, id) = (KeyHash::from_bytes([7; 32]), distributor.fleet().distribution(&site).unwrap().id);
+        let held = |closes| state.held(&daily, closes, &stranger, &id).map(|held| held.refused.code().to_owned());
+        assert_eq!(held(None), None);
+        assert_eq!(held(Some(state.now())).as_deref(), Some(code::WINDOW_CLOSED));
+
+        let set = |active| {
+            let (daily, state) = (daily.clone(), state.clone());
+            tokio::task::spawn_blocking(move || {
+                state.change_fleet(|fleet| {
+                    let now = fleet.channel(&daily)?.clone();
+                    Ok(fleet.update_channel(&daily, crate::model::Channel { active, ..now })?)
+                })
+            })
+        };
+        set(false).await.unwrap().unwrap();
+        assert_eq!(held(None).as_deref(), Some(code::PAUSED));
+        assert!(!state.resumed.load(Ordering::Relaxed));
+        set(true).await.unwrap().unwrap();
+        assert_eq!(held(None), None);
+        assert!(state.resumed.load(Ordering::Relaxed), "what was held is to be offered");
+
+        let nothing = state.gate(&stranger, &id);
+        assert!(matches!(nothing, Gate::Closed(refused) if refused.code() == code::NOT_UNDER_WAY));
+        distributor.set_rate(&leaf, "2MB/s".parse().ok()).await.unwrap();
+        assert_eq!(distributor.fleet().subscriber(&leaf).unwrap().rate, "2MB/s".parse().ok());
+    }
+
+    #[tokio::test]
+    async fn the_speeds_of_links_outlast_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let (key, speed) = (KeyHash::from_bytes([9; 32]), LinkSpeed { bytes_per_second: 123_456, samples: 3 });
+        let name = "dist.example".parse().unwrap();
+        let distributor = Distributor::builder(folder.path()).name(name).open().await.unwrap();
+        distributor.state.records.put(&format!("{SPEEDS}{key}"), &speed).unwrap();
+        distributor.shutdown().await;
+        drop(distributor);
+        let distributor = Distributor::builder(folder.path()).open().await.unwrap();
+        assert_eq!(distributor.state.sends.measured.speed(&key), Some(speed));
+    }
 }

@@ -35,6 +35,7 @@ use crate::store::{
 
 /// Firings that begin at once.
 const FIRINGS_AT_ONCE: usize = 4;
+use crate::transport::QuicConnection;
 
 /// See [`State::upkeep`].
 const UPKEEP_AT_ONCE: usize = 8;
@@ -90,6 +91,8 @@ pub(super) struct State {
     pub(super) tiers: Mutex<KnownTiers>,
     /// Who is behind whom has changed.
     pub(super) entitling: Notify,
+    /// Parents that were revoked, with the nodes that they may tell so before their connections close.
+    pub(super) last_words: Mutex<Vec<(QuicConnection, Vec<KeyHash>)>>,
     /// What the peers that are connected were judged by last.
     pub(super) judged: Mutex<Option<Judged>>,
     /// Lets a few connections at a time have something looked up or noted on a thread where blocking is allowed: a
@@ -223,6 +226,7 @@ impl State {
             reach: Mutex::default(),
             tiers: Mutex::default(),
             entitling: Notify::new(),
+            last_words: Mutex::default(),
             judged: Mutex::default(),
             upkeep: Semaphore::new(UPKEEP_AT_ONCE),
             events: EventBus::new(events, clock.clone()),

@@ -24,6 +24,12 @@ const LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Changes of the fleet within this time are told together.
 const TOGETHER: Duration = Duration::from_millis(100);
 
+/// How long a parent that was revoked may pass that on before its connection closes.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
+/// How long nodes that move may take to hear of their other route through the parent that they leave.
+const MOVING: Duration = Duration::from_secs(2);
+
 /// How many of those behind one hop are told at once what stands.
 const TOLD_AT_ONCE: usize = 8;
 
@@ -58,6 +64,11 @@ impl Tiers {
     /// Whether somebody behind a parent may fetch a Distribution.
     pub(super) fn may_fetch(&self, parent: &KeyHash, distribution: &DistributionId) -> bool {
         self.parents.get(parent).is_some_and(|side| side.fetchable.contains(distribution))
+    }
+
+    /// The nodes that may be reached through a parent.
+    pub(super) fn behind(&self, parent: &KeyHash) -> impl Iterator<Item = KeyHash> {
+        self.parents.get(parent).into_iter().flat_map(|side| side.keys.iter().copied())
     }
 
     /// Whether a node is somebody's parent.
@@ -180,10 +191,15 @@ impl State {
                 () = stop.cancelled() => return,
                 () = self.entitling.notified() => {}
             }
+            let parents = std::mem::take(&mut *lock(&self.last_words));
+            if !parents.is_empty() {
+                self.close_after_telling(parents);
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(TOGETHER) => {}
             }
+            self.tell_moving().await;
         }
     }
 
@@ -247,6 +263,11 @@ impl State {
         Some((hop, self.links.get(&hop)?))
     }
 
+    /// The name of the peer through which a node is reached now.
+    pub(super) fn hop_name(&self, key: &KeyHash) -> Option<NodeName> {
+        self.reached_through(key).map(|(hop, _)| self.name_of_key(&hop))
+    }
+
     /// The hop on the way to a node: the peer through which it is reached now, else the first on its preferred way, if
     /// that one is connected.
     #[allow(dead_code, reason = "offers will go there")]
@@ -280,7 +301,8 @@ impl State {
         let behind: Vec<KeyHash> = up.into_iter().filter(|key| key != hop).collect();
         if let Some(connection) = self.links.get(hop).filter(|_| !behind.is_empty()) {
             tracing::info!(hop = %self.name_of_key(hop), nodes = behind.len(), "reached through a parent");
-            self.announce_behind(behind, connection);
+            self.announce_behind(behind.clone(), connection.clone());
+            self.offer_behind(*hop, connection, behind);
         }
         let gone: Vec<KeyHash> = down.into_iter().filter(|key| key != hop).collect();
         if !gone.is_empty() {
@@ -288,19 +310,70 @@ impl State {
         }
     }
 
-    /// Tells nodes behind a hop what stands for them, a few at a time.
+    /// Tells nodes behind a hop what stands for them.
     pub(super) fn announce_behind(self: &Arc<Self>, keys: Vec<KeyHash>, connection: QuicConnection) {
+        let state = self.clone();
+        self.links.spawn(async move { state.tell_all(keys, connection).await });
+    }
+
+    /// The same, a few at a time, and waits until all were told.
+    async fn tell_all(self: Arc<Self>, keys: Vec<KeyHash>, connection: QuicConnection) {
+        let mut telling = JoinSet::new();
+        for key in keys {
+            if telling.len() >= TOLD_AT_ONCE {
+                telling.join_next().await;
+            }
+            let (state, connection) = (self.clone(), connection.clone());
+            telling.spawn(async move { state.tell_standing(key, &connection).await });
+        }
+        while telling.join_next().await.is_some() {}
+    }
+
+    /// Whether a node was reached through this peer a moment ago, wherever its route leads now.
+    pub(super) fn is_through(&self, peer: &KeyHash, key: &KeyHash) -> bool {
+        lock(&self.reach).is_through(peer, key)
+    }
+
+    /// Nodes whose route leads elsewhere hear so through the parent that they are still behind, before it is told to let
+    /// them go: they may know of no other.
+    async fn tell_moving(self: &Arc<Self>) {
+        let state = self.clone();
+        let finding = move || {
+            let tiers = state.tiers();
+            lock(&state.reach).doubted(|hop, key| tiers.is_behind(hop, key))
+        };
+        let mut telling = JoinSet::new();
+        for (hop, key) in tokio::task::spawn_blocking(finding).await.unwrap_or_default() {
+            if let Some(connection) = self.links.get(&hop) {
+                telling.spawn(self.clone().tell_all(vec![key], connection));
+            }
+        }
+        let told = async { while telling.join_next().await.is_some() {} };
+        if tokio::time::timeout(MOVING, told).await.is_err() {
+            tracing::info!("not all whose route has changed heard of it through their parent");
+        }
+    }
+
+    /// Those of these peers that are connected, with the nodes that are reached through them now.
+    pub(super) fn with_behind(&self, keys: &[KeyHash]) -> Vec<(QuicConnection, Vec<KeyHash>)> {
+        let reach = lock(&self.reach);
+        let behind = keys.iter().filter_map(|key| Some((self.links.get(key)?, reach.behind(key))));
+        behind.filter(|(_, behind)| !behind.is_empty()).collect()
+    }
+
+    /// Lets parents that lost their standing tell those behind them so, for a moment; then their connections close.
+    fn close_after_telling(self: &Arc<Self>, parents: Vec<(QuicConnection, Vec<KeyHash>)>) {
         let state = self.clone();
         self.links.spawn(async move {
             let mut telling = JoinSet::new();
-            for key in keys {
-                if telling.len() >= TOLD_AT_ONCE {
-                    telling.join_next().await;
-                }
-                let (state, connection) = (state.clone(), connection.clone());
-                telling.spawn(async move { state.tell_standing(key, &connection).await });
+            for (connection, behind) in parents {
+                telling.spawn(state.clone().tell_all(behind, connection));
             }
-            while telling.join_next().await.is_some() {}
+            let told = async { while telling.join_next().await.is_some() {} };
+            if tokio::time::timeout(LAST_WORD, told).await.is_err() {
+                tracing::info!("not all behind a revoked parent heard of it through that; they will by another way");
+            }
+            state.judge_all_again();
         });
     }
 }

@@ -22,7 +22,7 @@ impl Fleet {
     /// # Errors
     /// [`FleetError::Unwritable`] when TOML cannot say it.
     pub fn to_toml(&self) -> Result<String, FleetError> {
-        self.to_text(HEADER)
+        self.parts().to_toml()
     }
 
     /// The same for a file that people keep and have applied.
@@ -30,19 +30,20 @@ impl Fleet {
     /// # Errors
     /// As [`Fleet::to_toml`].
     pub fn export(&self) -> Result<String, FleetError> {
-        self.to_text(EXPORTED)
+        self.parts().to_text(EXPORTED)
     }
 
-    fn to_text(&self, header: &str) -> Result<String, FleetError> {
-        let file = FleetFile {
+    /// A copy of what is declared, which can be written as text while the fleet goes on.
+    #[must_use]
+    pub fn parts(&self) -> FleetParts {
+        FleetParts {
+            distributor: self.distributor().cloned(),
             settings: self.settings().clone(),
-            distribution: self.distributions().map(DistributionFile::from).collect(),
-            channel: self.channels().map(ChannelFile::from).collect(),
-            group: self.groups().map(GroupFile::from).collect(),
-            subscriber: self.subscribers().map(SubscriberFile::from).collect(),
-        };
-        let body = toml::to_string(&file).map_err(|error| FleetError::Unwritable { reason: error.to_string() })?;
-        Ok(format!("{header}\n{body}"))
+            distributions: self.distributions().cloned().collect(),
+            channels: self.channels().cloned().collect(),
+            groups: self.groups().cloned().collect(),
+            subscribers: self.subscribers().cloned().collect(),
+        }
     }
 
     /// The fleet that the text of a `fleet.toml` declares. A Distribution written without an id gets one from
@@ -61,6 +62,26 @@ impl Fleet {
 }
 
 impl FleetParts {
+    /// As [`Fleet::to_toml`].
+    ///
+    /// # Errors
+    /// [`FleetError::Unwritable`] when TOML cannot say it.
+    pub fn to_toml(&self) -> Result<String, FleetError> {
+        self.to_text(HEADER)
+    }
+
+    fn to_text(&self, header: &str) -> Result<String, FleetError> {
+        let file = FleetFile {
+            settings: self.settings.clone(),
+            distribution: self.distributions.iter().map(DistributionFile::from).collect(),
+            channel: self.channels.iter().map(ChannelFile::from).collect(),
+            group: self.groups.iter().map(GroupFile::from).collect(),
+            subscriber: self.subscribers.iter().map(SubscriberFile::from).collect(),
+        };
+        let body = toml::to_string(&file).map_err(|error| FleetError::Unwritable { reason: error.to_string() })?;
+        Ok(format!("{header}\n{body}"))
+    }
+
     /// What the text of a `fleet.toml` declares, not joined and checked yet.
     ///
     /// # Errors

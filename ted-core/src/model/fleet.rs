@@ -4,6 +4,8 @@ mod applying;
 mod check;
 mod groups;
 mod index;
+#[cfg(test)]
+mod random;
 mod records;
 mod routes;
 mod selection;

@@ -169,3 +169,61 @@ impl<T: Clone> Events<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::SystemClock;
+
+    #[derive(Debug, Clone, Serialize)]
+    #[serde(tag = "event", rename_all = "kebab-case")]
+    enum Told {
+        Receipt { firing: &'static str, subscriber: &'static str },
+        Enrolled { name: &'static str },
+        Sending { bytes: u64, bytes_total: u64 },
+    }
+
+    fn bus(folder: &tempfile::TempDir) -> EventBus<Told> {
+        let log = EventLog::open(folder.path(), &Limits::DEFAULT).expect("a log");
+        EventBus::new(log, Arc::new(SystemClock))
+    }
+
+    #[tokio::test]
+    async fn progress_is_told_and_not_kept_and_everything_else_has_a_number() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let bus = bus(&folder);
+        let mut told = bus.subscribe();
+        bus.emit(Told::Sending { bytes: 1, bytes_total: 2 });
+        bus.emit(Told::Enrolled { name: "s1" });
+        bus.emit(Told::Enrolled { name: "s2" });
+        let mut numbers = vec![];
+        for _ in 0..3 {
+            numbers.push(told.next_stamped().await.expect("told").number);
+        }
+        assert_eq!(numbers, [None, Some(1), Some(2)]);
+        let history = bus.history(&EventFilter::default(), |_, _| false).expect("readable");
+        assert_eq!((history.events.len(), history.last), (2, 2));
+    }
+
+    #[test]
+    fn events_are_chosen_by_whom_they_are_about_and_by_the_channel_of_their_firing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let bus = bus(&folder);
+        bus.emit(Told::Enrolled { name: "s1" });
+        bus.emit(Told::Receipt { firing: "f1", subscriber: "s1" });
+        bus.emit(Told::Receipt { firing: "f2", subscriber: "s2" });
+        let chosen = |filter: EventFilter| {
+            let history = bus.history(&filter, |channel, firing| channel.as_str() == "nightly" && firing == "f2");
+            let events = history.expect("readable").events;
+            events.iter().map(|event| event.number).collect::<Vec<_>>()
+        };
+        let subscriber = Some("s1".parse().expect("a name"));
+        assert_eq!(chosen(EventFilter { subscriber, ..EventFilter::default() }), [1, 2]);
+        let channel = Some("nightly".parse().expect("a label"));
+        assert_eq!(chosen(EventFilter { channel, ..EventFilter::default() }), [3]);
+        let event = Some("receipt".to_owned());
+        assert_eq!(chosen(EventFilter { event, limit: Some(1), ..EventFilter::default() }), [3]);
+        assert_eq!(chosen(EventFilter { after: Some(1), ..EventFilter::default() }), [2, 3]);
+        assert_eq!(chosen(EventFilter { code: Some("TED-1355".to_owned()), ..EventFilter::default() }), [0; 0]);
+    }
+}

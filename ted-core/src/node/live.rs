@@ -70,7 +70,6 @@ impl Live {
     }
 
     /// A package that is here.
-    #[allow(dead_code, reason = "for the driver of the relay")]
     pub(crate) fn whole(index: BlindIndex, file: Arc<dyn ReadAt>) -> Self {
         Self::with(index.bytes(), Phase::Whole(Laid { index, file }))
     }
@@ -143,6 +142,17 @@ impl Live {
                 }
                 if end > at { Ready::To(end) } else { Ready::NotYet }
             }
+        }
+    }
+
+    /// Where the frame ends that a place lies in; the place itself where none does, or where that is not known yet.
+    pub(crate) fn frame_end(&self, at: u64) -> u64 {
+        match &*self.phase() {
+            Phase::Arriving { laid, .. } | Phase::Whole(laid) => match laid.index.part_at(at) {
+                PackagePart::Frame { range, .. } if range.start < at => range.end,
+                _ => at,
+            },
+            Phase::Awaited | Phase::Over(_) => at,
         }
     }
 

@@ -60,6 +60,10 @@ pub(crate) struct PaceOptions {
     pub(crate) priority: Priority,
     /// The rate for all that goes to that node.
     pub(crate) link_rate: Option<RatePlan>,
+    /// What has happened to gates since `open_until` was seen: [`SendQueue::gate_changes`], asked before.
+    pub(crate) changes: watch::Receiver<u64>,
+    /// Until when the gate is open, as it was just seen.
+    pub(crate) open_until: Option<UnixMillis>,
     pub(crate) gate: GateLook,
     pub(crate) frame_end: FrameEnd,
 }
@@ -108,6 +112,11 @@ impl SendQueue {
         self.gates.send_modify(|count| *count += 1);
     }
 
+    /// Hears of what may have opened or closed a gate from now on.
+    pub(crate) fn gate_changes(&self) -> watch::Receiver<u64> {
+        self.gates.subscribe()
+    }
+
     /// How many sends there are.
     pub(crate) fn counts(&self) -> QueueCounts {
         self.lock().queue.counts()
@@ -116,11 +125,10 @@ impl SendQueue {
     /// The pace of one Fetch, which goes back when it is dropped.
     pub(crate) fn pace(self: &Arc<Self>, options: PaceOptions) -> Box<dyn Pace> {
         let now = self.now();
-        let PaceOptions { send, priority, link_rate, gate, frame_end } = options;
+        let PaceOptions { send, priority, link_rate, changes, open_until, gate, frame_end } = options;
         let stream = self.lock().queue.open(send, priority, link_rate, now);
         let measuring = self.measured.begin(send.link, now.elapsed);
-        let changes = self.gates.subscribe();
-        let looked = None;
+        let looked = Some(Instant::now() + believed(open_until, now.wall));
         Box::new(Paced { queue: self.clone(), stream, gate, frame_end, changes, looked, ending: None, measuring })
     }
 
@@ -269,10 +277,10 @@ impl Paced {
     async fn look(&mut self, at: u64) {
         self.changes.mark_unchanged();
         let now = self.queue.clock.now();
-        let believed = match (self.gate)() {
+        let believed_for = match (self.gate)() {
             Gate::Open { until } => {
                 self.ending = None;
-                until.map_or(LOOK_AGAIN, |until| until.since(now).min(LOOK_AGAIN))
+                believed(until, now)
             }
             Gate::Closed(refused) => {
                 if self.ending.is_none() {
@@ -283,7 +291,7 @@ impl Paced {
                 LOOK_AGAIN
             }
         };
-        self.looked = Some(Instant::now() + believed);
+        self.looked = Some(Instant::now() + believed_for);
     }
 }
 
@@ -297,6 +305,11 @@ impl Drop for Paced {
         drop(inner);
         self.measuring.ends(now.elapsed, &self.queue.measured);
     }
+}
+
+/// How long a gate that is open up to a time is taken to be open.
+fn believed(until: Option<UnixMillis>, now: UnixMillis) -> Duration {
+    until.map_or(LOOK_AGAIN, |until| until.since(now).min(LOOK_AGAIN))
 }
 
 /// How fast a node takes bytes in, whoever sends them: readers wait, and QUIC's flow control has the senders wait.

@@ -28,7 +28,7 @@ impl Coded for RecordError {
             Self::Catalog(error) => error.code(),
             Self::Unreadable { .. } => "TED-1824",
             Self::Conflict { .. } => "TED-1825",
-            Self::Worker => "TED-1839",
+            Self::Worker => "TED-1627",
             Self::Abandoned => "TED-1345",
         }
     }

@@ -50,7 +50,6 @@ pub(crate) enum Content {
     /// connection.
     File { file: Arc<dyn ReadAt>, bytes: u64, pace: Box<dyn Pace>, sent: Box<dyn FnMut(u64) + Send> },
     /// From a package that may still be arriving.
-    #[allow(dead_code, reason = "for the driver of the relay")]
     Relayed(Relayed),
 }
 

@@ -93,6 +93,12 @@ impl Delivery {
         Have { verified: self.verified, receiving: self.in_flight.as_ref().map(|in_flight| in_flight.revision) }
     }
 
+    /// The firing on whose behalf something is being received.
+    #[must_use]
+    pub fn firing(&self) -> Option<FiringId> {
+        self.in_flight.as_ref().map(|in_flight| in_flight.firing)
+    }
+
     /// The revisions that are here, so that a delta may go from them. To be told before each offer and each end.
     pub fn start_from(&mut self, starts: Vec<Revision>) {
         self.starts = starts;

@@ -194,7 +194,7 @@ impl Relay {
         for distribution in gone {
             if let Some(passed) = self.passed.remove(&distribution) {
                 self.offers.retain(|(_, of, _), _| *of != distribution);
-                self.actions.push_back(RelayAction::Keep { distribution });
+                self.keep(distribution);
                 self.release(passed.packages().map(|package| package.id).collect());
             }
         }
@@ -270,7 +270,7 @@ impl Relay {
                 self.passed.insert(distribution, Passed::new(offer, self.own));
             }
         }
-        self.actions.push_back(RelayAction::Keep { distribution });
+        self.keep(distribution);
         self.plan(distribution, now);
         Ok(())
     }
@@ -303,7 +303,7 @@ impl Relay {
         if !passed.done(recipient, firing) {
             return;
         }
-        self.actions.push_back(RelayAction::Keep { distribution: *distribution });
+        self.keep(*distribution);
         for ((_, of, by), offered) in &mut self.offers {
             if *of == *distribution && *by == *firing {
                 offered.recipients.remove(recipient);
@@ -376,6 +376,14 @@ impl Relay {
         let present = linked().find(|(_, child)| child.present.contains(recipient));
         let way = present.or_else(|| linked().find(|(_, child)| child.behind.contains(recipient)));
         way.map(|(key, _)| *key)
+    }
+
+    /// Has it kept before anything is offered: what waits to be done already counts for all that comes until then.
+    fn keep(&mut self, distribution: DistributionId) {
+        let keep = RelayAction::Keep { distribution };
+        if !self.actions.contains(&keep) {
+            self.actions.push_back(keep);
+        }
     }
 
     fn may_offer(&self, (child, distribution, firing): &(KeyHash, DistributionId, FiringId), now: UnixMillis) -> bool {

@@ -48,6 +48,9 @@ pub(super) struct LoggedMap<K, V> {
     log: Mutex<Log>,
 }
 
+/// A record's body, and what follows the record.
+type Record<'a> = (&'a [u8], &'a [u8]);
+
 /// The file, and where it ends.
 struct Log {
     file: DurableFile,
@@ -172,7 +175,7 @@ impl Log {
 
     /// The body of the record at the front of `rest`, and what follows it; `None` where there is none that is whole,
     /// because a crash came while it was written.
-    fn record<'a>(&mut self, rest: &'a [u8]) -> Result<Option<(&'a [u8], &'a [u8])>, StateError> {
+    fn record<'a>(&mut self, rest: &'a [u8]) -> Result<Option<Record<'a>>, StateError> {
         let Some((prefix, after)) = rest.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
         let [length @ .., _, _, _, _] = prefix;
         if prefix[LENGTH_BYTES..] != self.length_check(*length) {

@@ -210,6 +210,8 @@ impl State {
         if !new.is_empty() {
             let distributor = self.distributor_name(fleet);
             tracing::warn!(%distributor, keys = new.len(), "keys were revoked");
+            // This node's own may be among them.
+            self.forget_entitlements();
             self.judge_all_again();
         }
         Ok(())

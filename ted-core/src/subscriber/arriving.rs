@@ -5,14 +5,15 @@ use std::fs::File;
 use std::sync::{Arc, Mutex};
 
 use crate::error::{Coded as _, Error};
-use crate::id::{DistributionId, KeyHash, PackageId};
+use crate::id::{DistributionId, PackageId};
 use crate::limits::Limits;
 use crate::name::NodeName;
 use crate::node::{Live, judge_signature};
 use crate::package::{BlindIndex, Opening, PackageError, Root, verify_digest};
-use crate::protocol::{FrameMap, ReceiverOptions, Refused, code, judge_root};
+use crate::protocol::{FrameMap, ProgressState, ReceiverOptions, Refused, WaitsFor, code, judge_root};
 use crate::security::{DistributorRoot, PackageRef, Signature};
 use crate::store::{PackagePlace, PartFile};
+use crate::subscriber::deliveries::revision_of;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::receive::{Piece, Reception, ReceptionError, RootJudge, Search, Twin};
 use crate::subscriber::state::{Key, State, lock};
@@ -30,7 +31,6 @@ pub(super) struct Arrival {
 
 impl Arrivals {
     /// A package that is arriving.
-    #[allow(dead_code, reason = "for the driver of the relay")]
     pub(super) fn get(&self, package: &PackageId) -> Option<Arc<Live>> {
         lock(&self.0).get(package).cloned()
     }
@@ -122,21 +122,31 @@ impl State {
     /// A reception over whatever connection leads upstream.
     pub(super) fn reception(
         self: &Arc<Self>,
-        fleet: KeyHash,
+        key: Key,
         package: PackageRef,
         judge: RootJudge,
         arrival: &Arrival,
     ) -> Reception {
+        let (state, of) = (self.clone(), (package.id, revision_of(&package)));
+        let (hint, waiting) = (self.hinting(key, &package), self.hinting(key, &package));
         Reception {
             package,
-            link: self.links.watch(&fleet),
+            link: self.links.watch(&key.0),
+            came: Arc::new(move |bytes| match bytes {
+                // The other side says that it waits itself.
+                0 => waiting(ProgressState::Waiting { waits_for: WaitsFor::Parent, until: None }),
+                bytes => state.relays.counters.count(key, of, None, bytes),
+            }),
             stop: self.receiving_ends(),
             input: self.input.clone(),
             options: ReceiverOptions { silence: self.settings.silence, ..ReceiverOptions::default() },
             judge,
             twin: self.clone().finds_twin(),
             twin_failed: false.into(),
-            progress: Box::new(|_| {}),
+            progress: Box::new(move |progress| {
+                let (bytes, bytes_total) = (progress.bytes_written, package.bytes);
+                hint(ProgressState::Receiving { bytes, bytes_total });
+            }),
             started: tokio::time::Instant::now(),
             live: arrival.live().clone(),
             heard: false.into(),

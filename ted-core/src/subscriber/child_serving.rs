@@ -24,16 +24,27 @@ impl Answering for ChildServing {
                 state.change_reach(&fleet, |reach| {
                     reach.told(&child, &presence, |key| entitlements.is_behind(&child, key))
                 });
+                state.relay_presence(fleet, child, presence).await;
                 Reply::Answer(Answer::Presence)
             }
             Request::Receipts(envelopes) => state.pass_receipts(fleet, child, envelopes).await,
             Request::Enrol(bytes) => state.pass_enrolment(&fleet, bytes).await,
-            Request::Progress(_) => Reply::Answer(Answer::Progress),
+            Request::Progress(entries) => {
+                state.pass_progress(&fleet, &child, entries);
+                Reply::Answer(Answer::Progress)
+            }
             Request::Fetch(fetch) => match fetch.target {
-                FetchTarget::Envelope(id) => state.pass_envelope(fleet, child, id).await,
-                FetchTarget::Package(_) | FetchTarget::Grant { .. } => {
-                    Reply::refuse(code::NOT_FOUND, "this node has nothing of that")
+                FetchTarget::Envelope(id) => match state.passed_envelope(fleet, child, id).await {
+                    Some(reply) => reply,
+                    None => state.pass_envelope(fleet, child, id).await,
+                },
+                FetchTarget::Package(id) => {
+                    let state = state.clone();
+                    let serving = move || state.passed_package(fleet, child, id);
+                    let reply = tokio::task::spawn_blocking(serving).await;
+                    reply.unwrap_or_else(|_| Reply::refuse(code::INTERNAL, "this node has a problem of its own"))
                 }
+                FetchTarget::Grant { grants, recipient } => state.passed_grant(fleet, child, (grants, recipient)).await,
             },
             _ => Reply::refuse(code::BAD_REQUEST, "a parent does not answer this"),
         }

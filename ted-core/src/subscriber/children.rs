@@ -72,12 +72,14 @@ impl State {
         tracing::info!(%distributor, child = %name, address = %connection.remote_address(), "a child is connected");
         self.events.emit(SubscriberEvent::ChildConnected { distributor: distributor.clone(), child: name.clone() });
         self.change_reach(&fleet, |reach| reach.connected(&child));
+        self.relay_child_up(fleet, child).await;
         let serving = Arc::new(ChildServing { state: self.clone(), fleet, child });
         let reason = serve(connection.clone(), serving, Limits::DEFAULT).await;
         if self.children.remove(&(fleet, child), generation) {
             tracing::info!(%distributor, child = %name, reason, "a child is gone");
             self.events.emit(SubscriberEvent::ChildDisconnected { distributor, child: name, reason });
             self.change_reach(&fleet, |reach| reach.disconnected(&child));
+            self.relay_child_down(fleet, child).await;
         }
     }
 

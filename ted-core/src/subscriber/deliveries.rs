@@ -196,7 +196,7 @@ impl State {
         let (state, looking_by) = (self.clone(), judge.clone());
         let looking = move || state.index_set_aside(&(fleet, distribution), &package, &*looking_by);
         let kept = tokio::task::spawn_blocking(looking).await.map_err(|_| ReceptionError::Stopping)?;
-        let mut reception = self.reception(fleet, package, judge, &arrival);
+        let mut reception = self.reception((fleet, distribution), package, judge, &arrival);
         let (index, pieces) = match kept {
             // What lies in the part file already needs no writing.
             Some(index) => (index, vec![]),
@@ -207,7 +207,8 @@ impl State {
         };
         self.judge_base((fleet, distribution), &index).await?;
         let name = index.disclosure().distribution_name.clone();
-        reception.progress = self.receiving_progress((fleet, distribution), &name, revision, package.bytes);
+        let told = std::mem::replace(&mut reception.progress, Box::new(|_| {}));
+        reception.progress = self.receiving_progress((fleet, distribution), &name, (revision, package.bytes), told);
         let what = if matches!(index, OpenPackage::Delta(_)) { "a delta" } else { "a baseline" };
         tracing::info!(distribution = %name, %revision, bytes = package.bytes, what, "receiving");
         self.events.emit(SubscriberEvent::Accepted { distribution: name.clone(), revision });
@@ -235,14 +236,15 @@ impl State {
         self: &Arc<Self>,
         key: Key,
         name: &Label,
-        revision: Revision,
-        bytes_total: u64,
+        (revision, bytes_total): (Revision, u64),
+        told: Box<dyn Fn(Progress) + Send + Sync>,
     ) -> Box<dyn Fn(Progress) + Send + Sync> {
         let (state, name) = (self.clone(), name.clone());
         let said = std::sync::atomic::AtomicU64::new(u64::MAX);
         Box::new(move |progress| {
             // The machine tells it after every event; what has not changed is not worth a word.
             if said.swap(progress.bytes_written, std::sync::atomic::Ordering::Relaxed) != progress.bytes_written {
+                told(progress);
                 state.note(key, |standing| standing.bytes = progress.bytes_written);
                 state.events.emit(SubscriberEvent::Receiving {
                     distribution: name.clone(),

@@ -13,7 +13,16 @@ impl State {
     /// Who is behind this node in a fleet, and what each may be given; nobody where it is no parent there.
     pub(super) fn entitlements(&self, fleet: &KeyHash) -> Arc<Entitlements> {
         let mut entitled = lock(&self.entitled);
-        entitled.entry(*fleet).or_insert_with(|| Arc::new(Entitlements::of(self.entitlement_pages(fleet)))).clone()
+        entitled.entry(*fleet).or_insert_with(|| Arc::new(self.read_entitlements(fleet))).clone()
+    }
+
+    /// What stands; nothing where this node's own key was revoked.
+    fn read_entitlements(&self, fleet: &KeyHash) -> Entitlements {
+        let own = self.identity(fleet).map(|identity| identity.certificate.key_hash());
+        if own.is_ok_and(|own| self.revocations.is_revoked(fleet, &own)) {
+            return Entitlements::default();
+        }
+        Entitlements::of(self.entitlement_pages(fleet))
     }
 
     /// Whether a Distributor made this node a parent, be it of nobody yet.
@@ -41,7 +50,7 @@ impl State {
         self.judge_all_again();
         self.change_reach(fleet, |reach| reach.judge_again(|child, key| entitlements.is_behind(child, key)));
         self.dialling_children.notify_one();
-        Ok(())
+        self.relay_entitled(fleet)
     }
 
     /// Has what stands be read again when it is asked for next.

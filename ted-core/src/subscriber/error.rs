@@ -210,6 +210,9 @@ pub enum SubscriberError {
     /// A sealed package is here without its grant.
     #[error("package {0} is encrypted, and its grant is not here")]
     GrantGone(PackageId),
+    /// Nobody is connected from whom it could be had.
+    #[error("it is not here, and neither a parent nor the Distributor is connected")]
+    UpstreamAway,
     /// A worker thread ended without a result.
     #[error("a worker thread failed")]
     Worker,
@@ -255,12 +258,13 @@ impl Coded for SubscriberError {
             Self::NoGrant(_) => "TED-1868",
             Self::EncryptionCertificate(_) => "TED-1869",
             Self::GrantGone(_) => "TED-1870",
+            Self::UpstreamAway => "TED-1904",
             Self::Worker => "TED-1862",
             Self::Stopping => "TED-1863",
         }
     }
 
     fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::EnrolmentLater { .. } | Self::Stopping)
+        matches!(self, Self::Unreachable { .. } | Self::UpstreamAway | Self::EnrolmentLater { .. } | Self::Stopping)
     }
 }

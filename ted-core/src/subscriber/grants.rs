@@ -128,6 +128,8 @@ impl State {
 
     /// Keeps a grant, durably. Blocks on the disk.
     pub(super) fn keep_grant(&self, grant: &NewGrant) -> Result<(), Error> {
+        // Two offers may bring the same one at once.
+        let _one_at_a_time = lock(&self.holding);
         create_folders(&grant.folder)?;
         grant_file(&grant.folder).replace(&grant.bytes)?;
         tracing::debug!(package = %grant.package, "keeping a grant");

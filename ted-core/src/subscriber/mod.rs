@@ -31,6 +31,7 @@ mod permits;
 mod rates;
 mod receive;
 mod reference;
+mod relay;
 mod renewal;
 mod report;
 mod rollback;
@@ -69,6 +70,7 @@ pub use held::KeepPackage;
 pub use hooks::{AfterFailure, HookCommand, HookError, HookKind, HookReport, HookRule, HookScope, HookTimeout, Hooks};
 pub use modes::LocalChanges;
 pub use reference::DistributionRef;
+pub use relay::{PassedRow, TrafficRow};
 pub use report::{
     CarriedRequest, ChildRow, DistributionRow, DistributorRow, Enrolment, ExtractionEnd, ExtractionRow, ParentRow,
     PreviewRow, SubscriberStatus, TargetRow, VerifyRow,

@@ -11,9 +11,7 @@ use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
 use crate::limits::Limits;
 use crate::node::{Alarm, fetch};
-use crate::protocol::{
-    Delivery, DeliveryAction, Fetch, FetchTarget, Floor, Offer, OfferAnswer, Refused, Statement, code,
-};
+use crate::protocol::{Delivery, DeliveryAction, Fetch, FetchTarget, Floor, Offer, OfferAnswer, Refused, Statement};
 use crate::security::{DistributorRoot, Envelope, EnvelopeKind, ReleaseStatement};
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
@@ -33,9 +31,6 @@ impl State {
     /// Answers an offer that came over `connection`.
     pub(super) async fn take_offer(self: &Arc<Self>, connection: &QuicConnection, offer: Offer) -> OfferAnswer {
         let fleet = connection.peer().fleet;
-        if !self.is_recipient(&fleet, &offer) {
-            return OfferAnswer::Refused(Refused::new(code::NOT_ENTITLED, "the offer is not for this node"));
-        }
         if self.is_paused() {
             return OfferAnswer::Refused(Self::says_paused());
         }
@@ -55,11 +50,6 @@ impl State {
                 OfferAnswer::Refused(Refused::new(error.code(), error.to_string()))
             }
         }
-    }
-
-    /// Whether an offer is for this node itself.
-    fn is_recipient(&self, fleet: &KeyHash, offer: &Offer) -> bool {
-        self.identity(fleet).is_ok_and(|identity| offer.is_for(&identity.certificate.key_hash()))
     }
 
     fn refused_offer(&self, fleet: &KeyHash, code: &str, reason: &str) {
@@ -85,6 +75,14 @@ impl State {
             codec::decode("a release statement", &body.payload, Limits::DEFAULT.envelope_bytes_max)?;
         if release.distribution != offer.distribution {
             return Err(SubscriberError::Statement("it is about another Distribution".to_owned()).into());
+        }
+        let own = self.identity(&fleet)?.certificate.key_hash();
+        if offer.recipients.iter().any(|recipient| *recipient != own) {
+            let statement = Statement { release: release.clone(), issued: body.issued, expires: body.expires };
+            let passed = self.pass_on(fleet, offer, &statement, &envelope).await?;
+            if !offer.is_for(&own) {
+                return Ok(passed.err().unwrap_or(OfferAnswer::Relays));
+            }
         }
         let grants = self.grants_for(connection, &root, offer, &release).await.inspect_err(|error| {
             self.note((fleet, release.distribution), |standing| {

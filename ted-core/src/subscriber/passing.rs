@@ -114,6 +114,7 @@ impl State {
             }
         }
         self.records.apply(batch)?;
+        self.relay_receipts(fleet, envelopes, &answer);
         Ok(answer)
     }
 

@@ -136,6 +136,8 @@ impl State {
         let (state, running) = (self.clone(), tasks.clone());
         let stopping = stop.clone();
         tasks.spawn(async move { state.schedules.drive(state.clone(), stopping, running).await });
+        tasks.spawn(self.clone().relay_all(stop.clone()));
+        tasks.spawn(self.clone().tell_progress(stop.clone()));
         tasks.spawn(self.clone().keep_current(stop));
         Ok(address)
     }

@@ -160,6 +160,8 @@ pub(super) struct Reception {
     pub(super) twin_failed: AtomicBool,
     pub(super) progress: Box<dyn Fn(Progress) + Send + Sync>,
     pub(super) started: Instant,
+    /// Hears how many bytes came of it, whatever became of them.
+    pub(super) came: Arc<dyn Fn(u64) + Send + Sync>,
     /// What others are served from meanwhile.
     pub(super) live: Arc<Live>,
     /// Whether anything was heard since the machine was told.
@@ -291,6 +293,7 @@ impl Reception {
             self.input.ready().await;
             let Some(batch) = fetched.next_batch(self.input.grain(BATCH_BYTES)).await? else { return Ok(all) };
             self.heard.store(true, Ordering::Relaxed);
+            (self.came)(batch.iter().map(|bytes| bytes.len() as u64).sum());
             for bytes in batch {
                 self.input.took(bytes.len() as u64);
                 if all.len() as u64 + bytes.len() as u64 > bytes_max {
@@ -380,11 +383,11 @@ impl Reception {
     fn open(&self, body: &mut Body, connection: QuicConnection, number: FetchNumber, from: u64, to: u64) {
         let wanted = Fetch { target: FetchTarget::Package(self.package.id), from, to };
         let (limits, patience, batches) = (self.limits().clone(), self.patience(), body.batches_in.clone());
-        let (bytes_stated, input) = (self.package.bytes, self.input.clone());
+        let (bytes_stated, came, input) = (self.package.bytes, self.came.clone(), self.input.clone());
         let task = body.tasks.spawn(async move {
             let ended = match fetch(&connection, wanted, &limits, patience).await {
                 Ok(fetched) => match fetched.expect_total(bytes_stated) {
-                    Ok(()) => forward(fetched, number, &batches, &input).await,
+                    Ok(()) => forward(fetched, number, &batches, (&*came, &input)).await,
                     Err(error) => Err(error),
                 },
                 Err(error) => Err(error),
@@ -405,12 +408,14 @@ async fn forward<R: RecvHalf>(
     mut fetched: Fetched<R>,
     number: FetchNumber,
     batches: &mpsc::Sender<Batch>,
-    input: &InputPace,
+    (came, input): (&(dyn Fn(u64) + Send + Sync), &InputPace),
 ) -> Result<(), ExchangeError> {
     loop {
         input.ready().await;
         let Some(pieces) = fetched.next_batch(input.grain(BATCH_BYTES)).await? else { return Ok(()) };
-        input.took(pieces.iter().map(|piece| piece.len() as u64).sum());
+        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+        input.took(bytes);
+        came(bytes);
         if batches.send(Batch::Bytes(number, pieces)).await.is_err() {
             return Ok(());
         }

@@ -15,6 +15,7 @@ use crate::security::Stage;
 use crate::subscriber::extract_times::ExtractTime;
 use crate::subscriber::hooks::{HookReport, HookScope};
 use crate::subscriber::reference::DistributionRef;
+use crate::subscriber::relay::{PassedRow, TrafficRow};
 use crate::subscriber::targets::TargetRule;
 
 /// What became of an enrolment.
@@ -57,6 +58,12 @@ pub struct SubscriberStatus {
     pub distributors: Vec<DistributorRow>,
     /// The Distributions it has something of.
     pub distributions: Vec<DistributionRow>,
+    /// What it passes on to others.
+    #[serde(default)]
+    pub passes_on: Vec<PassedRow>,
+    /// What every link carried of every package, since the node was opened.
+    #[serde(default)]
+    pub traffic: Vec<TrafficRow>,
     /// What its operator has to know.
     pub alarms: Vec<Alarm>,
 }

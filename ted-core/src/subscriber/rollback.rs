@@ -114,6 +114,7 @@ impl State {
                 || from == Some(revision)
                 || held.packages.iter().chain(&before).any(|package| package.id == info.id)
         };
+        let kept = |info: &PackageInfo| kept(info) || self.is_passed_on(fleet, &info.id);
         wait(prune(&self.depot, |info| !self.is_own_package(key, &info.root) || kept(info)))?;
         self.forget_checked(key, &held.packages)
     }

@@ -28,6 +28,7 @@ use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::extract_times::{ExtractTask, ExtractTime};
 use crate::subscriber::peers::Network;
 use crate::subscriber::rates::own_input;
+use crate::subscriber::relay::Relays;
 use crate::transport::QuicConnection;
 
 /// A Distribution of a Distributor.
@@ -55,6 +56,8 @@ pub(super) struct State {
     pub(super) taking: tokio::sync::Mutex<()>,
     pub(super) records: Records,
     pub(super) depot: LocalDepot,
+    /// What is passed on to others.
+    pub(super) relays: Relays,
     /// The packages that are arriving.
     pub(super) arrivals: Arc<Arrivals>,
     pub(super) deliveries: Mutex<HashMap<Key, Delivery>>,
@@ -188,6 +191,7 @@ impl State {
             security,
             records,
             depot,
+            relays: Relays::default(),
             arrivals: Arc::default(),
             deliveries: Mutex::default(),
             statements: Mutex::default(),

@@ -34,6 +34,8 @@ impl State {
             paused: self.is_paused(),
             distributors: self.distributors()?,
             distributions: self.rows()?,
+            passes_on: self.passed_rows(),
+            traffic: self.traffic(),
             alarms: self.alarms()?,
         })
     }

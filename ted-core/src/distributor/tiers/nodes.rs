@@ -9,6 +9,7 @@ use crate::model::Subscriber as Declared;
 use crate::name::NodeName;
 use crate::node::Events;
 use crate::protocol::Fallback;
+use crate::security::{RevocationReason, RevokedKey};
 use crate::subscriber::Subscriber;
 
 /// Nothing that a test waits for takes longer, even on a busy machine.
@@ -154,5 +155,84 @@ async fn a_leaf_that_reaches_its_parent_alone_joins_and_is_told_what_stands_howe
     for node in [leaf, p2, p1] {
         node.shutdown().await;
     }
+    world.distributor.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_falls_back_where_its_route_says_so_moves_back_and_follows_another_route() {
+    let mut world = World::new().await;
+    let (p1, address) = world.join("p1.example", &[], true).await;
+    let (p2, _) = world.join("p2.example", &[], true).await;
+    let (leaf, _) = world.join("leaf.example", &["p1.example", "p2.example"], false).await;
+    world.reached("leaf.example", "p1.example").await;
+    p1.shutdown().await;
+    drop(p1);
+    world.reached("leaf.example", "p2.example").await;
+    assert_eq!(through(&leaf).await.as_deref(), Some("p2.example"));
+
+    // The socket goes a moment after the node.
+    let p1 = Subscriber::builder(world.data_of("p1.example")).listen(address).open().await.unwrap();
+    let mut round = tokio::time::interval(Duration::from_millis(20));
+    while p1.start().await.is_err() {
+        round.tick().await;
+    }
+    world.reached("leaf.example", "p1.example").await;
+    assert_eq!(through(&leaf).await.as_deref(), Some("p1.example"));
+
+    world.declare("leaf.example", &["p2.example"], None);
+    world.reached("leaf.example", "p2.example").await;
+    // One that may go nowhere else hears of its other route before its parent lets it go.
+    world.declare("leaf.example", &["p1.example"], None);
+    world.reached("leaf.example", "p1.example").await;
+    assert_eq!(through(&leaf).await.as_deref(), Some("p1.example"));
+    let parents = leaf.status().await.unwrap().distributors.remove(0).parents;
+    assert_eq!(
+        parents.iter().map(|row| (row.name.clone(), row.serves)).collect::<Vec<_>>(),
+        [(node("p1.example"), true)]
+    );
+    for node in [leaf, p2, p1] {
+        node.shutdown().await;
+    }
+    world.distributor.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_parent_is_left_by_its_children_which_turn_to_their_fallback() {
+    let mut world = World::new().await;
+    let (p1, _) = world.join("p1.example", &[], true).await;
+    let (p2, _) = world.join("p2.example", &[], true).await;
+    let (leaf, _) = world.join("leaf.example", &["p1.example", "p2.example"], false).await;
+    world.reached("leaf.example", "p1.example").await;
+    let (state, key) = (world.distributor.state.clone(), world.key_of("p1.example"));
+    let since = state.now();
+    let revoked = RevokedKey { key, serials: vec![], since, reason: RevocationReason::KEY_COMPROMISE };
+    let revoking = tokio::task::spawn_blocking({
+        let state = state.clone();
+        move || state.revoke_keys(vec![(revoked, None)])
+    });
+    revoking.await.unwrap().unwrap();
+    until("the revoked parent to be gone", || state.links.get(&key).is_none()).await;
+    world.reached("leaf.example", "p2.example").await;
+    assert_eq!(through(&leaf).await.as_deref(), Some("p2.example"));
+    for node in [leaf, p2, p1] {
+        node.shutdown().await;
+    }
+    world.distributor.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invite_through_a_parent_that_is_not_known_or_not_found_is_refused() {
+    let mut world = World::new().await;
+    world.declare("p1.example", &[], None);
+    world.declare("leaf.example", &["p1.example"], None);
+    let leaf = node("leaf.example");
+    let refused = world.distributor.invite(&leaf, &[], &[]).await.unwrap_err();
+    assert_eq!(refused.code(), "TED-1222", "{refused}");
+    let (p1, _) = world.join("p1.example", &[], true).await;
+    world.distributor.invite(&leaf, &[], &[]).await.unwrap();
+    world.declare("p1.example", &[], None);
+    let refused = world.distributor.invite(&leaf, &[], &[]).await.unwrap_err();
+    assert_eq!(refused.code(), "TED-1223", "{refused}");
+    p1.shutdown().await;
     world.distributor.shutdown().await;
 }

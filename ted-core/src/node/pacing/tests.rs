@@ -29,7 +29,12 @@ fn queue(medium: Option<&str>) -> Arc<SendQueue> {
 fn pace(queue: &Arc<SendQueue>, link: u8, gate: GateLook) -> Box<dyn Pace> {
     let send = SendKey { link: KeyHash::from_bytes([link; 32]), package: PackageId::from_bytes([1; 32]) };
     let frame_end = Arc::new(|at: u64| at.next_multiple_of(3 * MB));
-    queue.pace(PaceOptions { send, priority: Priority::Medium, link_rate: None, gate, frame_end })
+    let changes = queue.gate_changes();
+    let open_until = match gate() {
+        Gate::Open { until } => until,
+        Gate::Closed(_) => None,
+    };
+    queue.pace(PaceOptions { send, priority: Priority::Medium, link_rate: None, changes, open_until, gate, frame_end })
 }
 
 fn open() -> GateLook {

@@ -149,6 +149,22 @@ impl Passed {
         self.firings.iter().max_by_key(|(_, firing)| firing.number).map(|(id, _)| *id)
     }
 
+    /// How urgent it is, as the firing that was heard of last has it.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        self.firings
+            .values()
+            .max_by_key(|firing| firing.number)
+            .map_or_else(Priority::default, |firing| firing.priority)
+    }
+
+    /// When the last window of those that it is passed on in ends; none where one has no end, or nobody waits for it.
+    #[must_use]
+    pub fn closes(&self) -> Option<UnixMillis> {
+        let ends: Option<Vec<UnixMillis>> = self.firings.values().map(|firing| firing.closes).collect();
+        ends?.into_iter().max()
+    }
+
     /// Whether something may be started now in the course of a firing.
     pub(super) fn may_start(&self, firing: &FiringId, now: UnixMillis) -> bool {
         let open = self.firings.get(firing).is_some_and(|firing| firing.closes.is_none_or(|closes| now < closes));
@@ -209,6 +225,11 @@ impl Passed {
 
     fn add(&mut self, offer: &PassedOffer, own: KeyHash) {
         let recipients = offer.recipients.iter().filter(|recipient| **recipient != own);
+        // The firing that was heard of last is the one that a recipient speaks of; an earlier one may be over.
+        for firing in self.firings.iter_mut().filter(|(id, _)| **id != offer.firing).map(|(_, firing)| firing) {
+            firing.recipients.retain(|recipient| !offer.recipients.contains(recipient));
+        }
+        self.firings.retain(|id, firing| *id == offer.firing || !firing.recipients.is_empty());
         match self.firings.get_mut(&offer.firing) {
             Some(firing) => {
                 (firing.priority, firing.closes) = (offer.priority, offer.closes);

@@ -185,10 +185,20 @@ fn nothing_is_started_after_the_window_or_the_statements_time() {
 }
 
 #[test]
+fn who_is_offered_the_same_by_a_later_firing_hears_of_that_one_alone() {
+    let mut relay = relay();
+    relay.offered(&offer(1, 5, &[1, 2]), at(5)).expect("taken");
+    relay.offered(&offer(2, 6, &[1]), at(6)).expect("taken");
+    relay.child_up(key(1), at(7));
+    relay.child_up(key(2), at(7));
+    assert_eq!(offers(&mut relay, 7), [(1, 2, vec![1]), (2, 1, vec![2])]);
+}
+
+#[test]
 fn firings_of_one_distribution_have_an_end() {
     let mut relay = Relay::new(key(9), [], Limits { relayed_firings_max: 2, ..Limits::DEFAULT });
     for of in 1..=3 {
-        relay.offered(&offer(of, 5, &[1]), at(5)).expect("taken");
+        relay.offered(&offer(of, 5, &[of]), at(5)).expect("taken");
     }
     let known: Vec<_> = relay.passed(&SITE).expect("kept").firings().map(|(id, _)| *id).collect();
     assert_eq!(known, [firing(2), firing(3)]);
