@@ -133,7 +133,9 @@ impl State {
             let passed = machines.get(&fleet)?.passed(&distribution)?;
             Some((passed.priority(), passed.closes()))
         };
-        let (priority, _) = passed(self).unwrap_or_default();
+        // Asked before the gate is seen, so that no change of it is missed.
+        let changes = self.sends.gate_changes();
+        let (priority, open_until) = passed(self).unwrap_or_default();
         let state = self.clone();
         let gate = move || match passed(&state).and_then(|(_, closes)| closes) {
             Some(closes) if closes <= state.now(&fleet) => {
@@ -145,6 +147,8 @@ impl State {
             send: SendKey { link: child, package },
             priority,
             link_rate: self.child_rate(),
+            changes,
+            open_until,
             gate: Box::new(gate),
             frame_end: Arc::new(move |at| live.frame_end(at)),
         })
