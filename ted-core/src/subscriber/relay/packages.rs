@@ -133,6 +133,7 @@ impl State {
             let passed = machines.get(&fleet)?.passed(&distribution)?;
             Some((passed.priority(), passed.closes()))
         };
+        // Asked before the gate is seen, so that no change of it is missed.
         let changes = self.sends.gate_changes();
         let (priority, open_until) = passed(self).unwrap_or_default();
         let state = self.clone();
