@@ -263,6 +263,11 @@ impl State {
         Some((hop, self.links.get(&hop)?))
     }
 
+    /// Whether a node is connected, or is reached through a parent that is.
+    pub(super) fn is_reached(&self, key: &KeyHash) -> bool {
+        lock(&self.reach).hop_of(key).is_some()
+    }
+
     /// The name of the peer through which a node is reached now.
     pub(super) fn hop_name(&self, key: &KeyHash) -> Option<NodeName> {
         self.reached_through(key).map(|(hop, _)| self.name_of_key(&hop))

@@ -74,8 +74,12 @@ impl State {
         }
         let received = self.relay_into(fleet, distribution, package, &arrival).await;
         if let Err(error) = &received {
-            // The children learn what keeps it from here, and ask again.
-            arrival.live().is_over(Refused::new(code::BUSY, format!("at {}: {error}", self.name())));
+            // The children learn what keeps it from here. They ask again, unless this node is told not to either.
+            let word = match error {
+                ReceptionError::Refused(refused) | ReceptionError::Held(refused) => refused.code(),
+                _ => code::BUSY,
+            };
+            arrival.live().is_over(Refused::new(word, format!("at {}: {error}", self.name())));
         }
         received.map(|()| true)
     }
