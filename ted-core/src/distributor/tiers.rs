@@ -297,7 +297,12 @@ impl State {
     pub(super) fn peer_is(self: &Arc<Self>, hop: &KeyHash, connected: bool) {
         let reached = {
             let mut reach = lock(&self.reach);
-            if connected { reach.connected(hop) } else { reach.disconnected(hop) }
+            match connected {
+                true => reach.connected(hop),
+                // It may have come back already, and have been counted.
+                false if self.links.is_connected(hop) => return,
+                false => reach.disconnected(hop),
+            }
         };
         self.reach_changed(hop, reached);
     }
