@@ -187,6 +187,13 @@ impl State {
                 Ok(Err(error)) => tracing::error!(code = error.code(), %error, "entitlements cannot be signed"),
                 Err(_) => return,
             }
+            let believed = std::mem::take(&mut *lock(&self.believed));
+            for key in believed {
+                if let Some((hop, connection)) = self.reached_through(&key) {
+                    self.announce_behind(vec![key], connection.clone());
+                    self.offer_behind(hop, connection, vec![key]);
+                }
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.entitling.notified() => {}
@@ -210,6 +217,7 @@ impl State {
         if !moved.down.is_empty() {
             self.note_unreached(&moved.down);
         }
+        lock(&self.believed).extend(moved.up);
         let of_kind = |slot: &StandingSlot| slot.fleet == fleet && slot.kind == EnvelopeKind::ENTITLEMENTS;
         let former = self.standing.choose(of_kind).into_iter().filter_map(|(slot, _)| slot.recipient);
         // Who was a parent is told that nobody is behind it any more.

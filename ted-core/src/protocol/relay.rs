@@ -82,6 +82,8 @@ struct Child {
     behind: BTreeSet<KeyHash>,
     /// Who is reached through it now.
     present: BTreeSet<KeyHash>,
+    /// Whom it said it reaches, and the entitlements do not place behind it, or not yet.
+    unproven: BTreeSet<KeyHash>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,6 +194,9 @@ impl Relay {
         for (key, behind) in children {
             let child = self.children.entry(key).or_default();
             child.present.retain(|present| behind.contains(present));
+            let proven: Vec<_> = child.unproven.intersection(&behind).copied().collect();
+            child.unproven.retain(|said| !behind.contains(said));
+            child.present.extend(proven);
             child.behind = behind;
         }
         self.plan_all(now);
@@ -214,6 +219,7 @@ impl Relay {
         let child = self.children.entry(key).or_default();
         child.linked = true;
         child.present.clear();
+        child.unproven.clear();
         // What it was offered on another connection it may not have taken.
         self.offers.retain(|(child, _, _), _| *child != key);
         self.plan_all(now);
@@ -224,6 +230,7 @@ impl Relay {
         if let Some(child) = self.children.get_mut(key) {
             child.linked = false;
             child.present.clear();
+            child.unproven.clear();
         }
         self.offers.retain(|(child, _, _), _| child != key);
         self.plan_all(now);
@@ -234,10 +241,14 @@ impl Relay {
         let Some(child) = self.children.get_mut(key).filter(|child| child.linked) else { return };
         if reset {
             child.present.clear();
+            child.unproven.clear();
         }
         for gone in down {
             child.present.remove(gone);
+            child.unproven.remove(gone);
         }
+        let room = self.limits.named_keys_max.saturating_sub(child.unproven.len());
+        child.unproven.extend(up.iter().filter(|up| !child.behind.contains(*up)).take(room));
         let believed: BTreeSet<_> = up.iter().filter(|up| child.behind.contains(*up)).copied().collect();
         child.present.extend(believed.iter());
         // Who comes anew has to hear of everything, though its parent has heard of it.

@@ -226,3 +226,16 @@ fn what_a_child_refuses_for_itself_is_still_offered_to_those_behind_it_and_again
     relay.answered(&key(1), &SITE, &firing(1), &refused, at(50));
     assert_eq!(relay.next_wakeup(at(50)), None, "who refused alone is left alone");
 }
+
+#[test]
+fn whom_a_child_reached_before_its_entitlements_came_is_reached_through_it_afterwards() {
+    let mut relay = Relay::new(key(9), [], Limits::DEFAULT);
+    let behind = |numbers: &[u8]| numbers.iter().map(|number| key(*number)).collect::<BTreeSet<_>>();
+    relay.entitled(BTreeMap::from([(key(1), behind(&[])), (key(2), behind(&[]))]), at(0));
+    relay.child_up(key(1), at(1));
+    relay.child_up(key(2), at(1));
+    relay.presence(&key(2), true, &[key(12)], &[], at(1));
+    assert_eq!(relay.hop_to(&key(12)), None);
+    relay.entitled(BTreeMap::from([(key(1), behind(&[12])), (key(2), behind(&[12]))]), at(2));
+    assert_eq!(relay.hop_to(&key(12)), Some(key(2)));
+}
