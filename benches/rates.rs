@@ -16,11 +16,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 const LINKS: usize = 3;
 
 /// What is asked for: the priority, its name, and bytes a second.
-const ASKED: [(Priority, &str, u64); 3] = [
-    (Priority::High, "high", 24_000_000),
-    (Priority::Medium, "medium", 8_000_000),
-    (Priority::Low, "low", 1_000_000),
-];
+const ASKED: [(Priority, &str, u64); 3] =
+    [(Priority::High, "high", 24_000_000), (Priority::Medium, "medium", 8_000_000), (Priority::Low, "low", 1_000_000)];
 
 /// The input rate of one Subscriber that nothing else limits.
 const INPUT: u64 = 10_000_000;
@@ -98,7 +95,9 @@ fn declare<'a>(
     std::fs::write(source.join("noise"), noise)?;
     Ok(async move {
         let label = name.parse()?;
-        distributor.create_distribution(DistributionSpec { priority, ..DistributionSpec::new(name.parse()?, &source) }).await?;
+        distributor
+            .create_distribution(DistributionSpec { priority, ..DistributionSpec::new(name.parse()?, &source) })
+            .await?;
         distributor.create_channel(name.parse()?, std::slice::from_ref(&label), &[]).await?;
         distributor.build(&label).await?;
         Ok(())

@@ -124,7 +124,7 @@ pub(crate) enum Command {
     /// Look into a package file; no daemon is needed.
     #[command(subcommand)]
     Package(PackageCommand),
-    /// Try schedules; nothing fires by them yet.
+    /// Try schedules: when they come next.
     #[command(subcommand)]
     Schedule(ScheduleCommand),
     #[command(flatten)]

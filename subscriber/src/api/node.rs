@@ -146,6 +146,9 @@ impl Render for StatusView {
         alarms(&self.alarms, out);
         out.gap();
         distributor::table(&self.distributors, out);
+        for of in &self.distributors {
+            out.fields([("parents", of.parents_text()), ("children", of.children_text())]);
+        }
         out.gap();
         distribution::table(&self.distributions, out);
     }

@@ -250,7 +250,9 @@ impl State {
     pub(super) fn standing_content(&self, key: &KeyHash, id: &EnvelopeId) -> Option<Reply> {
         let found = self.standing.find(id)?;
         Some(match found {
-            (StandingSlot { recipient: Some(other), .. }, _) if !self.is_at(key, &other) => {
+            (StandingSlot { recipient: Some(other), .. }, _)
+                if !self.is_at(key, &other) && !self.is_through(key, &other) =>
+            {
                 Reply::refuse(code::NOT_ENTITLED, "this envelope is for another node")
             }
             (_, envelope) => Reply::Content(Content::Bytes(Bytes::from(envelope.bytes))),

@@ -19,7 +19,6 @@ impl State {
     }
 
     /// A delivery waits for something, until a time that may be known; with `None`, for nothing that is known any more.
-    #[allow(dead_code, reason = "queue, schedules and relays call it")]
     pub(super) fn note_waiting(
         &self,
         key: &KeyHash,

@@ -231,7 +231,11 @@ impl State {
             Err(error) => {
                 let (code, reason, waiting_for) = (error.code(), error.to_string(), WaitingFor::Grant);
                 for subscriber in recipients {
-                    self.withhold(firing, distribution, &Withheld { subscriber, code, reason: reason.clone(), waiting_for })?;
+                    self.withhold(
+                        firing,
+                        distribution,
+                        &Withheld { subscriber, code, reason: reason.clone(), waiting_for },
+                    )?;
                 }
                 return Ok(None);
             }

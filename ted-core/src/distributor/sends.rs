@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::distributor::Distributor;
 use crate::distributor::offering::Due;
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, FiringId, KeyHash, PackageId, UnixMillis};
 use crate::limits::Limits;
-use crate::model::{Fleet, Item};
-use crate::name::Label;
+use crate::model::{Fleet, Item, Subscriber};
+use crate::name::{Label, NodeName};
 use crate::node::{FrameEnd, Gate, LinkSpeed, Pace, PaceOptions, RecordBatch, Records};
 use crate::package::{BlindIndex, Opening, PackageError, read_any_index};
 use crate::protocol::{FiringTarget, Refused, SendKey, WaitingFor, code};
@@ -25,6 +26,23 @@ const SPEEDS: &str = "speed/";
 pub(super) struct Held {
     pub(super) waiting: WaitingFor,
     pub(super) refused: Refused,
+}
+
+impl Distributor {
+    /// Limits all that goes to a Subscriber, at once; `None` lifts the limit.
+    ///
+    /// # Errors
+    /// When there is no such Subscriber, or the catalog cannot be written.
+    pub async fn set_rate(&self, subscriber: &NodeName, rate: Option<RatePlan>) -> Result<(), Error> {
+        let name = subscriber.clone();
+        self.blocking(move |state| {
+            state.change_fleet(|fleet| {
+                let now = fleet.subscriber(&name)?.clone();
+                Ok(fleet.update_subscriber(Subscriber { rate, ..now })?)
+            })
+        })
+        .await
+    }
 }
 
 impl State {
@@ -220,4 +238,64 @@ pub(super) fn paused_in(fleet: &Fleet) -> BTreeSet<Item> {
     let channels = fleet.channels().filter(|channel| !channel.active).map(|channel| channel.item());
     let distributions = fleet.distributions().filter(|known| !known.active).map(|known| known.item());
     subscribers.chain(channels).chain(distributions).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_paused_is_held_and_offered_again_when_it_is_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = "dist.example".parse().unwrap();
+        let distributor = Distributor::builder(folder.path().join("data")).name(name).open().await.unwrap();
+        let (site, daily): (Label, Label) = ("site".parse().unwrap(), "daily".parse().unwrap());
+        let leaf: NodeName = "leaf1".parse().unwrap();
+        let spec = crate::distributor::DistributionSpec::new(site.clone(), folder.path());
+        distributor.create_distribution(spec).await.unwrap();
+        distributor.create_subscriber(leaf.clone(), &[], &[]).await.unwrap();
+        distributor
+            .create_channel(daily.clone(), std::slice::from_ref(&site), std::slice::from_ref(&leaf))
+            .await
+            .unwrap();
+        let state = &distributor.state;
+        let (stranger, id) = (KeyHash::from_bytes([7; 32]), distributor.fleet().distribution(&site).unwrap().id);
+        let held = |closes| state.held(&daily, closes, &stranger, &id).map(|held| held.refused.code().to_owned());
+        assert_eq!(held(None), None);
+        assert_eq!(held(Some(state.now())).as_deref(), Some(code::WINDOW_CLOSED));
+
+        let set = |active| {
+            let (daily, state) = (daily.clone(), state.clone());
+            tokio::task::spawn_blocking(move || {
+                state.change_fleet(|fleet| {
+                    let now = fleet.channel(&daily)?.clone();
+                    Ok(fleet.update_channel(&daily, crate::model::Channel { active, ..now })?)
+                })
+            })
+        };
+        set(false).await.unwrap().unwrap();
+        assert_eq!(held(None).as_deref(), Some(code::PAUSED));
+        assert!(!state.resumed.load(Ordering::Relaxed));
+        set(true).await.unwrap().unwrap();
+        assert_eq!(held(None), None);
+        assert!(state.resumed.load(Ordering::Relaxed), "what was held is to be offered");
+
+        let nothing = state.gate(&stranger, &id);
+        assert!(matches!(nothing, Gate::Closed(refused) if refused.code() == code::NOT_UNDER_WAY));
+        distributor.set_rate(&leaf, "2MB/s".parse().ok()).await.unwrap();
+        assert_eq!(distributor.fleet().subscriber(&leaf).unwrap().rate, "2MB/s".parse().ok());
+    }
+
+    #[tokio::test]
+    async fn the_speeds_of_links_outlast_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let (key, speed) = (KeyHash::from_bytes([9; 32]), LinkSpeed { bytes_per_second: 123_456, samples: 3 });
+        let name = "dist.example".parse().unwrap();
+        let distributor = Distributor::builder(folder.path()).name(name).open().await.unwrap();
+        distributor.state.records.put(&format!("{SPEEDS}{key}"), &speed).unwrap();
+        distributor.shutdown().await;
+        drop(distributor);
+        let distributor = Distributor::builder(folder.path()).open().await.unwrap();
+        assert_eq!(distributor.state.sends.measured.speed(&key), Some(speed));
+    }
 }

@@ -27,6 +27,9 @@ const TOGETHER: Duration = Duration::from_millis(100);
 /// How long a parent that was revoked may pass that on before its connection closes.
 const LAST_WORD: Duration = Duration::from_millis(500);
 
+/// How long nodes that move may take to hear of their other route through the parent that they leave.
+const MOVING: Duration = Duration::from_secs(2);
+
 /// How many of those behind one hop are told at once what stands.
 const TOLD_AT_ONCE: usize = 8;
 
@@ -196,6 +199,7 @@ impl State {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(TOGETHER) => {}
             }
+            self.tell_moving().await;
         }
     }
 
@@ -323,6 +327,31 @@ impl State {
             telling.spawn(async move { state.tell_standing(key, &connection).await });
         }
         while telling.join_next().await.is_some() {}
+    }
+
+    /// Whether a node was reached through this peer a moment ago, wherever its route leads now.
+    pub(super) fn is_through(&self, peer: &KeyHash, key: &KeyHash) -> bool {
+        lock(&self.reach).is_through(peer, key)
+    }
+
+    /// Nodes whose route leads elsewhere hear so through the parent that they are still behind, before it is told to let
+    /// them go: they may know of no other.
+    async fn tell_moving(self: &Arc<Self>) {
+        let state = self.clone();
+        let finding = move || {
+            let tiers = state.tiers();
+            lock(&state.reach).doubted(|hop, key| tiers.is_behind(hop, key))
+        };
+        let mut telling = JoinSet::new();
+        for (hop, key) in tokio::task::spawn_blocking(finding).await.unwrap_or_default() {
+            if let Some(connection) = self.links.get(&hop) {
+                telling.spawn(self.clone().tell_all(vec![key], connection));
+            }
+        }
+        let told = async { while telling.join_next().await.is_some() {} };
+        if tokio::time::timeout(MOVING, told).await.is_err() {
+            tracing::info!("not all whose route has changed heard of it through their parent");
+        }
     }
 
     /// Those of these peers that are connected, with the nodes that are reached through them now.

@@ -145,6 +145,17 @@ impl Live {
         }
     }
 
+    /// Where the frame ends that a place lies in; the place itself where none does, or where that is not known yet.
+    pub(crate) fn frame_end(&self, at: u64) -> u64 {
+        match &*self.phase() {
+            Phase::Arriving { laid, .. } | Phase::Whole(laid) => match laid.index.part_at(at) {
+                PackagePart::Frame { range, .. } if range.start < at => range.end,
+                _ => at,
+            },
+            Phase::Awaited | Phase::Over(_) => at,
+        }
+    }
+
     /// Waits until it is over in one way or the other; says whether it is whole.
     pub(crate) async fn ended(&self) -> bool {
         let mut changes = self.changes();

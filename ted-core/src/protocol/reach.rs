@@ -60,6 +60,16 @@ impl Reach {
         Reached { up: vec![], down }
     }
 
+    /// What is not believed any more and still stands: each peer, with a node that is reached through it.
+    #[must_use]
+    pub fn doubted(&self, believed: impl Fn(&KeyHash, &KeyHash) -> bool) -> Vec<(KeyHash, KeyHash)> {
+        let mut doubted = vec![];
+        for (key, hops) in &self.hops {
+            doubted.extend(hops.iter().filter(|hop| *hop != key && !believed(hop, key)).map(|hop| (*hop, *key)));
+        }
+        doubted
+    }
+
     /// The peer through which a node is reached now: the node itself where it is connected, else the peer that said so
     /// last.
     #[must_use]
@@ -163,6 +173,8 @@ mod tests {
         reach.connected(&ONE);
         assert_eq!(reach.told(&ONE, &says(true, &[FOREIGN, LEAF, ONE], &[]), believed).up, [LEAF]);
         assert_eq!(reach.hop_of(&FOREIGN), None);
+        assert_eq!(reach.doubted(|_, _| true), []);
+        assert_eq!(reach.doubted(|_, _| false), [(ONE, LEAF)]);
         assert_eq!(reach.judge_again(|_, _| false).down, [LEAF]);
         assert_eq!(reach.hop_of(&ONE), Some(ONE), "it is connected, whatever is behind it");
     }

@@ -27,8 +27,8 @@ use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::extract_times::{ExtractTask, ExtractTime};
 use crate::subscriber::peers::Network;
-use crate::subscriber::relay::Relays;
 use crate::subscriber::rates::own_input;
+use crate::subscriber::relay::Relays;
 use crate::transport::QuicConnection;
 
 /// A Distribution of a Distributor.

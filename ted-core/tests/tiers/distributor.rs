@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ted_core::codec;
-use ted_core::id::{DistributionId, FiringId, PackageId, Revision, UnixMillis};
+use ted_core::id::{DistributionId, FiringId, KeyHash, PackageId, Revision, UnixMillis};
 use ted_core::model::Priority;
 use ted_core::protocol::{
-    Cause, Firing, FiringStart, FiringTarget, OfferAnswer, Outcome, PartRole, PartState, Refused, Statement, Until,
-    code,
+    Cause, Firing, FiringStart, FiringTarget, OfferAnswer, Outcome, PartRole, PartState, Reach, Refused, Statement,
+    Until, code,
 };
 use ted_core::security::{Carried, PackageRef, Receipt, ReleaseStatement};
 
@@ -17,7 +17,6 @@ use crate::bundle::Bundle;
 use crate::env::{Env, Event};
 use crate::message::{Ask, Content, Message, Offered, Reply};
 use crate::records::Records;
-use crate::relay::{Present, change_presence, hop};
 use crate::sealed::{seal, unseal};
 use crate::server::{Found, Holder, Server, Wanted};
 use crate::topology::{DISTRIBUTIONS, DISTRIBUTOR, NodeId, key, node_of};
@@ -38,7 +37,7 @@ pub(crate) struct Distributor {
     // In memory.
     firings: BTreeMap<DistributionId, Firing>,
     children: BTreeMap<NodeId, u64>,
-    present: Present,
+    reach: Reach,
     told: BTreeSet<Told>,
     asked: BTreeMap<u64, (u64, Offered)>,
     server: Server,
@@ -64,7 +63,7 @@ impl Distributor {
         self.up = false;
         self.firings.clear();
         self.children.clear();
-        self.present.clear();
+        self.reach = Reach::default();
         self.told.clear();
         self.asked.clear();
         self.server = Server::default();
@@ -126,7 +125,7 @@ impl Distributor {
             let parts = firing.parts().iter().filter(|part| part.role == PartRole::Recipient);
             let due = parts.filter(|part| !part.state.is_done(Until::Extracted));
             for recipient in due.map(|part| node_of(&part.subscriber)) {
-                let Some(child) = hop(DISTRIBUTOR, recipient, &self.present, &env.topology) else { continue };
+                let Some(child) = self.hop(recipient, env) else { continue };
                 let told = (recipient, self.children[&child], firing.id());
                 if !self.told.contains(&told) && !firing.offers(&key(recipient), now).is_empty() {
                     self.told.insert(told);
@@ -138,6 +137,13 @@ impl Distributor {
             self.offer(child, distribution, recipients, env);
         }
         self.persist();
+    }
+
+    /// The child through which a node is reached; where it is not connected, the one on its preferred way.
+    fn hop(&self, recipient: NodeId, env: &Env) -> Option<NodeId> {
+        let live = self.reach.hop_of(&key(recipient)).map(|hop| node_of(&hop));
+        let preferred = || env.topology.preferred_hop(DISTRIBUTOR, recipient);
+        live.or_else(preferred).filter(|child| self.children.contains_key(child))
     }
 
     fn offer(&mut self, child: NodeId, distribution: DistributionId, recipients: Vec<NodeId>, env: &mut Env) {
@@ -164,7 +170,7 @@ impl Distributor {
 
     pub(crate) fn connected(&mut self, connection: u64, child: NodeId, env: &mut Env) {
         self.children.insert(child, connection);
-        self.present.insert(child, BTreeSet::new());
+        self.reach.connected(&key(child));
         self.make_offers(env);
     }
 
@@ -175,11 +181,10 @@ impl Distributor {
         let child = self.children.iter().find(|(_, number)| **number == connection).map(|(child, _)| *child);
         let Some(child) = child else { return };
         self.children.remove(&child);
-        let mut gone = self.present.remove(&child).unwrap_or_default();
-        gone.insert(child);
+        let gone = self.reach.disconnected(&key(child)).down;
         for firing in self.firings.values_mut() {
             for node in &gone {
-                firing.disconnected(&key(*node), env.unix());
+                firing.disconnected(node, env.unix());
             }
         }
         self.make_offers(env);
@@ -215,8 +220,9 @@ impl Distributor {
                 self.persist();
                 self.reply(connection, stream, Reply::Stored, env);
             }
-            Content::Ask(Ask::Presence { reset, up, down }) => {
-                change_presence(&mut self.present, child, (reset, &up, &down), env);
+            Content::Ask(Ask::Presence(presence)) => {
+                let believed = |node: &KeyHash| env.topology.is_behind(child, node_of(node));
+                self.reach.told(&key(child), &presence, believed);
                 self.reply(connection, stream, Reply::Stored, env);
                 self.make_offers(env);
             }

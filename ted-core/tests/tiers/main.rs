@@ -63,7 +63,7 @@ impl World {
     fn new(seed: u64, trace: bool) -> Self {
         let mut env = Env::new(seed, trace);
         let quiet = seed.is_multiple_of(10);
-        let nodes: Vec<Node> = env.topology.nodes().map(Node::new).collect();
+        let nodes: Vec<Node> = env.topology.nodes().map(|node| Node::new(node, &env.topology)).collect();
         env.at(Duration::ZERO, Event::Restart(DISTRIBUTOR));
         env.at(Duration::from_secs(1), Event::Wake(DISTRIBUTOR));
         for node in env.topology.nodes() {
@@ -210,6 +210,7 @@ impl World {
         for parent in self.nodes[node - 1].whom_to_dial(&self.env) {
             let up = if parent == DISTRIBUTOR { self.distributor.up } else { self.nodes[parent - 1].up };
             if !up || !self.env.may_meet(node, parent) {
+                self.nodes[node - 1].not_reached(parent, &self.env);
                 continue;
             }
             let connection = self.env.connect(node, parent);

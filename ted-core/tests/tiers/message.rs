@@ -1,7 +1,7 @@
 //! What nodes say to each other, as values: the bytes have their own tests and their own simulation.
 
 use ted_core::id::{DistributionId, FiringId, PackageId};
-use ted_core::protocol::{OfferAnswer, Refused};
+use ted_core::protocol::{OfferAnswer, Presence, Refused};
 
 use crate::topology::NodeId;
 
@@ -16,18 +16,9 @@ pub(crate) struct Offered {
 
 pub(crate) enum Ask {
     Offer(Offered),
-    Fetch {
-        package: PackageId,
-        from: u64,
-        to: u64,
-    },
+    Fetch { package: PackageId, from: u64, to: u64 },
     Receipts(Vec<Vec<u8>>),
-    /// Who is reached through the sender now, and who is not any more; with `reset`, who is not named is not either.
-    Presence {
-        reset: bool,
-        up: Vec<NodeId>,
-        down: Vec<NodeId>,
-    },
+    Presence(Presence),
 }
 
 pub(crate) enum Reply {

@@ -1,28 +1,23 @@
 //! A Subscriber or parent: its links, what it says and hears, what it keeps. What it receives is in `own`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use ted_core::id::{DistributionId, EnvelopeId, FiringId, KeyHash, PackageId, Revision};
 use ted_core::limits::Limits;
-use ted_core::protocol::{Delivery, Floor, OfferAnswer, Refused, Relay, code};
-use ted_core::security::Stage;
+use ted_core::protocol::{Ascent, Delivery, Fallback, Floor, OfferAnswer, Presence, Reach, Refused, Relay, code};
+use ted_core::security::{Entitlements, Stage};
 
 use crate::disk::Disk;
 use crate::distributor::{open_receipt, open_statement};
 use crate::env::Env;
 use crate::message::{Ask, Content, Message, Offered, Reply};
 use crate::reception::Reception;
-use crate::relay::{Present, change_presence};
 use crate::server::{Server, Wanted};
-use crate::topology::{DISTRIBUTIONS, NodeId, key};
+use crate::topology::{DISTRIBUTIONS, NodeId, Topology, key, node_of};
 use crate::truth;
 
 pub(crate) const LIMITS: Limits = Limits::DEFAULT;
-/// After so long without the preferred parent, the next one of the route is asked.
-const FALLBACK_SECONDS: u64 = 30;
-/// While another one serves, the preferred one is tried this often.
-const BACK_SECONDS: u64 = 60;
 
 /// Whose answer a stream awaits.
 pub(crate) enum Purpose {
@@ -55,7 +50,6 @@ pub(crate) struct Asked {
 
 pub(crate) struct Upstream {
     pub(crate) connection: u64,
-    pub(crate) parent: NodeId,
 }
 
 pub(crate) struct Node {
@@ -71,12 +65,12 @@ pub(crate) struct Node {
     // In memory.
     pub(crate) upstream: Option<Upstream>,
     last_parent: Option<NodeId>,
-    alone_since: Duration,
-    try_preferred_at: Duration,
+    ascent: Ascent,
     pub(crate) children: BTreeMap<NodeId, u64>,
-    present: Present,
+    pub(crate) entitlements: Entitlements,
+    reach: Reach,
     /// Whom the parent knows to be reached through this node; nobody was told yet on a new connection.
-    pub(crate) presence_told: Option<BTreeSet<NodeId>>,
+    pub(crate) presence_told: Option<HashSet<KeyHash>>,
     pub(crate) deliveries: BTreeMap<DistributionId, Delivery>,
     pub(crate) receptions: BTreeMap<PackageId, Reception>,
     pub(crate) asked: BTreeMap<u64, Asked>,
@@ -87,7 +81,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(id: NodeId) -> Self {
+    pub(crate) fn new(id: NodeId, topology: &Topology) -> Self {
         Self {
             id,
             up: false,
@@ -98,10 +92,10 @@ impl Node {
             outbox: Vec::new(),
             upstream: None,
             last_parent: None,
-            alone_since: Duration::ZERO,
-            try_preferred_at: Duration::ZERO,
+            ascent: Ascent::new(Fallback::default(), Duration::ZERO),
             children: BTreeMap::new(),
-            present: BTreeMap::new(),
+            entitlements: topology.entitlements(id),
+            reach: Reach::default(),
             presence_told: None,
             deliveries: BTreeMap::new(),
             receptions: BTreeMap::new(),
@@ -120,7 +114,9 @@ impl Node {
     pub(crate) fn start(&mut self, env: &mut Env) {
         self.up = true;
         self.life += 1;
-        self.alone_since = env.now;
+        let ways: Vec<KeyHash> = env.topology.route(self.id).iter().map(|parent| key(*parent)).collect();
+        self.ascent = Ascent::new(Fallback::default(), env.now);
+        self.ascent.set_ways(&ways, env.now);
         self.start_relay(env);
         for distribution in DISTRIBUTIONS {
             if env.topology.is_recipient(self.id, &distribution) {
@@ -152,7 +148,7 @@ impl Node {
         self.upstream = None;
         self.last_parent = None;
         self.children.clear();
-        self.present.clear();
+        self.reach = Reach::default();
         self.deliveries.clear();
         self.receptions.clear();
         self.asked.clear();
@@ -167,21 +163,13 @@ impl Node {
         }
     }
 
-    /// Whom to dial now: the preferred parent, and others only where it was not reached for long.
-    pub(crate) fn whom_to_dial(&mut self, env: &Env) -> Vec<NodeId> {
-        let route = env.topology.route(self.id);
-        match &self.upstream {
-            None => {
-                let alone = env.now.saturating_sub(self.alone_since).as_secs();
-                let asked = |(place, _): &(usize, &NodeId)| alone >= *place as u64 * FALLBACK_SECONDS;
-                route.iter().enumerate().filter(asked).map(|(_, parent)| *parent).collect()
-            }
-            Some(upstream) if upstream.parent != route[0] && env.now >= self.try_preferred_at => {
-                self.try_preferred_at = env.now + Duration::from_secs(BACK_SECONDS);
-                vec![route[0]]
-            }
-            Some(_) => Vec::new(),
-        }
+    /// Whom to dial now, the most preferred first.
+    pub(crate) fn whom_to_dial(&self, env: &Env) -> Vec<NodeId> {
+        self.ascent.due(env.now).iter().map(node_of).collect()
+    }
+
+    pub(crate) fn not_reached(&mut self, parent: NodeId, env: &Env) {
+        self.ascent.failed(&key(parent), env.now);
     }
 
     pub(crate) fn connected_up(&mut self, connection: u64, parent: NodeId, env: &mut Env) {
@@ -198,8 +186,9 @@ impl Node {
             let resumed = self.receptions.values().filter(|reception| reception.has_frames()).count();
             env.seen.resumed_after_a_move += resumed as u64;
         }
-        self.try_preferred_at = env.now + Duration::from_secs(BACK_SECONDS);
-        self.upstream = Some(Upstream { connection, parent });
+        self.ascent.pause(&key(parent), None, env.now);
+        self.ascent.serves(Some(&key(parent)), env.now);
+        self.upstream = Some(Upstream { connection });
         self.receptions.values_mut().for_each(|reception| reception.link_up(env.now));
         self.presence_told = None;
         self.speak(env);
@@ -208,7 +197,7 @@ impl Node {
 
     pub(crate) fn connected_down(&mut self, connection: u64, child: NodeId, env: &mut Env) {
         self.children.insert(child, connection);
-        self.present.insert(child, BTreeSet::new());
+        self.reach.connected(&key(child));
         self.relay.child_up(key(child), env.unix());
         self.presence_changed(env);
     }
@@ -217,13 +206,13 @@ impl Node {
         self.forget_streams(connection);
         if self.upstream.as_ref().is_some_and(|upstream| upstream.connection == connection) {
             self.upstream = None;
-            self.alone_since = env.now;
+            self.ascent.serves(None, env.now);
             self.receptions.values_mut().for_each(Reception::link_down);
         }
         let child = self.children.iter().find(|(_, number)| **number == connection).map(|(child, _)| *child);
         if let Some(child) = child {
             self.children.remove(&child);
-            self.present.remove(&child);
+            self.reach.disconnected(&key(child));
             self.server.lost(connection);
             self.relay.child_down(&key(child), env.unix());
             self.presence_changed(env);
@@ -247,15 +236,14 @@ impl Node {
         }
         let open =
             |wanted: fn(&Purpose) -> bool, asked: &BTreeMap<u64, Asked>| asked.values().any(|a| wanted(&a.purpose));
-        let present: BTreeSet<NodeId> =
-            self.present.iter().flat_map(|(child, behind)| behind.iter().chain([child])).copied().collect();
+        let present = self.reach.all();
         let is_news = self.presence_told.as_ref() != Some(&present);
         if is_news && !open(|purpose| matches!(purpose, Purpose::Presence), &self.asked) {
             let reset = self.presence_told.is_none();
             let known = self.presence_told.replace(present.clone()).unwrap_or_default();
             let up = present.difference(&known).copied().collect();
             let down = known.difference(&present).copied().collect();
-            self.ask_up(Ask::Presence { reset, up, down }, Purpose::Presence, env);
+            self.ask_up(Ask::Presence(Presence { reset, up, down }), Purpose::Presence, env);
         }
         if !self.outbox.is_empty() && !open(|purpose| matches!(purpose, Purpose::Receipts { .. }), &self.asked) {
             let receipts: Vec<_> = self.outbox.iter().take(20).cloned().collect();
@@ -295,10 +283,11 @@ impl Node {
         let Some(child) = child else { return };
         match ask {
             Ask::Offer(offered) => self.was_offered(connection, stream, &offered, env),
-            Ask::Presence { reset, up, down } => {
-                let keys = |nodes: &[NodeId]| nodes.iter().map(|node| key(*node)).collect::<Vec<KeyHash>>();
-                self.relay.presence(&key(child), reset, &keys(&up), &keys(&down), env.unix());
-                change_presence(&mut self.present, child, (reset, &up, &down), env);
+            Ask::Presence(presence) => {
+                let Presence { reset, up, down } = &presence;
+                self.relay.presence(&key(child), *reset, up, down, env.unix());
+                let believed = |node: &KeyHash| self.entitlements.is_behind(&key(child), node);
+                self.reach.told(&key(child), &presence, believed);
                 self.reply(connection, stream, Reply::Stored, env);
                 self.presence_changed(env);
             }
@@ -350,9 +339,9 @@ impl Node {
         let id = self.id;
         if env.rng.chance(500) {
             let nodes = env.topology.nodes().count() as u64;
-            let up = (0..5).map(|_| env.rng.between(1, nodes) as NodeId).collect();
+            let up = (0..5).map(|_| key(env.rng.between(1, nodes) as NodeId)).collect();
             env.seen.lies_about_presence += 1;
-            self.ask_up(Ask::Presence { reset: false, up, down: Vec::new() }, Purpose::Lie, env);
+            self.ask_up(Ask::Presence(Presence { reset: false, up, down: Vec::new() }), Purpose::Lie, env);
             return;
         }
         let foreign = |package: &(&PackageId, &truth::Known)| !env.topology.may_have(id, &package.1.distribution);

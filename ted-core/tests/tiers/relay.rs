@@ -1,6 +1,6 @@
 //! What a node does as a parent: the driver of the machine that decides whom to offer what, and what to fetch for them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ted_core::id::{EnvelopeId, KeyHash, PackageId};
 use ted_core::model::Priority;
@@ -12,35 +12,7 @@ use crate::env::Env;
 use crate::message::{Ask, Offered, Reply};
 use crate::node::{LIMITS, Node, Purpose};
 use crate::server::Wanted;
-use crate::topology::{NodeId, SEALED, Topology, key, node_of};
-
-/// Who is reached through which child, beside the child itself.
-pub(crate) type Present = BTreeMap<NodeId, BTreeSet<NodeId>>;
-
-/// The child of the Distributor through which `recipient` is reached; where it is not connected, the one on its
-/// preferred way.
-pub(crate) fn hop(at: NodeId, recipient: NodeId, present: &Present, topology: &Topology) -> Option<NodeId> {
-    if present.contains_key(&recipient) {
-        return Some(recipient);
-    }
-    let live = present.iter().find(|(_, behind)| behind.contains(&recipient)).map(|(child, _)| *child);
-    live.or_else(|| topology.preferred_hop(at, recipient).filter(|child| present.contains_key(child)))
-}
-
-/// A child says whom it reaches; nobody is believed to be where the routes do not place it.
-pub(crate) fn change_presence(
-    present: &mut Present,
-    child: NodeId,
-    (reset, up, down): (bool, &[NodeId], &[NodeId]),
-    env: &Env,
-) {
-    let Some(known) = present.get_mut(&child) else { return };
-    if reset {
-        known.clear();
-    }
-    known.retain(|node| !down.contains(node));
-    known.extend(up.iter().filter(|node| env.topology.is_behind(child, **node)));
-}
+use crate::topology::{NodeId, SEALED, key, node_of};
 
 fn envelope_id(bytes: &[u8]) -> EnvelopeId {
     EnvelopeId::from_bytes(*blake3::hash(bytes).as_bytes())
@@ -52,9 +24,11 @@ impl Node {
         let decode =
             |bytes: &Vec<u8>| Passed::decode(bytes, &LIMITS).expect("as it was written").expect("of this form");
         self.relay = Relay::new(key(self.id), self.passed.values().map(decode), LIMITS);
-        let children = env.topology.children(self.id);
-        let behind = |child: NodeId| env.topology.behind(child).iter().map(|node| key(*node)).collect();
-        self.relay.entitled(children.map(|child| (key(child), behind(child))).collect(), env.unix());
+        let children = self.entitlements.children().map(|child| {
+            let behind = self.entitlements.descendants().filter(|it| it.through.contains(&child.key));
+            (child.key, behind.map(|it| it.key).filter(|key| *key != child.key).collect())
+        });
+        self.relay.entitled(children.collect(), env.unix());
         for package in self.disks.values().flat_map(|disk| disk.packages.keys()) {
             self.relay.package_here(*package);
         }
@@ -63,8 +37,8 @@ impl Node {
     /// An offer to others than this node. Says why it is refused.
     pub(crate) fn pass_on(&mut self, offered: &Offered, statement: &Statement, env: &mut Env) -> Result<(), Refused> {
         let release = &statement.release;
-        let others = offered.recipients.iter().filter(|node| env.topology.is_behind(self.id, **node));
-        let recipients: BTreeSet<KeyHash> = others.map(|node| key(*node)).collect();
+        let keys = offered.recipients.iter().map(|node| key(*node));
+        let recipients: BTreeSet<KeyHash> = keys.filter(|key| self.entitlements.get(key).is_some()).collect();
         if recipients.is_empty() {
             return Ok(());
         }
@@ -138,7 +112,7 @@ impl Node {
         let package = wanted.package;
         let named = self.relay.named(&package);
         let verdict = match named {
-            Some((distribution, _)) if !env.topology.may_have(wanted.child, &distribution) => {
+            Some((distribution, _)) if !self.entitlements.may_fetch(&key(wanted.child), &distribution) => {
                 env.seen.refused_to_the_unentitled += 1;
                 Verdict::Refused(Refused::new(code::NOT_ENTITLED, "not in your Channels"))
             }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ted_core::id::{DistributionId, KeyHash};
+use ted_core::security::{Descendant, Entitlements, EntitlementsPage};
 
 use crate::rng::Rng;
 
@@ -94,10 +95,6 @@ impl Topology {
         self.nodes().filter(move |node| self.routes[*node].contains(&parent))
     }
 
-    pub(crate) fn behind(&self, node: NodeId) -> &BTreeSet<NodeId> {
-        &self.behind[node]
-    }
-
     pub(crate) fn is_behind(&self, node: NodeId, other: NodeId) -> bool {
         self.behind[node].contains(&other)
     }
@@ -112,6 +109,24 @@ impl Topology {
 
     pub(crate) fn is_recipient(&self, node: NodeId, distribution: &DistributionId) -> bool {
         self.recipients[distribution].contains(&node)
+    }
+
+    /// What the Distributor signs for a parent: who is behind it, through which child, and what for.
+    pub(crate) fn entitlements(&self, node: NodeId) -> Entitlements {
+        let descendant = |behind: &NodeId| Descendant {
+            key: key(*behind),
+            name: format!("node{behind}.example").parse().expect("a name"),
+            distributions: DISTRIBUTIONS.into_iter().filter(|it| self.is_recipient(*behind, it)).collect(),
+            through: self
+                .children(node)
+                .filter(|child| child == behind || self.is_behind(*child, *behind))
+                .map(key)
+                .collect(),
+            endpoints: Vec::new(),
+        };
+        let descendants: Vec<Descendant> = self.behind[node].iter().map(descendant).collect();
+        let pages = EntitlementsPage::all(&key(node), &descendants).expect("few");
+        Entitlements::of(pages.into_iter().map(|page| (1, page)).collect())
     }
 
     /// Whether a node may have packages of a Distribution: for itself, or for somebody behind it.

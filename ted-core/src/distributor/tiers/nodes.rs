@@ -181,10 +181,14 @@ async fn a_node_falls_back_where_its_route_says_so_moves_back_and_follows_anothe
 
     world.declare("leaf.example", &["p2.example"], None);
     world.reached("leaf.example", "p2.example").await;
+    // One that may go nowhere else hears of its other route before its parent lets it go.
+    world.declare("leaf.example", &["p1.example"], None);
+    world.reached("leaf.example", "p1.example").await;
+    assert_eq!(through(&leaf).await.as_deref(), Some("p1.example"));
     let parents = leaf.status().await.unwrap().distributors.remove(0).parents;
     assert_eq!(
         parents.iter().map(|row| (row.name.clone(), row.serves)).collect::<Vec<_>>(),
-        [(node("p2.example"), true)]
+        [(node("p1.example"), true)]
     );
     for node in [leaf, p2, p1] {
         node.shutdown().await;

@@ -149,6 +149,22 @@ impl Passed {
         self.firings.iter().max_by_key(|(_, firing)| firing.number).map(|(id, _)| *id)
     }
 
+    /// How urgent it is, as the firing that was heard of last has it.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        self.firings
+            .values()
+            .max_by_key(|firing| firing.number)
+            .map_or_else(Priority::default, |firing| firing.priority)
+    }
+
+    /// When the last window of those that it is passed on in ends; none where one has no end, or nobody waits for it.
+    #[must_use]
+    pub fn closes(&self) -> Option<UnixMillis> {
+        let ends: Option<Vec<UnixMillis>> = self.firings.values().map(|firing| firing.closes).collect();
+        ends?.into_iter().max()
+    }
+
     /// Whether something may be started now in the course of a firing.
     pub(super) fn may_start(&self, firing: &FiringId, now: UnixMillis) -> bool {
         let open = self.firings.get(firing).is_some_and(|firing| firing.closes.is_none_or(|closes| now < closes));

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash, PackageId};
 use crate::limits::Limits;
-use crate::node::{Content, Live, Relayed, Reply, Unpaced, judge_signature, wait};
+use crate::node::{Content, Gate, Live, Pace, PaceOptions, Relayed, Reply, judge_signature, wait};
 use crate::package::{Opening, ReadAt, Root, read_any_index};
-use crate::protocol::{Asked, code};
+use crate::protocol::{Asked, Refused, SendKey, code};
 use crate::security::{PackageRef, Receipt, Signature, Stage};
 use crate::store::Depot as _;
 use crate::subscriber::damage::AT_REST;
@@ -101,8 +101,8 @@ impl State {
         let (counting, mending) = (self.clone(), self.clone());
         let revision = revision_of(&package);
         Relayed {
+            pace: self.pace_for_child(key, child, package.id, live.clone()),
             live,
-            pace: Box::new(Unpaced),
             sent: Box::new(move |bytes| {
                 counting.relays.counters.count(key, (package.id, revision), Some(child), bytes);
             }),
@@ -117,6 +117,41 @@ impl State {
                 });
             }),
         }
+    }
+
+    /// When bytes of a package may go to a child: by the rates and the queue of this node, and while the window is open.
+    fn pace_for_child(
+        self: &Arc<Self>,
+        key: Key,
+        child: KeyHash,
+        package: PackageId,
+        live: Arc<Live>,
+    ) -> Box<dyn Pace> {
+        let (fleet, distribution) = key;
+        let passed = move |state: &Self| {
+            let machines = lock(&state.relays.machines);
+            let passed = machines.get(&fleet)?.passed(&distribution)?;
+            Some((passed.priority(), passed.closes()))
+        };
+        // Asked before the gate is seen, so that no change of it is missed.
+        let changes = self.sends.gate_changes();
+        let (priority, open_until) = passed(self).unwrap_or_default();
+        let state = self.clone();
+        let gate = move || match passed(&state).and_then(|(_, closes)| closes) {
+            Some(closes) if closes <= state.now(&fleet) => {
+                Gate::Closed(Refused::new(code::WINDOW_CLOSED, "the send window is closed"))
+            }
+            until => Gate::Open { until },
+        };
+        self.sends.pace(PaceOptions {
+            send: SendKey { link: child, package },
+            priority,
+            link_rate: self.child_rate(),
+            changes,
+            open_until,
+            gate: Box::new(gate),
+            frame_end: Arc::new(move |at| live.frame_end(at)),
+        })
     }
 
     /// Sets a package aside that was whole and is damaged, says so, and has it mended from upstream, where all that is
