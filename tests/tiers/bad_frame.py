@@ -24,19 +24,19 @@ def said_bad(node, since=0):
 
 
 def at_rest(fleet, source):
-    """The leaf is away while the parent receives, and comes when the parent's package is damaged."""
-    parent, leaf = fleet["t1"], fleet["t2"]
+    """One leaf is away while the other one receives, and comes when the parent's package is damaged."""
+    parent, first, leaf = fleet["t1"], fleet["t2"], fleet["t3"]
     leaf.node.stop()
     package = fleet.build()
     fleet.start_sending()
-    wait_until("the parent's package", lambda: list(parent.node.data.rglob("distfile.ted")), 120)
+    wait_until("the first leaf's target", lambda: same(source, fleet.target(first)), 120, pause=0.3)
     flip(parent.node.package(), package // 2 + 12_345)
     before, since = fleet.all_sent(), len(leaf.node.log())
     leaf.node.start()
     wait_until("the leaf's target", lambda: same(source, fleet.target(leaf)), 180, pause=0.3)
     if said_bad(leaf.node, since):
         raise SystemExit(f"a bad frame reached the leaf: {said_bad(leaf.node, since)}")
-    mended = fleet.sent(fleet[DISTRIBUTOR.split('.')[0]], parent) - before[DISTRIBUTOR, parent.name]
+    mended = fleet.sent(fleet["dist"], parent) - before[DISTRIBUTOR, parent.name]
     print(f"damaged where it lay: the leaf never saw it; {mended} bytes mended the parent's package of {package}")
     if mended > 9 * MIB:
         raise SystemExit("more than the bad frame was fetched again")
@@ -86,7 +86,7 @@ def main():
         with tempfile.TemporaryDirectory(prefix="ted-bad-", dir=arguments.work) as folder:
             work = pathlib.Path(folder)
             make_source(work / "source", arguments.bytes)
-            routes = {"t1": [None], "t2": ["t1"]}
+            routes = {"t1": [None], "t2": ["t1"], "t3": ["t1"]}
             with Fleet("bad", arguments.binaries, work / "fleet", routes, relays=["t1"]) as fleet:
                 fleet.start_distributor(work / "source")
                 fleet.join_all()
