@@ -211,7 +211,7 @@ pub(crate) enum ExternalCommand {
     /// Declare an External Subscriber.
     Create {
         #[command(flatten)]
-        args: SubscriberCreateArgs,
+        args: Box<SubscriberCreateArgs>,
         #[command(flatten)]
         resolve: ResolveFlag,
     },

@@ -176,7 +176,7 @@ pub(super) async fn subscriber(context: &Context, command: SubscriberCommand) ->
 pub(super) async fn external(context: &Context, command: ExternalCommand) -> Result<(), ApiError> {
     let belonging = Belonging::External;
     match command {
-        ExternalCommand::Create { args, resolve } => create(context, args, true, resolve.resolve).await,
+        ExternalCommand::Create { args, resolve } => create(context, *args, true, resolve.resolve).await,
         ExternalCommand::Update { args, resolve } => update(context, *args, belonging, resolve.resolve).await,
         ExternalCommand::List { label } => context.answer(&SubscriberList { labels: label, belonging }).await,
         ExternalCommand::Show { name } => context.answer(&SubscriberShow { name, belonging }).await,

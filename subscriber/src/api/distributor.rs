@@ -124,7 +124,7 @@ impl DistributorView {
 
     pub(super) fn parents_text(&self) -> Option<String> {
         let parent = |row: &ParentRow| format!("{}{}", row.name, if row.serves { " (serves)" } else { "" });
-        (!self.parents.is_empty()).then(|| list(&self.parents.iter().map(parent).collect::<Vec<_>>()))
+        (!self.parents.is_empty()).then(|| list(self.parents.iter().map(parent).collect::<Vec<_>>()))
     }
 
     pub(super) fn children_text(&self) -> Option<String> {
@@ -133,7 +133,7 @@ impl DistributorView {
             (Some(_), 0) => row.name.to_string(),
             (Some(_), behind) => format!("{} (and {behind} behind it)", row.name),
         };
-        (!self.children.is_empty()).then(|| list(&self.children.iter().map(child).collect::<Vec<_>>()))
+        (!self.children.is_empty()).then(|| list(self.children.iter().map(child).collect::<Vec<_>>()))
     }
 }
 

@@ -251,7 +251,7 @@ mod tests {
         let distributor = Distributor::builder(folder.path().join("data")).name(name).open().await.unwrap();
         let (site, daily): (Label, Label) = ("site".parse().unwrap(), "daily".parse().unwrap());
         let leaf: NodeName = "leaf1".parse().unwrap();
-        let spec = crate::distributor::DistributionSpec::new(site.clone(), folder.path().to_owned());
+        let spec = crate::distributor::DistributionSpec::new(site.clone(), folder.path());
         distributor.create_distribution(spec).await.unwrap();
         distributor.create_subscriber(leaf.clone(), &[], &[]).await.unwrap();
         distributor.create_channel(daily.clone(), std::slice::from_ref(&site), &[leaf.clone()]).await.unwrap();

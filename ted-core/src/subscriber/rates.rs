@@ -6,10 +6,9 @@ use std::sync::atomic::Ordering;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
-use crate::id::{KeyHash, PackageId, UnixMillis};
+use crate::id::KeyHash;
 use crate::model::{Priority, Setting, Settings};
-use crate::node::{FrameEnd, Gate, Pace, PaceOptions};
-use crate::protocol::{Refused, SendKey, SendRates, code};
+use crate::protocol::{Refused, SendRates, code};
 use crate::schedule::RatePlan;
 use crate::subscriber::Subscriber;
 use crate::subscriber::state::{State, lock};
@@ -108,33 +107,6 @@ impl State {
     /// The rate for all that goes to one child.
     pub(super) fn child_rate(&self) -> Option<RatePlan> {
         self.rate_in_force(&Setting::ChildRate)
-    }
-
-    /// What a package is passed on under to a child: within the window of the offer that it goes by, and the rates.
-    #[allow(dead_code, reason = "what passes packages on asks for it")]
-    pub(super) fn child_pace(
-        self: &Arc<Self>,
-        (child, package): (KeyHash, PackageId),
-        priority: Priority,
-        closes: Option<UnixMillis>,
-        frame_end: FrameEnd,
-    ) -> Box<dyn Pace> {
-        let clock = self.clock.clone();
-        let gate = move || match closes {
-            Some(closes) if closes <= clock.now() => {
-                Gate::Closed(Refused::new(code::WINDOW_CLOSED, "the send window is closed"))
-            }
-            closes => Gate::Open { until: closes },
-        };
-        self.sends.pace(PaceOptions {
-            send: SendKey { link: child, package },
-            priority,
-            link_rate: self.child_rate(),
-            changes: self.sends.gate_changes(),
-            open_until: closes,
-            gate: Box::new(gate),
-            frame_end,
-        })
     }
 
     /// The node's own rate, or else the lowest that a Distributor sets.
