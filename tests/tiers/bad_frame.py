@@ -9,6 +9,7 @@ Usage: bad_frame.py BINARIES [--bytes N] [--work DIR]    (as root; needs ip, tc,
 """
 
 import argparse
+import json
 import pathlib
 import tempfile
 
@@ -58,21 +59,26 @@ def as_it_comes(fleet, source):
     if said_bad(leaf.node, since):
         raise SystemExit(f"a bad frame reached the leaf: {said_bad(leaf.node, since)}")
     demand_hop(fleet, parent)
+    before = fleet.sent(fleet["dist"], parent)
     rows, _ = fleet.send()
+    again = fleet.sent(fleet["dist"], parent) - before
     if not all(row["stage"] == "extracted" for row in rows) or not same(source, fleet.target(leaf)):
         raise SystemExit(f"not mended: {rows}")
     if said_bad(leaf.node, since):
         raise SystemExit(f"a bad frame reached the leaf: {said_bad(leaf.node, since)}")
-    print("damaged as it came: the parent kept it for itself, and the next firing delivered it mended")
+    print(f"damaged as it came: the parent kept it for itself, and the next firing delivered it mended; {again} bytes of "
+          f"{package} went to the parent with that")
 
 
 def demand_hop(fleet, parent):
     """The Distributor's report names the hop."""
-    report = fleet.distributor.run("--json", "report", "deliveries").stdout
-    lines = [line for line in report.split("{") if parent.name in line]
-    if not lines:
-        raise SystemExit(f"the report does not name {parent.name}: {report}")
-    print(f"  the report: {{{lines[0].strip()}")
+    report = json.loads(fleet.distributor.run("--json", "report", "deliveries").stdout)
+    rows = report if isinstance(report, list) else report["deliveries"]
+    told = [row for row in rows if row["subscriber"] == parent.name]
+    if not told:
+        raise SystemExit(f"the report does not name {parent.name}: {rows}")
+    for row in told:
+        print("  the report:", ", ".join(f"{word} {row.get(word)}" for word in ("subscriber", "role", "state", "code", "detail")))
 
 
 def main():
