@@ -263,6 +263,11 @@ impl State {
         Some((hop, self.links.get(&hop)?))
     }
 
+    /// Whether a node is connected, or is reached through a parent that is.
+    pub(super) fn is_reached(&self, key: &KeyHash) -> bool {
+        lock(&self.reach).hop_of(key).is_some()
+    }
+
     /// The name of the peer through which a node is reached now.
     pub(super) fn hop_name(&self, key: &KeyHash) -> Option<NodeName> {
         self.reached_through(key).map(|(hop, _)| self.name_of_key(&hop))
@@ -292,7 +297,12 @@ impl State {
     pub(super) fn peer_is(self: &Arc<Self>, hop: &KeyHash, connected: bool) {
         let reached = {
             let mut reach = lock(&self.reach);
-            if connected { reach.connected(hop) } else { reach.disconnected(hop) }
+            match connected {
+                true => reach.connected(hop),
+                // It may have come back already, and have been counted.
+                false if self.links.is_connected(hop) => return,
+                false => reach.disconnected(hop),
+            }
         };
         self.reach_changed(hop, reached);
     }

@@ -19,6 +19,10 @@ pub use passed::{Passed, PassedOffer};
 /// When an offer is made again that could not be delivered, or that a child was too busy for.
 const OFFER_AGAIN: Duration = Duration::from_secs(5);
 
+/// When an offer is made again for those behind a child that refused it: it may have refused it for them as well, and
+/// what it lacks may be on its way.
+const REFUSED_BY_CHILD: Duration = Duration::from_secs(30);
+
 /// What the driver does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RelayAction {
@@ -93,6 +97,8 @@ struct Offered {
     recipients: BTreeSet<KeyHash>,
     statement: crate::id::EnvelopeId,
     state: OfferState,
+    /// The child refused its own part for good, and said so upwards: only the others are offered it again.
+    refused: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +148,10 @@ impl Relay {
         let (child, distribution, firing) = due.map(|(key, _)| *key)?;
         let offered = self.offers.get_mut(&(child, distribution, firing))?;
         offered.state = OfferState::Made;
-        let recipients = offered.recipients.clone();
+        let mut recipients = offered.recipients.clone();
+        if offered.refused {
+            recipients.remove(&child);
+        }
         let offer = self.passed.get(&distribution)?.offer(&firing, recipients)?;
         Some(RelayAction::Offer { child, offer })
     }
@@ -258,7 +267,9 @@ impl Relay {
                 }
                 let before = passed.clone();
                 let dropped = passed.take(offer, self.own, &self.limits);
-                if *passed == before {
+                let is_new = *passed != before;
+                self.repeat(offer, now);
+                if !is_new {
                     return Ok(());
                 }
                 self.release(dropped);
@@ -287,6 +298,12 @@ impl Relay {
         let state = match answer {
             OfferAnswer::Later { until } => OfferState::Due((*until).max(now.plus(Duration::from_secs(1)))),
             OfferAnswer::Refused(refused) if refused.is_retryable() => OfferState::Due(now.plus(OFFER_AGAIN)),
+            OfferAnswer::Refused(_) => {
+                let Some(offered) = self.offers.get_mut(&(*child, *distribution, *firing)) else { return };
+                offered.refused = true;
+                let alone = offered.recipients.iter().all(|recipient| recipient == child);
+                if alone { OfferState::Settled } else { OfferState::Due(now.plus(REFUSED_BY_CHILD)) }
+            }
             _ => OfferState::Settled,
         };
         self.enter(child, distribution, firing, state);
@@ -398,6 +415,16 @@ impl Relay {
         }
     }
 
+    /// What the parent offers again it does not take for settled: the children are offered it again as well.
+    fn repeat(&mut self, offer: &PassedOffer, now: UnixMillis) {
+        for ((_, distribution, firing), offered) in &mut self.offers {
+            let is_same = *distribution == offer.distribution && *firing == offer.firing;
+            if is_same && offered.state == OfferState::Settled && !offered.recipients.is_disjoint(&offer.recipients) {
+                (offered.state, offered.refused) = (OfferState::Due(now), false);
+            }
+        }
+    }
+
     /// Finds out which children are to be offered what of a Distribution. Who knows it all already is left alone.
     fn plan(&mut self, distribution: DistributionId, now: UnixMillis) {
         let Some(passed) = self.passed.get(&distribution) else { return };
@@ -417,7 +444,7 @@ impl Relay {
             if known.is_some_and(|known| known.statement == statement && known.recipients.is_superset(&recipients)) {
                 continue;
             }
-            self.offers.insert(key, Offered { recipients, statement, state: OfferState::Due(now) });
+            self.offers.insert(key, Offered { recipients, statement, state: OfferState::Due(now), refused: false });
         }
     }
 
