@@ -86,6 +86,7 @@ impl State {
         change: impl FnOnce(&mut Fleet) -> Result<T, Error>,
         tell: impl FnOnce(&Fleet, &[FleetRecord]) -> D,
     ) -> Result<(T, D), Error> {
+        let mut lost_channels = false;
         let told = {
             let _one_at_a_time = lock(&self.changing);
             let (result, told, records) = {
@@ -104,6 +105,7 @@ impl State {
                 }
             }
             self.records.apply(put_records(batch, &records)?)?;
+            lost_channels |= records.iter().any(|record| matches!(record, FleetRecord::Channel(_, None)));
             let version = {
                 let mut fleet = lock(&self.fleet);
                 fleet.take(records);
@@ -115,6 +117,9 @@ impl State {
         self.schedules.declared();
         self.follow_fleet();
         self.tiers_changed();
+        if lost_channels {
+            self.end_orphaned_firings()?;
+        }
         if lock(&self.network).is_none() {
             self.write_fleet_file()?;
         }

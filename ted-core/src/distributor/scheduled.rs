@@ -82,6 +82,7 @@ impl State {
 
     /// Has the firings end whose windows close, and forgets what is known of Channels that are gone.
     pub(super) fn resume_schedules(&self) -> Result<(), Error> {
+        self.end_orphaned_firings()?;
         for firing in lock(&self.firings).open() {
             if let Some(closes) = firing.closes() {
                 self.schedules.once(Task::Close(firing.id()), closes);
