@@ -256,7 +256,10 @@ mod tests {
         let spec = crate::distributor::DistributionSpec::new(site.clone(), folder.path());
         distributor.create_distribution(spec).await.unwrap();
         distributor.create_subscriber(leaf.clone(), &[], &[]).await.unwrap();
-        distributor.create_channel(daily.clone(), std::slice::from_ref(&site), &[leaf.clone()]).await.unwrap();
+        distributor
+            .create_channel(daily.clone(), std::slice::from_ref(&site), std::slice::from_ref(&leaf))
+            .await
+            .unwrap();
         let state = &distributor.state;
         let (stranger, id) = (KeyHash::from_bytes([7; 32]), distributor.fleet().distribution(&site).unwrap().id);
         let held = |closes| state.held(&daily, closes, &stranger, &id).map(|held| held.refused.code().to_owned());

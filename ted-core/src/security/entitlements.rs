@@ -312,7 +312,8 @@ mod tests {
     fn while_new_pages_come_nobody_loses_a_standing_that_the_old_ones_gave_and_then_the_new_ones_alone_count() {
         let (keeps, goes) = (descendant(9, &[9], &[SITE]), descendant(60_000, &[60_000], &[SITE]));
         let old = EntitlementsPage::all(&PARENT, &[keeps.clone(), goes]).unwrap();
-        let two: Vec<_> = (0..2).map(|n| EntitlementsPage::make(&PARENT, &[keeps.clone()], n, 2).unwrap()).collect();
+        let two: Vec<_> =
+            (0..2).map(|n| EntitlementsPage::make(&PARENT, std::slice::from_ref(&keeps), n, 2).unwrap()).collect();
         let mut pages = [read(&old, 1), read(&two[..1], 2)].concat();
         let between = Entitlements::of(pages.clone());
         assert!(!between.is_complete() && between.is_child(&key(9)) && between.is_child(&key(60_000)));
