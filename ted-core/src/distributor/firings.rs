@@ -304,6 +304,27 @@ impl State {
         Ok(ended)
     }
 
+    /// Ends the firings of Channels that are gone: no other would ever follow them.
+    pub(super) fn end_orphaned_firings(&self) -> Result<(), Error> {
+        // Nobody holds the fleet while waiting for the firings.
+        let mut gone: BTreeSet<Label> = lock(&self.firings).open().map(|firing| firing.channel().clone()).collect();
+        {
+            let fleet = lock(&self.fleet);
+            gone.retain(|channel| fleet.channel(channel).is_err());
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let ticket = self.change_open(Which::All, |firing, now| {
+            let is_orphan = gone.contains(firing.channel());
+            if is_orphan {
+                firing.cancel(now);
+            }
+            is_orphan
+        });
+        self.durable_now(ticket)
+    }
+
     pub(super) fn forget_old_firings(&self) -> Result<(), Error> {
         let old = lock(&self.firings).take_old(&Limits::DEFAULT);
         for head in old {
@@ -345,6 +366,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::distributor::{DistributionSpec, Distributor};
     use crate::id::{DistributionId, Revision};
     use crate::model::Priority;
     use crate::protocol::{Cause, FiringStart, FiringTarget, PartState};
@@ -385,6 +407,31 @@ mod tests {
         let firing = firings.open.get_mut(&id).expect("open");
         firing.receipt(&key(subscriber), &extracted(id), at(9));
         firings.settle(id, kept).expect("kept")
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_firing_ends_with_its_channel_at_once_or_at_the_next_start() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let name = "dist.example".parse().expect("a name");
+        let builder = Distributor::builder(folder.path().join("data")).name(name);
+        let distributor = builder.open().await.expect("opened");
+        let [site, daily, other, ghost] =
+            ["site", "daily", "other", "ghost"].map(|text| text.parse::<Label>().unwrap());
+        let spec = DistributionSpec::new(site.clone(), folder.path());
+        distributor.create_distribution(spec).await.expect("declared");
+        for channel in [&daily, &other] {
+            distributor.create_channel(channel.clone(), std::slice::from_ref(&site), &[]).await.expect("declared");
+        }
+        let state = &distributor.state;
+        for (number, channel) in (1..).zip([&daily, &other]) {
+            state.begin_firing(firing(number, channel.as_str(), 2)).expect("begun");
+        }
+        distributor.delete_channel(&daily).await.expect("deleted");
+        let head = |number| state.firing_head(&FiringId::from_bytes([number; 16])).expect("known");
+        assert_eq!((head(1).outcome(), head(2).outcome()), (Outcome::Cancelled, Outcome::Open));
+        state.begin_firing(firing(3, ghost.as_str(), 2)).expect("begun");
+        state.resume_schedules().expect("resumed");
+        assert_eq!((head(3).outcome(), head(2).outcome()), (Outcome::Cancelled, Outcome::Open));
     }
 
     #[test]

@@ -207,9 +207,11 @@ impl State {
     pub(super) fn follow_fleet(&self) {
         self.sends.set_links(|key| self.link_rate(key));
         self.sends.look_again();
+        // One look at a time: the older of two must not take the place of the newer one.
+        let mut known = lock(&self.paused);
         let paused = paused_in(&lock(&self.fleet));
-        let before = std::mem::replace(&mut *lock(&self.paused), paused.clone());
-        if !before.is_subset(&paused) {
+        let before = std::mem::replace(&mut *known, paused);
+        if !before.is_subset(&known) {
             self.resumed.store(true, Ordering::Relaxed);
         }
     }
