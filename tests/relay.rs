@@ -5,9 +5,11 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::{ANY_PORT, CHANNEL, DISTRIBUTION, World, compare, event, extracted, find, label, node, noise, within};
-use ted_core::distributor::{DeliveryRow, FiringReport, SubscriberChanges};
-use ted_core::protocol::PartState;
+use support::{
+    ANY_PORT, CHANNEL, DISTRIBUTION, TestClock, World, compare, event, extracted, find, label, node, noise, within,
+};
+use ted_core::distributor::{ChannelChanges, DeliveryRow, FiringReport, SubscriberChanges};
+use ted_core::protocol::{Cause, PartState};
 use ted_core::security::Stage;
 use ted_core::{DistributionRef, DistributionSpec, DistributorEvent, Subscriber, SubscriberEvent};
 
@@ -196,4 +198,32 @@ async fn what_a_leaf_behind_two_relays_refuses_for_good_ends_its_part_with_the_c
     // Another relay's refusal of its own part comes the same way.
     assert_eq!(row(&report, "two.example").code.as_deref(), Some("TED-1883"));
     shut(vec![leaf, two, one]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_quarter_of_an_hour_a_channel_that_is_now_fires_again_for_who_lacks_it_behind_a_parent() {
+    let clock = TestClock::at_present();
+    let world = World::with(|builder| builder.clock(clock.clone())).await;
+    let (relay, mut nodes) = relay_with(&world, &["a.example"]).await;
+    world.distributor.build(&label(DISTRIBUTION)).await.expect("built");
+    let mut events = world.distributor.events();
+    let schedule = Some("now".parse().expect("a schedule"));
+    let changes = ChannelChanges { schedule, ..ChannelChanges::default() };
+    world.distributor.change_channel(&label(CHANNEL), changes).await.expect("changed");
+    let begun = |event| match event {
+        DistributorEvent::FiringStarted { firing, cause, .. } => Some((firing, cause)),
+        _ => None,
+    };
+    let (firing, _) = event("the first firing", &mut events, begun).await;
+    assert!(world.wait(firing).await.is_complete());
+    nodes.push(behind(&world, "b.example", &["relay.example"], &[CHANNEL]).await);
+    clock.forward(std::time::Duration::from_secs(15 * 60 + 1));
+    // It looks at the clock with every change of the fleet.
+    world.distributor.create_subscriber(&node("nobody.example"), &[], &[]).await.expect("declared");
+    let (firing, cause) = event("the firing that follows", &mut events, begun).await;
+    assert_eq!(cause, Cause::Retry);
+    assert!(world.wait(firing).await.is_complete());
+    world.assert_equal("b.example");
+    nodes.push(relay);
+    shut(nodes).await;
 }

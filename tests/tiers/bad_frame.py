@@ -9,6 +9,7 @@ Usage: bad_frame.py BINARIES [--bytes N] [--work DIR]    (as root; needs ip, tc,
 """
 
 import argparse
+import json
 import pathlib
 import tempfile
 
@@ -24,19 +25,19 @@ def said_bad(node, since=0):
 
 
 def at_rest(fleet, source):
-    """The leaf is away while the parent receives, and comes when the parent's package is damaged."""
-    parent, leaf = fleet["t1"], fleet["t2"]
+    """One leaf is away while the other one receives, and comes when the parent's package is damaged."""
+    parent, first, leaf = fleet["t1"], fleet["t2"], fleet["t3"]
     leaf.node.stop()
     package = fleet.build()
     fleet.start_sending()
-    wait_until("the parent's package", lambda: list(parent.node.data.rglob("distfile.ted")), 120)
+    wait_until("the first leaf's target", lambda: same(source, fleet.target(first)), 120, pause=0.3)
     flip(parent.node.package(), package // 2 + 12_345)
     before, since = fleet.all_sent(), len(leaf.node.log())
     leaf.node.start()
     wait_until("the leaf's target", lambda: same(source, fleet.target(leaf)), 180, pause=0.3)
     if said_bad(leaf.node, since):
         raise SystemExit(f"a bad frame reached the leaf: {said_bad(leaf.node, since)}")
-    mended = fleet.sent(fleet[DISTRIBUTOR.split('.')[0]], parent) - before[DISTRIBUTOR, parent.name]
+    mended = fleet.sent(fleet["dist"], parent) - before[DISTRIBUTOR, parent.name]
     print(f"damaged where it lay: the leaf never saw it; {mended} bytes mended the parent's package of {package}")
     if mended > 9 * MIB:
         raise SystemExit("more than the bad frame was fetched again")
@@ -58,21 +59,26 @@ def as_it_comes(fleet, source):
     if said_bad(leaf.node, since):
         raise SystemExit(f"a bad frame reached the leaf: {said_bad(leaf.node, since)}")
     demand_hop(fleet, parent)
+    before = fleet.sent(fleet["dist"], parent)
     rows, _ = fleet.send()
+    again = fleet.sent(fleet["dist"], parent) - before
     if not all(row["stage"] == "extracted" for row in rows) or not same(source, fleet.target(leaf)):
         raise SystemExit(f"not mended: {rows}")
     if said_bad(leaf.node, since):
         raise SystemExit(f"a bad frame reached the leaf: {said_bad(leaf.node, since)}")
-    print("damaged as it came: the parent kept it for itself, and the next firing delivered it mended")
+    print(f"damaged as it came: the parent kept it for itself, and the next firing delivered it mended; {again} bytes of "
+          f"{package} went to the parent with that")
 
 
 def demand_hop(fleet, parent):
     """The Distributor's report names the hop."""
-    report = fleet.distributor.run("--json", "report", "deliveries").stdout
-    lines = [line for line in report.split("{") if parent.name in line]
-    if not lines:
-        raise SystemExit(f"the report does not name {parent.name}: {report}")
-    print(f"  the report: {{{lines[0].strip()}")
+    report = json.loads(fleet.distributor.run("--json", "report", "deliveries").stdout)
+    rows = report if isinstance(report, list) else report["deliveries"]
+    told = [row for row in rows if row["subscriber"] == parent.name]
+    if not told:
+        raise SystemExit(f"the report does not name {parent.name}: {rows}")
+    for row in told:
+        print("  the report:", ", ".join(f"{word} {row.get(word)}" for word in ("subscriber", "role", "state", "code", "detail")))
 
 
 def main():
@@ -86,7 +92,7 @@ def main():
         with tempfile.TemporaryDirectory(prefix="ted-bad-", dir=arguments.work) as folder:
             work = pathlib.Path(folder)
             make_source(work / "source", arguments.bytes)
-            routes = {"t1": [None], "t2": ["t1"]}
+            routes = {"t1": [None], "t2": ["t1"], "t3": ["t1"]}
             with Fleet("bad", arguments.binaries, work / "fleet", routes, relays=["t1"]) as fleet:
                 fleet.start_distributor(work / "source")
                 fleet.join_all()

@@ -148,7 +148,7 @@ def revoked(arguments, work):
         rows, _ = fleet.send()
         demand_all(fleet, rows, work / "source")
         begun = time.monotonic()
-        fleet.distributor.cli("certificate", "revoke", first.name, "--yes")
+        fleet.distributor.cli("certificate", "revoke", first.name)
         wait_until("the revoked parent is cut off", lambda: not first.node.is_connected(), 20)
         print(f"  the revoked parent was cut off after {time.monotonic() - begun:.1f} s")
         before = fleet.all_sent()

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A tree of 1 -> 3 -> 15 -> 75 nodes below each other: a Distributor, three parents, five children of each, five of each
 of these. Every node has a network namespace of its own and reaches its parent and its children alone; every node joins
-with nothing but its invite. One firing; every node extracts. Then what crossed each link is counted, by the kernel and
-by the nodes: the Distributor sends the package three times, each parent as many times as it has children.
+with nothing but its invite. One firing; every node extracts. Then what crossed each link, as the kernel counts it:
+the Distributor sends the package three times, each parent as many times as it has children, within 2 %.
 
 Usage: tree.py BINARIES [--bytes N] [--widths 3,5,5] [--work DIR]    (as root; needs ip, tc, rsync)
 """
@@ -16,8 +16,8 @@ from fleet import DISTRIBUTOR, MIB, Fleet, mib
 from harness import make_source, require, same
 
 # Headers of UDP and IP on the interface, those of QUIC, acknowledgements, statements, receipts, the next node's presence.
-OVERHEAD_OF_PACKAGE, OVERHEAD_BYTES = 0.06, 512 * 1024
-# Of what the nodes count themselves: bytes of packages alone.
+OVERHEAD_OF_PACKAGE, OVERHEAD_BYTES = 0.04, 512 * 1024
+# How near it has to come with QUIC's headers taken off.
 EXACT = 0.02
 
 
@@ -83,21 +83,16 @@ def judge(fleet, package, crossed):
     wrong = {link: sent for link, sent in crossed.items() if not package <= sent <= most}
     if wrong:
         raise SystemExit(f"links that did not carry the package once, {package} bytes: {wrong}")
-    parents = [place for place in fleet.places.values() if place.children]
-    for place in parents:
-        counted = package_bytes_sent(place)
-        times = counted / package if counted is not None else None
-        if times is not None and abs(times - len(place.children)) > EXACT * len(place.children):
+    # Of each datagram of 1,452 bytes about 35 are QUIC's own.
+    def content(sent):
+        return (sent - OVERHEAD_BYTES / 8) * (1 - 35 / 1452) / package
+
+    for place in fleet.places.values():
+        times = sum(content(sent) for (parent, _), sent in crossed.items() if parent == place.name)
+        if abs(times - len(place.children)) > EXACT * len(place.children):
             raise SystemExit(f"{place.name} sent {times:.3f} packages to {len(place.children)} children")
         if place.name == DISTRIBUTOR:
-            said = f"{times:.3f}" if times is not None else "not told"
-            print(f"the Distributor sent, by its own count: {said} packages to {len(place.children)} children")
-
-
-def package_bytes_sent(place):
-    """What a node counts that it sent of packages; `None` where it does not tell."""
-    status = place.node.json("status")
-    return status.get("package_bytes_sent")
+            print(f"QUIC's headers aside, the Distributor sent {times:.3f} packages to {len(place.children)} children")
 
 
 if __name__ == "__main__":

@@ -79,8 +79,8 @@ impl State {
     pub(super) fn doubt_after(&self, subscriber: &NodeName, receipt: &Receipt) -> Result<(), Error> {
         let distribution = lock(&self.fleet).distribution_by_id(&receipt.distribution).cloned();
         let (Stage::Corrupt, Some(distribution)) = (receipt.stage, distribution) else { return Ok(()) };
-        // Reading a package costs time; nobody may ask for it who is not sent it.
-        if !lock(&self.fleet).entitled(subscriber).contains(&distribution.id) {
+        // Reading a package costs time; nobody may ask for it who is not sent it, for itself or for others.
+        if !lock(&self.fleet).entitled_behind(subscriber).contains(&distribution.id) {
             return Ok(());
         }
         if let Some(package) = receipt.package

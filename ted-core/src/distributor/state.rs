@@ -254,6 +254,7 @@ impl State {
         };
         state.clear_unfinished();
         state.write_fleet_file()?;
+        state.finish_leaving()?;
         state.finish_cancelling()?;
         state.finish_succession()?;
         // A crash may have come between revoking an own certificate and replacing it.

@@ -397,9 +397,6 @@ impl State {
 }
 
 #[cfg(test)]
-mod nodes;
-
-#[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::{Channel, Distribution, FleetParts};
