@@ -219,7 +219,7 @@ async fn after_a_quarter_of_an_hour_a_channel_that_is_now_fires_again_for_who_la
     nodes.push(behind(&world, "b.example", &["relay.example"], &[CHANNEL]).await);
     clock.forward(std::time::Duration::from_secs(15 * 60 + 1));
     // It looks at the clock with every change of the fleet.
-    world.distributor.create_subscriber(&node("nobody.example"), &[], &[]).await.expect("declared");
+    world.distributor.create_subscriber(node("nobody.example"), &[], &[]).await.expect("declared");
     let (firing, cause) = event("the firing that follows", &mut events, begun).await;
     assert_eq!(cause, Cause::Retry);
     assert!(world.wait(firing).await.is_complete());
