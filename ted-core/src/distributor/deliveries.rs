@@ -170,7 +170,7 @@ impl State {
         if head.is_over() || part.state.is_done(head.until) {
             return None;
         }
-        let is_away = || part.hop.is_none() && !self.links.is_connected(&part.subscriber);
+        let is_away = || !self.is_reached(&part.subscriber);
         let connection = Waiting { waiting_for: WaitingFor::Connection, since: part.since, until: None };
         part.waiting.or_else(|| (goes_on && is_away()).then_some(connection))
     }

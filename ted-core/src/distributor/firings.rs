@@ -33,6 +33,8 @@ pub(super) struct Firings {
     closed: HashMap<FiringId, Firing>,
     /// When those that are over began.
     began: HashMap<FiringId, UnixMillis>,
+    /// The newest of each Channel.
+    newest: HashMap<Label, (UnixMillis, FiringId)>,
 }
 
 /// Which open firings a change is about.
@@ -94,7 +96,19 @@ impl Firings {
         self.over.get(&(*self.began.get(id)?, *id))
     }
 
+    /// The head of a Channel's newest firing.
+    pub(super) fn newest_of(&self, channel: &Label) -> Option<&FiringHead> {
+        let (_, id) = self.newest.get(channel)?;
+        self.open.get(id).map(Firing::head).or_else(|| self.over(id))
+    }
+
+    fn note_newest(&mut self, head: &FiringHead) {
+        let came = (head.started, head.id);
+        self.newest.entry(head.channel.clone()).and_modify(|known| *known = came.max(*known)).or_insert(came);
+    }
+
     fn put_in(&mut self, firing: Firing) {
+        self.note_newest(firing.head());
         let keys: BTreeSet<_> = firing.parts().iter().map(|part| part.subscriber).collect();
         for key in keys {
             if firing.concerns(&key) {
@@ -105,6 +119,7 @@ impl Firings {
     }
 
     fn file(&mut self, head: FiringHead) {
+        self.note_newest(&head);
         self.began.insert(head.id, head.started);
         self.over.insert((head.started, head.id), head);
     }

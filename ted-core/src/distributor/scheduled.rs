@@ -129,7 +129,7 @@ impl State {
         Ok(false)
     }
 
-    /// Whether a connected Subscriber lacks what a Channel's last firing brought, and that firing does not bring it any
+    /// Whether a Subscriber that is reached lacks what a Channel's last firing brought, and that firing does not bring it any
     /// more. What an operator cancelled stays so until there is a new revision.
     fn is_lacked(&self, channel: &Label) -> Result<bool, Error> {
         let Some(last) = self.last_fired(channel)? else { return self.has_unsent(channel) };
@@ -145,7 +145,7 @@ impl State {
         };
         let distributions = self.active_distributions(channel)?;
         // Those behind a parent are connected as well.
-        let connected = self.keys_of(channel)?.into_iter().filter(|key| self.reached_through(key).is_some());
+        let connected = self.keys_of(channel)?.into_iter().filter(|key| self.is_reached(key));
         let mut pairs = connected.flat_map(|key| distributions.iter().map(move |distribution| (key, distribution)));
         Ok(pairs.any(|(key, distribution)| lacks(&key, distribution)))
     }
