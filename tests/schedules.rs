@@ -12,6 +12,7 @@ use ted_core::model::{Setting, Settings};
 use ted_core::node::Clock as _;
 use ted_core::protocol::{Cause, FiringEnd, Outcome};
 use ted_core::schedule::Zone;
+use ted_core::security::Stage;
 use ted_core::subscriber::ExtractTime;
 use ted_core::{DistributorEvent, SendOptions, Subscriber, SubscriberEvent, Until};
 
@@ -407,6 +408,36 @@ async fn a_window_that_closes_ends_its_firing_and_the_next_one_goes_on() {
     let (firing, _) = begun(&mut events).await;
     assert!(world.wait(firing).await.is_complete());
     world.assert_equal(ONE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_extracted_after_the_window_has_closed_counts_for_the_firing_that_brought_it() {
+    let (clock, minute) = before_a_minute(1);
+    let closes = before_a_minute(61).1;
+    let world = World::with(|builder| builder.clock(clock.clone())).await;
+    let subscriber = with_extract_schedule(&world, clock.clone(), "never").await;
+    let mut events = world.distributor.events();
+    let window = format!("between {} and {}", time_of_day(&minute), time_of_day(&closes));
+    world.set_schedule(&format!("every 1d {window}")).await;
+    clock.forward(Duration::from_millis(10));
+    let (firing, _) = begun(&mut events).await;
+    let received = world.distributor.wait(firing, Until::Received, Some(support::PATIENCE)).await.expect("known");
+    assert!(received.rows.iter().all(|row| row.state.is_done(Until::Received)), "{received}");
+    clock.forward(Duration::from_secs(3600));
+    world.have_it_look().await;
+    let ended = event("the end of the firing", &mut events, |event| match event {
+        DistributorEvent::FiringEnded { firing } => Some(firing),
+        _ => None,
+    });
+    assert_eq!(ended.await, firing);
+    subscriber.extract(None).await.expect("extracted");
+    let told = event("the receipt", &mut events, |event| match event {
+        DistributorEvent::Receipt { stage: Stage::Extracted, .. } => Some(()),
+        _ => None,
+    });
+    told.await;
+    let report = world.distributor.report(firing).expect("known");
+    assert!(report.is_complete(), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,8 @@
 //! In memory are the open ones, with an index of whose parts are in them, and the heads of those that are over. So a
 //! connection, a fetch, a receipt and a round cost what they concern, and history costs no memory.
 
+mod late;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ pub(super) struct Firings {
     by_key: HashMap<KeyHash, BTreeSet<FiringId>>,
     /// Those that are over, the oldest first.
     over: BTreeMap<(UnixMillis, FiringId), FiringHead>,
+    /// Of those that are over, the ones whose window closed and whose parts are not all done.
+    closed: HashMap<FiringId, Firing>,
     /// When those that are over began.
     began: HashMap<FiringId, UnixMillis>,
     /// The newest of each Channel.
@@ -61,6 +65,7 @@ impl Firings {
                 firings.put_in(Firing::restore(head, parts));
             }
         }
+        firings.load_closed(records)?;
         Ok(firings)
     }
 
@@ -148,6 +153,9 @@ impl Firings {
         }
         if is_over && let Some(firing) = self.open.remove(&id) {
             self.file(firing.head().clone());
+            if firing.head().awaits_receipts() {
+                self.closed.insert(id, firing);
+            }
         }
         Ok(is_over)
     }
@@ -167,7 +175,10 @@ impl Firings {
             .map(|(key, _)| *key)
             .collect();
         let old: Vec<_> = old.iter().filter_map(|key| self.over.remove(key)).collect();
-        old.iter().for_each(|head| _ = self.began.remove(&head.id));
+        for head in &old {
+            self.began.remove(&head.id);
+            self.closed.remove(&head.id);
+        }
         old
     }
 }
@@ -296,6 +307,7 @@ impl State {
                     ended.push(earlier);
                 }
             }
+            firings.forget_closed(&channel);
             firings.put_in(firing);
             firings.settle(id, &self.kept)?;
         }
@@ -407,6 +419,39 @@ mod tests {
         let firing = firings.open.get_mut(&id).expect("open");
         firing.receipt(&key(subscriber), &extracted(id), at(9));
         firings.settle(id, kept).expect("kept")
+    }
+
+    #[test]
+    fn receipts_count_after_the_window_has_closed_until_the_channel_fires_again() {
+        let records = Records::new(Arc::new(MemoryCatalog::new()));
+        let kept = BatchedRecords::new(records.clone());
+        let mut firings = Firings::default();
+        for (number, channel) in [(1, "daily"), (2, "other")] {
+            let id = FiringId::from_bytes([number; 16]);
+            firings.put_in(firing(number, channel, 2));
+            firings.open.get_mut(&id).expect("open").close(at(5));
+            assert!(firings.settle(id, &kept).expect("kept"));
+            assert!(firings.get(&id).is_none() && firings.of(&key(1)).next().is_none(), "nothing is offered any more");
+        }
+        let id = FiringId::from_bytes([1; 16]);
+        assert!(firings.late_receipt(&key(1), &extracted(id), at(9), &kept).expect("kept"));
+        assert!(!firings.late_receipt(&key(1), &extracted(id), at(9), &kept).expect("said already"));
+        kept.commit_all().expect("written");
+
+        let mut firings = Firings::load(&records).expect("readable");
+        let head = firings.over(&id).expect("over");
+        assert_eq!((head.counts.extracted, head.outcome(), head.ended), (1, Outcome::Partial, Some(at(5))));
+        // By hand, in the course of no firing.
+        let by_hand = Receipt { firing: None, distribution: SITE, ..extracted(id) };
+        assert!(firings.late_receipt(&key(2), &by_hand, at(9), &kept).expect("kept"));
+        assert_eq!(firings.over(&id).map(FiringHead::outcome), Some(Outcome::Complete));
+        kept.commit_all().expect("written");
+        assert!(load_parts(&records, &id).expect("readable").iter().all(|part| part.state == PartState::Extracted));
+
+        let other = FiringId::from_bytes([2; 16]);
+        assert_eq!(firings.closed.keys().collect::<Vec<_>>(), [&other]);
+        firings.forget_closed(&"other".parse().expect("a label"));
+        assert!(!firings.late_receipt(&key(1), &extracted(other), at(9), &kept).expect("it is over"));
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -188,6 +188,7 @@ impl State {
         for (place, bytes) in (0..).zip(envelopes) {
             match self.judge_receipt(key, bytes) {
                 Ok((of, receipt)) => {
+                    self.take_late_receipt(&of, &receipt);
                     let ticket = self.change_firings_of(&[of], |firing, now| firing.receipt(&of, &receipt, now));
                     entered.push((place, of, receipt, ticket));
                 }

@@ -211,10 +211,12 @@ fn whole_lines(path: &Path, first: u64) -> Result<(u64, u64), EventLogError> {
     loop {
         line.clear();
         let read = reader.read_until(b'\n', &mut line).map_err(failed(path))?;
-        match number_of(&line) {
-            Some(number) if line.ends_with(b"\n") => (bytes, next) = (bytes + read as u64, number + 1),
-            _ => return Ok((bytes, next)),
+        if !line.ends_with(b"\n") {
+            return Ok((bytes, next));
         }
+        bytes += read as u64;
+        // A line that rotted takes none of those after it along, and no number is given a second time.
+        next = number_of(&line).map_or(next, |number| next.max(number.saturating_add(1)));
     }
 }
 
@@ -311,6 +313,27 @@ mod tests {
         assert_eq!(log.append(at(3), &event("d")).ok(), Some(3));
         assert_eq!(numbers(&log, 0, 100), [1, 2, 3]);
         assert_eq!(log.last(), 3);
+    }
+
+    #[test]
+    fn a_line_that_rotted_takes_no_later_event_along_and_no_number_is_given_twice() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = EventLog::open(folder.path(), &Limits::DEFAULT).expect("a log");
+        for number in 1..=3 {
+            assert_eq!(log.append(at(number), &event("something")).ok(), Some(number));
+        }
+        drop(log);
+        let file = folder.path().join(file_name(1));
+        let mut bytes = std::fs::read(&file).expect("there");
+        let second = bytes.iter().position(|byte| *byte == b'\n').expect("a line") + 1;
+        bytes[second..second + 8].fill(0);
+        let last = b"\"number\":2";
+        let place = bytes.windows(last.len()).position(|window| window == last).expect("there");
+        bytes[place..place + last.len()].fill(0);
+        std::fs::write(&file, &bytes).expect("written");
+        let log = EventLog::open(folder.path(), &Limits::DEFAULT).expect("a log");
+        assert_eq!(log.append(at(4), &event("something")).ok(), Some(4));
+        assert_eq!(numbers(&log, 0, 100), [1, 3, 4]);
     }
 
     #[test]

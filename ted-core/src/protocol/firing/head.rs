@@ -207,6 +207,12 @@ impl FiringHead {
         }
     }
 
+    /// Whether its window closed before all was done: what arrived within may still be told of later.
+    #[must_use]
+    pub fn awaits_receipts(&self) -> bool {
+        self.end == Some(FiringEnd::Closed) && self.counts.extracted < self.counts.total()
+    }
+
     /// Whether nothing more is offered: every Subscriber is done, or it was ended.
     #[must_use]
     pub fn is_over(&self) -> bool {
