@@ -88,9 +88,13 @@ impl From<UnixMillis> for Time {
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0.millis()) * 1_000_000)
-            .ok()
-            .and_then(|at| at.format(&Rfc3339).ok());
+        // Milliseconds have three digits, so that times sort as text and stand below each other.
+        let (seconds, millis) = (self.0.millis() / 1000, self.0.millis() % 1000);
+        let whole = i64::try_from(seconds).ok().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+        let text = whole.and_then(|at| at.format(&Rfc3339).ok()).map(|text| match text.strip_suffix('Z') {
+            Some(text) if millis > 0 => format!("{text}.{millis:03}Z"),
+            _ => text,
+        });
         // Beyond the year 9999 there is no RFC 3339.
         f.pad(&text.unwrap_or_else(|| format!("@{}ms", self.0.millis())))
     }
@@ -171,7 +175,7 @@ mod tests {
         for (millis, text) in [
             (0, "1970-01-01T00:00:00Z"),
             (1_800_000_000_000, "2027-01-15T08:00:00Z"),
-            (1_800_000_000_250, "2027-01-15T08:00:00.25Z"),
+            (1_800_000_000_250, "2027-01-15T08:00:00.250Z"),
             (u64::MAX, "@18446744073709551615ms"),
         ] {
             let time = Time(UnixMillis::from_millis(millis));

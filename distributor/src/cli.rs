@@ -161,7 +161,11 @@ pub(crate) struct InviteArgs {
     /// It is External: outside the own fleet, sent no configuration, and nobody's parent.
     #[arg(long)]
     pub(crate) external: bool,
-    /// Where it dials this Distributor [default: what `init --advertise` said]. May be repeated.
+    /// Where the node itself listens, and is dialled by this Distributor or its parent, and by its children: the
+    /// `--endpoint` of `subscriber create`. A parent needs one. May be repeated.
+    #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::parse_with_default_port)]
+    pub(crate) listens_at: Vec<Endpoint>,
+    /// Where it dials this Distributor, not where it is dialled [default: what `init --advertise` said]. May be repeated.
     #[arg(long, value_name = "HOST:PORT", value_parser = Endpoint::parse_with_default_port)]
     pub(crate) endpoint: Vec<Endpoint>,
     /// How long the invite holds.
@@ -344,6 +348,7 @@ mod tests {
             "ted-distributor channel pause nightly",
             "ted-distributor channel resume nightly",
             "ted-distributor distribution update site --build now --inactive",
+            "ted-distributor invite p1 --listens-at p1.example.com --output p1.invite",
             "ted-distributor invite s1 --parent p1 --group north --label site=berlin --external --output s1.invite",
             "ted-distributor apply fleet.toml --dry-run --prune",
             "ted-distributor apply -",

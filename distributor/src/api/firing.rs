@@ -104,6 +104,9 @@ impl Render for SendView {
         if let Some(plan) = &self.plan {
             out.gap();
             forecast(plan, out);
+            if self.distributions.iter().any(|planned| planned.revision.is_none()) {
+                out.line("without what is built first: how much that is shows when it is built");
+            }
         }
     }
 }

@@ -129,6 +129,9 @@ pub(crate) struct ChangeView {
     /// The Subscribers that were meant, where labels or names selected them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) subscribers: Vec<NodeName>,
+    /// Whether labels selected, and no Subscriber has them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) nobody: bool,
     pub(crate) changes: Difference,
     /// What the fleet has and a file does not declare; it stays.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -156,6 +159,7 @@ impl ChangeView {
         Self {
             dry_run,
             subscribers: change.subscribers,
+            nobody: false,
             changes: change.difference,
             kept: if prune { vec![] } else { change.undeclared },
             warnings: change.warnings.iter().map(WarningView::from).collect(),
@@ -176,7 +180,9 @@ impl Render for ChangeView {
         }
         warnings(&self.warnings, out);
         let does = if self.dry_run { "would change" } else { "changed" };
-        if self.changes.is_empty() {
+        if self.nobody {
+            out.line("nothing changes: no Subscriber meets these conditions");
+        } else if self.changes.is_empty() {
             out.line("nothing changes: the fleet is so already");
         } else if self.subscribers.is_empty() {
             out.line(format_args!("{does} {}", count(self.changes.changes.len() as u64, "thing", "things")));
@@ -364,5 +370,25 @@ dist
         └── leaf1   else through dist
 ";
         assert_eq!(text.into_string(), expected);
+    }
+
+    #[test]
+    fn conditions_that_nobody_meets_are_not_called_fulfilled() {
+        let mut view = ChangeView {
+            dry_run: false,
+            subscribers: vec![],
+            nobody: true,
+            changes: Difference::default(),
+            kept: vec![],
+            warnings: vec![],
+        };
+        let said = |view: &ChangeView| {
+            let mut text = Text::new(Paint::Plain);
+            view.render(&mut text);
+            text.into_string()
+        };
+        assert_eq!(said(&view), "nothing changes: no Subscriber meets these conditions\n");
+        view.nobody = false;
+        assert_eq!(said(&view), "nothing changes: the fleet is so already\n");
     }
 }

@@ -19,6 +19,7 @@ pub(super) async fn invite(context: &Context, args: InviteArgs) -> Result<(), Ap
         name: args.name,
         channels: args.channel,
         changes: SubscriberChanges {
+            endpoints: (!args.listens_at.is_empty()).then_some(args.listens_at),
             parents: (!args.parent.is_empty()).then_some(args.parent),
             external: args.external.then_some(true),
             labels: args.label,

@@ -159,8 +159,10 @@ impl Service {
     pub(super) async fn update_subscriber(&self, request: SubscriberUpdate) -> Result<ChangeView, ApiError> {
         let SubscriberUpdate { selection, belonging, changes, dry_run } = request;
         let trial = if dry_run { Trial::Only } else { Trial::Make };
+        let by_labels = matches!(selection, Selection::Labels(_));
         let change = self.distributor().change_subscribers(selection, belonging, changes, trial).await?;
-        Ok(ChangeView::new(change, dry_run, false))
+        let nobody = by_labels && change.subscribers.is_empty();
+        Ok(ChangeView { nobody, ..ChangeView::new(change, dry_run, false) })
     }
 
     pub(super) async fn rename_subscriber(&self, request: SubscriberRename) -> Result<SubscriberView, ApiError> {

@@ -4,6 +4,7 @@ mod configuration;
 mod distribution;
 mod distributor;
 mod node;
+mod passing;
 mod preview;
 
 pub(crate) use configuration::{ConfigurationShow, ConfigurationView, ExtractionSetting, ExtractionSource, word};

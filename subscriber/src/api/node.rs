@@ -11,9 +11,9 @@ use ted_cli::output::{Render, Text, clean};
 use ted_cli::units::Time;
 use ted_core::name::NodeName;
 use ted_core::node::Alarm;
-use ted_core::subscriber::{KeepPackage, LocalChanges};
+use ted_core::subscriber::{KeepPackage, LocalChanges, PassedRow, TrafficRow};
 
-use super::{DistributionView, DistributorView, EnrolmentView, distribution, distributor, word};
+use super::{DistributionView, DistributorView, EnrolmentView, distribution, distributor, passing, word};
 use ted_core::DistributionRef;
 
 /// Does what an invite says: makes the node where there is none yet, trusts the Distributor, enrols with the token.
@@ -114,6 +114,12 @@ pub(crate) struct StatusView {
     pub(crate) on_local_change: LocalChanges,
     pub(crate) distributors: Vec<DistributorView>,
     pub(crate) distributions: Vec<DistributionView>,
+    /// What it passes on to others.
+    #[serde(default)]
+    pub(crate) passes_on: Vec<PassedRow>,
+    /// Bytes of packages that came from upstream or went to one child, since the daemon was started.
+    #[serde(default)]
+    pub(crate) traffic: Vec<TrafficRow>,
     /// Whether an operator paused it.
     #[serde(default)]
     pub(crate) paused: bool,
@@ -149,7 +155,13 @@ impl Render for StatusView {
         for of in &self.distributors {
             out.fields([("parents", of.parents_text()), ("children", of.children_text())]);
         }
-        out.gap();
-        distribution::table(&self.distributions, out);
+        if !self.passes_on.is_empty() || !self.traffic.is_empty() {
+            out.gap();
+            passing::table(&self.passes_on, &self.traffic, out);
+        }
+        if !self.distributions.is_empty() || self.passes_on.is_empty() {
+            out.gap();
+            distribution::table(&self.distributions, out);
+        }
     }
 }

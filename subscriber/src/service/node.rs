@@ -83,6 +83,8 @@ impl Service {
             on_local_change: self.settings().config.on_local_change,
             distributors: status.distributors.into_iter().map(|row| self.distributor_view(row)).collect(),
             distributions: status.distributions.into_iter().map(Into::into).collect(),
+            passes_on: status.passes_on,
+            traffic: status.traffic,
             paused: status.paused,
             alarms: status.alarms,
         })

@@ -8,7 +8,7 @@ use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{FiringId, KeyHash, UnixMillis};
 use crate::name::{Label, NodeName};
-use crate::protocol::{Cause, FiringHead, Part, PartState, Waiting, WaitingFor};
+use crate::protocol::{Cause, FiringHead, Part, PartRole, PartState, Waiting, WaitingFor};
 
 /// Firings that are over which [`State::reports`] goes back to.
 const REPORTED: usize = 100;
@@ -70,8 +70,8 @@ impl State {
         };
         let mut found = vec![];
         for head in self.heads_for(query)? {
-            for part in self.parts_for(&head.id, key.as_ref())? {
-                let row = self.row_of(&head, &part);
+            for part in self.parts_for(&head.id, key.as_ref())?.iter().filter(|part| is_shown(&head, part)) {
+                let row = self.row_of(&head, part);
                 if query.chooses(&row) {
                     let (firing, channel, started, cause) = (head.id, head.channel.clone(), head.started, head.cause);
                     found.push(Delivery { firing, channel, started, cause, row });
@@ -128,7 +128,8 @@ impl State {
     }
 
     fn report_of(&self, head: &FiringHead, parts: &[Part]) -> FiringReport {
-        let rows = parts.iter().map(|part| self.row_of(head, part)).collect();
+        let shown = parts.iter().filter(|part| is_shown(head, part));
+        let rows = shown.map(|part| self.row_of(head, part)).collect();
         FiringReport {
             firing: head.id,
             channel: head.channel.clone(),
@@ -170,8 +171,17 @@ impl State {
         if head.is_over() || part.state.is_done(head.until) {
             return None;
         }
-        let is_away = || !self.is_reached(&part.subscriber);
-        let connection = Waiting { waiting_for: WaitingFor::Connection, since: part.since, until: None };
-        part.waiting.or_else(|| (goes_on && is_away()).then_some(connection))
+        let away = || match part.hop {
+            _ if self.is_reached(&part.subscriber) => None,
+            None => Some(WaitingFor::Connection),
+            Some(_) => Some(WaitingFor::Parent),
+        };
+        let missed = || Some(Waiting { waiting_for: away()?, since: part.since, until: None });
+        part.waiting.or_else(|| goes_on.then(missed).flatten())
     }
+}
+
+/// A relay that a firing which is over never needed, since those behind it had everything, would stay pending for ever.
+fn is_shown(head: &FiringHead, part: &Part) -> bool {
+    !(head.is_over() && part.role == PartRole::Relay && part.state == PartState::Pending)
 }

@@ -321,7 +321,7 @@ pub struct PlannedLink {
 pub struct PlannedDelivery {
     /// To whom.
     pub subscriber: NodeName,
-    /// Whether it is connected now.
+    /// Whether it is reached now, by itself or through others.
     pub connected: bool,
     /// What.
     pub distribution: Label,

@@ -88,7 +88,7 @@ impl FleetParts {
     /// [`FleetError::Malformed`] with line and column, also for a key that is not known; [`FleetError::BadField`].
     pub fn from_toml(text: &str, id_for: &mut dyn FnMut(&Label) -> DistributionId) -> Result<Self, FleetError> {
         let file: FleetFile =
-            toml::from_str(text).map_err(|error| FleetError::Malformed { reason: error.to_string() })?;
+            toml::from_str(text).map_err(|error| FleetError::Malformed { reason: mistake(text, &error) })?;
         let distributions = file.distribution.into_iter().map(|distribution| distribution.into_distribution(id_for));
         Ok(Self {
             distributor: None,
@@ -358,6 +358,15 @@ impl TryFrom<SubscriberFile> for Subscriber {
     }
 }
 
+/// What is wrong, and on which line and column, on one line.
+fn mistake(text: &str, error: &toml::de::Error) -> String {
+    let reason = error.message().replace('\n', " ");
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else { return reason };
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}: {reason}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -367,6 +376,14 @@ mod tests {
 
     fn no_id(name: &Label) -> DistributionId {
         panic!("{name} has an id")
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_place_on_one_line() {
+        let text = "[[group]]\nname = \"a\"\n\n[[group]]\nnames = \"b\"\n";
+        let error = Fleet::from_toml(text, None, &mut no_id).expect_err("there is no such key").to_string();
+        assert!(error.contains("line 5, column 1: unknown field `names`"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
     }
 
     #[test]
