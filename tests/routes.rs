@@ -23,15 +23,15 @@ struct World {
 }
 
 fn node(name: &str) -> NodeName {
-    name.parse().unwrap()
+    name.parse().expect("a node name")
 }
 
 impl World {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a folder");
         let distributor = Distributor::builder(folder.path().join("distributor")).listen(ANY_PORT);
-        let distributor = distributor.name(node("dist.example")).open().await.unwrap();
-        distributor.start().await.unwrap();
+        let distributor = distributor.name(node("dist.example")).open().await.expect("it opens");
+        distributor.start().await.expect("it works");
         let events = distributor.events();
         Self { folder, distributor, events }
     }
@@ -42,19 +42,19 @@ impl World {
 
     /// Declares a node with this route, reached at `address` where it is given, or changes it.
     async fn declare(&self, name: &str, parents: &[&str], address: Option<SocketAddr>) {
-        let endpoints = address.map(|address| address.to_string().parse().unwrap()).into_iter().collect();
+        let endpoints = address.map(|address| address.to_string().parse().expect("it works")).into_iter().collect();
         let changes = SubscriberChanges {
             endpoints: Some(endpoints),
             parents: Some(parents.iter().map(|parent| node(parent)).collect()),
             ..SubscriberChanges::default()
         };
-        self.distributor.ensure_subscriber(&node(name), changes).await.unwrap();
+        self.distributor.ensure_subscriber(&node(name), changes).await.expect("it works");
     }
 
     async fn event<T>(&mut self, what: &str, mut pick: impl FnMut(DistributorEvent) -> Option<T>) -> T {
         let picking = async {
             loop {
-                if let Some(picked) = pick(self.events.next().await.unwrap()) {
+                if let Some(picked) = pick(self.events.next().await.expect("it works")) {
                     return picked;
                 }
             }
@@ -76,12 +76,12 @@ impl World {
     /// Joins with an invite and starts; a parent waits until it knows that it is one.
     async fn join(&mut self, name: &str, parents: &[&str], is_parent: bool) -> (Subscriber, SocketAddr) {
         self.declare(name, parents, None).await;
-        let invite = self.distributor.invite(&node(name), &[], &[]).await.unwrap();
+        let invite = self.distributor.invite(&node(name), &[], &[]).await.expect("an invite");
         let subscriber = Subscriber::builder(self.data_of(name)).listen(ANY_PORT).fallback(AT_ONCE);
         let invite = without_distributor(&invite, parents.is_empty());
         let joining = subscriber.join(&invite);
-        let subscriber = tokio::time::timeout(PATIENCE, joining).await.expect("in time").unwrap();
-        let address = subscriber.start().await.unwrap().unwrap();
+        let subscriber = tokio::time::timeout(PATIENCE, joining).await.expect("in time").expect("it works");
+        let address = subscriber.start().await.expect("it works").expect("it works");
         self.declare(name, parents, Some(address)).await;
         if is_parent {
             // Somebody who has not joined yet is behind it.
@@ -98,7 +98,7 @@ impl World {
     }
 
     async fn status(&self, name: &str) -> SubscriberStatus {
-        self.distributor.subscriber_status(&node(name)).await.unwrap()
+        self.distributor.subscriber_status(&node(name)).await.expect("it works")
     }
 }
 
@@ -107,8 +107,8 @@ fn without_distributor(invite: &str, reaches_it: bool) -> String {
     if reaches_it {
         return invite.to_owned();
     }
-    let cut = invite.find("endpoints = [").unwrap();
-    let end = invite[cut..].find(']').unwrap() + cut;
+    let cut = invite.find("endpoints = [").expect("it works");
+    let end = invite[cut..].find(']').expect("it works") + cut;
     format!("{}endpoints = [\"127.0.0.1:1\"{}", &invite[..cut], &invite[end..])
 }
 
@@ -124,7 +124,7 @@ async fn until(what: &str, holds: impl AsyncFn() -> bool) {
 }
 
 async fn through(subscriber: &Subscriber) -> Option<String> {
-    let status = subscriber.status().await.unwrap();
+    let status = subscriber.status().await.expect("a status");
     status.distributors[0].through.as_ref().map(ToString::to_string)
 }
 
@@ -140,7 +140,7 @@ async fn a_leaf_that_reaches_its_parent_alone_joins_and_is_told_what_stands_howe
     assert_eq!(through(&leaf).await.as_deref(), Some("p2.example"));
     assert_eq!(through(&p2).await.as_deref(), Some("p1.example"));
     assert_eq!(through(&p1).await, None);
-    let children: Vec<_> = p2.status().await.unwrap().distributors.remove(0).children;
+    let children: Vec<_> = p2.status().await.expect("a status").distributors.remove(0).children;
     let connected: Vec<_> = children.iter().filter(|child| child.connected.is_some()).collect();
     assert_eq!(connected.len(), 1);
     assert_eq!(connected[0].name, node("leaf.example"));
@@ -163,7 +163,7 @@ async fn a_node_falls_back_where_its_route_says_so_moves_back_and_follows_anothe
     assert_eq!(through(&leaf).await.as_deref(), Some("p2.example"));
 
     // The socket goes a moment after the node.
-    let p1 = Subscriber::builder(world.data_of("p1.example")).listen(address).open().await.unwrap();
+    let p1 = Subscriber::builder(world.data_of("p1.example")).listen(address).open().await.expect("it opens");
     let mut round = tokio::time::interval(Duration::from_millis(20));
     while p1.start().await.is_err() {
         round.tick().await;
@@ -177,7 +177,7 @@ async fn a_node_falls_back_where_its_route_says_so_moves_back_and_follows_anothe
     world.declare("leaf.example", &["p1.example"], None).await;
     world.reached("leaf.example", "p1.example").await;
     assert_eq!(through(&leaf).await.as_deref(), Some("p1.example"));
-    let parents = leaf.status().await.unwrap().distributors.remove(0).parents;
+    let parents = leaf.status().await.expect("a status").distributors.remove(0).parents;
     assert_eq!(
         parents.iter().map(|row| (row.name.clone(), row.serves)).collect::<Vec<_>>(),
         [(node("p1.example"), true)]
@@ -195,7 +195,7 @@ async fn a_revoked_parent_is_left_by_its_children_which_turn_to_their_fallback()
     let (p2, _) = world.join("p2.example", &[], true).await;
     let (leaf, _) = world.join("leaf.example", &["p1.example", "p2.example"], false).await;
     world.reached("leaf.example", "p1.example").await;
-    world.distributor.revoke("p1.example", RevocationReason::KEY_COMPROMISE).await.unwrap();
+    world.distributor.revoke("p1.example", RevocationReason::KEY_COMPROMISE).await.expect("it works");
     until("the revoked parent to be gone", async || !world.status("p1.example").await.connected).await;
     world.reached("leaf.example", "p2.example").await;
     assert_eq!(through(&leaf).await.as_deref(), Some("p2.example"));
@@ -211,12 +211,12 @@ async fn an_invite_through_a_parent_that_is_not_known_or_not_found_is_refused() 
     world.declare("p1.example", &[], None).await;
     world.declare("leaf.example", &["p1.example"], None).await;
     let leaf = node("leaf.example");
-    let refused = world.distributor.invite(&leaf, &[], &[]).await.unwrap_err();
+    let refused = world.distributor.invite(&leaf, &[], &[]).await.expect_err("refused");
     assert_eq!(refused.code(), "TED-1222", "{refused}");
     let (p1, _) = world.join("p1.example", &[], true).await;
-    world.distributor.invite(&leaf, &[], &[]).await.unwrap();
+    world.distributor.invite(&leaf, &[], &[]).await.expect("an invite");
     world.declare("p1.example", &[], None).await;
-    let refused = world.distributor.invite(&leaf, &[], &[]).await.unwrap_err();
+    let refused = world.distributor.invite(&leaf, &[], &[]).await.expect_err("refused");
     assert_eq!(refused.code(), "TED-1223", "{refused}");
     p1.shutdown().await;
     world.distributor.shutdown().await;
