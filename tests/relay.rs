@@ -230,6 +230,12 @@ async fn after_a_quarter_of_an_hour_a_channel_that_is_now_fires_again_for_who_la
     let (firing, _) = event("the first firing", &mut events, begun).await;
     assert!(world.wait(firing).await.is_complete());
     nodes.push(behind(&world, "b.example", &["relay.example"], &[CHANNEL]).await);
+    // Its parent says a moment later whom it reaches.
+    event("it to be reached", &mut events, |event| match event {
+        DistributorEvent::Acknowledged { subscriber, .. } => (subscriber == node("b.example")).then_some(()),
+        _ => None,
+    })
+    .await;
     clock.forward(std::time::Duration::from_secs(15 * 60 + 1));
     // It looks at the clock with every change of the fleet.
     world.distributor.create_subscriber(node("nobody.example"), &[], &[]).await.expect("declared");
