@@ -167,9 +167,22 @@ async fn a_relay_that_started_again_offers_what_it_has_although_its_parent_is_aw
     late.start().await.expect("it starts");
     extracted(&mut events).await;
     world.assert_equal("b.example");
-    let _ = firing;
+
+    // Its receipts are at the relay, which is started again; the leaf stays away: only its parent can say what it did.
+    let taken = async {
+        while relay.status().await.expect("readable").passes_on.iter().any(|row| row.waiting > 0) {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the receipts to be taken", taken).await;
     nodes.extend([late, relay]);
     shut(nodes).await;
+    let relay = world.builder("relay.example").listen(address.parse().expect("an address")).open().await.expect("free");
+    within("the address to be free", async { while relay.start().await.is_err() {} }).await;
+    let world = world.restarted().await;
+    let report = world.wait(firing).await;
+    assert!(report.is_complete(), "{report}");
+    shut(vec![relay]).await;
 }
 
 /// The first row of a report about this Subscriber.
@@ -232,4 +245,45 @@ async fn after_a_quarter_of_an_hour_a_channel_that_is_now_fires_again_for_who_la
     world.assert_equal("b.example");
     nodes.push(relay);
     shut(nodes).await;
+}
+
+/// Waits until a reception of this node has begun, and some of it is there.
+async fn some_has_come(subscriber: &Subscriber) {
+    let coming = async {
+        loop {
+            let rows = subscriber.status().await.expect("readable").traffic;
+            if rows.iter().any(|row| row.child.is_none() && row.bytes > 0) {
+                return rows.iter().filter(|row| row.child.is_none()).map(|row| row.bytes).sum::<u64>();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    within("some of it to come", coming).await;
+}
+
+fn came(status: &ted_core::SubscriberStatus) -> u64 {
+    status.traffic.iter().filter(|row| row.child.is_none()).map(|row| row.bytes).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leaf_whose_parent_goes_in_the_middle_of_a_package_goes_on_from_there_through_another_parent() {
+    let world = World::new().await;
+    fs::write(world.source.join("big"), noise(9, 24_000_000)).expect("written");
+    let one = behind(&world, "one.example", &[], &[]).await;
+    let two = behind(&world, "two.example", &[], &[]).await;
+    let leaf = behind(&world, "a.example", &["one.example", "two.example"], &[CHANNEL]).await;
+    for parent in ["one.example", "two.example"] {
+        world.distributor.set_rate(&node(parent), "6MB/s".parse().ok()).await.expect("limited");
+    }
+    let firing = world.send().await;
+    some_has_come(&leaf).await;
+    within("the shutdown", one.shutdown()).await;
+    drop(one);
+    let report = world.wait(firing).await;
+    assert!(report.is_complete(), "{report}");
+    world.assert_equal("a.example");
+    let whole = package_of(&world, "two.example").metadata().expect("there").len();
+    let status = leaf.status().await.expect("readable");
+    assert!(came(&status) < whole + whole / 4, "{} of {whole} came", came(&status));
+    shut(vec![leaf, two]).await;
 }

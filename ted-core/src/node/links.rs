@@ -149,6 +149,11 @@ impl<C: Connection, K: Copy + Eq + Hash> Links<C, K> {
         self.get(key).is_some()
     }
 
+    /// For how long the present connection to a peer has been here.
+    pub(crate) fn age(&self, key: &K) -> Option<Duration> {
+        self.lock().get(key).filter(|slot| slot.present.borrow().is_some()).map(|slot| slot.since.elapsed())
+    }
+
     pub(crate) fn all(&self) -> Vec<(K, C)> {
         let links = self.lock();
         links.iter().filter_map(|(key, slot)| Some((*key, slot.present.borrow().clone()?))).collect()

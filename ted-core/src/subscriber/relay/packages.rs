@@ -1,6 +1,7 @@
 //! Packages for the children: served while they arrive, or from the disk, each frame verified right before it goes out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash, PackageId};
@@ -18,6 +19,9 @@ use crate::subscriber::relay::NOT_ENTITLED;
 use crate::subscriber::rollback::before_key;
 use crate::subscriber::state::{Key, State, lock};
 
+/// How long after a child has come what it is in the middle of may still be unknown here: the offer follows it.
+const OFFER_FOLLOWS: Duration = Duration::from_secs(30);
+
 impl State {
     /// Answers a child that asks for a package. Blocks on the disk.
     pub(in crate::subscriber) fn passed_package(
@@ -31,6 +35,9 @@ impl State {
             Err(error) => return Reply::refuse(code::INTERNAL, error.to_string()),
         };
         let Some((distribution, package)) = named else {
+            if self.children.age(&(fleet, child)).is_some_and(|age| age < OFFER_FOLLOWS) {
+                return Reply::refuse(code::BUSY, "what is offered to you may still be on its way here");
+            }
             return Reply::refuse(code::NOT_FOUND, "no statement that is passed on here names this package");
         };
         if !self.entitlements(&fleet).may_fetch(&child, &distribution) {
