@@ -200,9 +200,11 @@ async fn a_subscriber_outside_the_channel_may_not_fetch() {
     };
     assert_eq!(refused(&raw::ask(&connection, &fetch).await), code::NOT_ENTITLED);
 
-    // In the Channel it is served, on the same connection; taken out again, it is not.
+    // In the Channel it is served, on the same connection, once it is sent; taken out again, it is not.
     let members = [node("one.example")];
     world.distributor.update_channel(&label("others"), &[label("other")], &members).await.expect("changed");
+    assert_eq!(refused(&raw::ask(&connection, &fetch).await), code::NOT_UNDER_WAY);
+    world.distributor.send(&label("others"), ted_core::SendOptions::default()).await.expect("sent");
     let served = raw::ask(&connection, &fetch).await;
     assert!(matches!(&served, Reply::Content { bytes, end: Ok(()), .. } if bytes.len() == 100), "{served:?}");
     world.distributor.update_channel(&label("others"), &[label("other")], &[]).await.expect("changed");

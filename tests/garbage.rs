@@ -70,6 +70,7 @@ async fn garbage_on_one_stream_is_answered_or_dropped_and_the_connection_goes_on
     assert_eq!(refusal(within("an answer", raw::ask(&bad, &other)).await), "TED-1140");
 
     let target = FetchTarget::Package(built.package);
+    world.send().await;
     for (from, to, length) in [
         (built.bytes, built.bytes + 10, 0),
         (built.bytes + 5, u64::MAX, 0),

@@ -5,10 +5,13 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::{ANY_PORT, CHANNEL, DISTRIBUTION, World, compare, event, extracted, find, label, node, noise, within};
-use ted_core::distributor::SubscriberChanges;
+use support::{
+    ANY_PORT, CHANNEL, DISTRIBUTION, TestClock, World, compare, event, extracted, find, label, node, noise, within,
+};
+use ted_core::distributor::{ChannelChanges, DeliveryRow, FiringReport, SubscriberChanges};
+use ted_core::protocol::{Cause, PartState};
 use ted_core::security::Stage;
-use ted_core::{DistributionSpec, DistributorEvent, Subscriber, SubscriberEvent};
+use ted_core::{DistributionRef, DistributionSpec, DistributorEvent, Subscriber, SubscriberEvent};
 
 /// A node behind `parents` (none: a child of the Distributor itself) that may be a parent itself.
 async fn behind(world: &World, name: &str, parents: &[&str], channels: &[&str]) -> Subscriber {
@@ -19,16 +22,9 @@ async fn behind(world: &World, name: &str, parents: &[&str], channels: &[&str]) 
     };
     world.distributor.declare_subscriber(&node(name), changes).await.expect("declared");
     let invite = world.distributor.invite(&node(name), &[], &[]).await.expect("an invite");
-    // Its parent may hear only now that it is one.
-    let joining = async {
-        loop {
-            match world.builder(name).listen(ANY_PORT).join(&invite).await {
-                Ok(subscriber) => return subscriber,
-                Err(_) => tokio::task::yield_now().await,
-            }
-        }
-    };
-    let subscriber = within("the enrolment", joining).await;
+    // Its parent may hear only now that it is one: the node asks until it has.
+    let joining = world.builder(name).listen(ANY_PORT).join(&invite);
+    let subscriber = within("the enrolment", joining).await.expect("enrolled");
     let mut events = subscriber.events();
     let address = subscriber.start().await.expect("it starts").expect("it listens");
     event("its parent to be reached", &mut events, |event| match event {
@@ -173,5 +169,61 @@ async fn a_relay_that_started_again_offers_what_it_has_although_its_parent_is_aw
     world.assert_equal("b.example");
     let _ = firing;
     nodes.extend([late, relay]);
+    shut(nodes).await;
+}
+
+/// The first row of a report about this Subscriber.
+fn row<'a>(report: &'a FiringReport, name: &str) -> &'a DeliveryRow {
+    report.rows.iter().find(|row| row.subscriber == node(name)).expect("it has a part")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_leaf_behind_two_relays_refuses_for_good_ends_its_part_with_the_code_and_the_hop() {
+    let world = World::new().await;
+    let one = behind(&world, "one.example", &[], &[]).await;
+    let two = behind(&world, "two.example", &["one.example"], &[CHANNEL]).await;
+    let leaf = behind(&world, "a.example", &["two.example"], &[CHANNEL]).await;
+    assert!(world.deliver().await.is_complete());
+    fs::write(world.source.join("file-05"), "another line\n").expect("written");
+    assert!(world.deliver().await.is_complete());
+    // What it has rolled back from is not taken again.
+    let of = DistributionRef::new(None, label(DISTRIBUTION));
+    leaf.rollback(&of).await.expect("it keeps the revision before");
+    two.rollback(&of).await.expect("it keeps the revision before");
+    let report = world.wait(world.send().await).await;
+    let found = row(&report, "a.example");
+    assert_eq!((found.state, found.code.as_deref()), (PartState::Failed, Some("TED-1883")));
+    assert_eq!(found.hop, Some(node("one.example")));
+    assert!(found.detail.contains("two.example"), "{}", found.detail);
+    // Another relay's refusal of its own part comes the same way.
+    assert_eq!(row(&report, "two.example").code.as_deref(), Some("TED-1883"));
+    shut(vec![leaf, two, one]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_quarter_of_an_hour_a_channel_that_is_now_fires_again_for_who_lacks_it_behind_a_parent() {
+    let clock = TestClock::at_present();
+    let world = World::with(|builder| builder.clock(clock.clone())).await;
+    let (relay, mut nodes) = relay_with(&world, &["a.example"]).await;
+    world.distributor.build(&label(DISTRIBUTION)).await.expect("built");
+    let mut events = world.distributor.events();
+    let schedule = Some("now".parse().expect("a schedule"));
+    let changes = ChannelChanges { schedule, ..ChannelChanges::default() };
+    world.distributor.change_channel(&label(CHANNEL), changes).await.expect("changed");
+    let begun = |event| match event {
+        DistributorEvent::FiringStarted { firing, cause, .. } => Some((firing, cause)),
+        _ => None,
+    };
+    let (firing, _) = event("the first firing", &mut events, begun).await;
+    assert!(world.wait(firing).await.is_complete());
+    nodes.push(behind(&world, "b.example", &["relay.example"], &[CHANNEL]).await);
+    clock.forward(std::time::Duration::from_secs(15 * 60 + 1));
+    // It looks at the clock with every change of the fleet.
+    world.distributor.create_subscriber(node("nobody.example"), &[], &[]).await.expect("declared");
+    let (firing, cause) = event("the firing that follows", &mut events, begun).await;
+    assert_eq!(cause, Cause::Retry);
+    assert!(world.wait(firing).await.is_complete());
+    world.assert_equal("b.example");
+    nodes.push(relay);
     shut(nodes).await;
 }

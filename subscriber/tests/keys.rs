@@ -39,9 +39,7 @@ fn a_node_is_resolved_by_directory_enrolled_by_files_and_receives() {
     assert_eq!(ran.code(), 3, "partly: {}", ran.errors());
     assert!(ran.errors().contains("TED-1214"), "{}", ran.errors());
     assert_eq!(state(&origin), "copied");
-    assert!(
-        std::fs::read_to_string(origin.node.data.join("fleet.toml")).expect("there").contains("certificate_directory")
-    );
+    assert!(origin.node.ok(&["export"]).contains("certificate_directory"));
     origin.node.ok(&["subscriber", "delete", "s2.example.com"]);
 
     // The requests go out, and both sides show the same fingerprint.

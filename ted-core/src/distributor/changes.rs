@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::distributor::Distributor;
+use crate::distributor::fleet_records::Gone;
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::DistributionId;
@@ -289,7 +290,7 @@ impl State {
         change: impl FnOnce(&mut Fleet) -> Result<T, Error>,
     ) -> Result<(T, FleetChange), Error> {
         let change = |fleet: &mut Fleet| Ok((change(fleet)?, fleet.warnings()));
-        let ((result, mut warnings), difference) = self.try_change(trial, change, Fleet::difference)?;
+        let ((result, mut warnings), difference) = self.try_change(trial, Gone::Leaves, change, Fleet::difference)?;
         let items: BTreeSet<&Item> = difference.changes.iter().map(|change| &change.item).collect();
         warnings.retain(|warning| items.contains(warning.item()));
         if trial == Trial::Make {

@@ -29,6 +29,8 @@ pub(super) struct Firings {
     over: BTreeMap<(UnixMillis, FiringId), FiringHead>,
     /// When those that are over began.
     began: HashMap<FiringId, UnixMillis>,
+    /// The newest of each Channel.
+    newest: HashMap<Label, (UnixMillis, FiringId)>,
 }
 
 /// Which open firings a change is about.
@@ -89,7 +91,19 @@ impl Firings {
         self.over.get(&(*self.began.get(id)?, *id))
     }
 
+    /// The head of a Channel's newest firing.
+    pub(super) fn newest_of(&self, channel: &Label) -> Option<&FiringHead> {
+        let (_, id) = self.newest.get(channel)?;
+        self.open.get(id).map(Firing::head).or_else(|| self.over(id))
+    }
+
+    fn note_newest(&mut self, head: &FiringHead) {
+        let came = (head.started, head.id);
+        self.newest.entry(head.channel.clone()).and_modify(|known| *known = came.max(*known)).or_insert(came);
+    }
+
     fn put_in(&mut self, firing: Firing) {
+        self.note_newest(firing.head());
         let keys: BTreeSet<_> = firing.parts().iter().map(|part| part.subscriber).collect();
         for key in keys {
             if firing.concerns(&key) {
@@ -100,6 +114,7 @@ impl Firings {
     }
 
     fn file(&mut self, head: FiringHead) {
+        self.note_newest(&head);
         self.began.insert(head.id, head.started);
         self.over.insert((head.started, head.id), head);
     }
@@ -289,6 +304,27 @@ impl State {
         Ok(ended)
     }
 
+    /// Ends the firings of Channels that are gone: no other would ever follow them.
+    pub(super) fn end_orphaned_firings(&self) -> Result<(), Error> {
+        // Nobody holds the fleet while waiting for the firings.
+        let mut gone: BTreeSet<Label> = lock(&self.firings).open().map(|firing| firing.channel().clone()).collect();
+        {
+            let fleet = lock(&self.fleet);
+            gone.retain(|channel| fleet.channel(channel).is_err());
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let ticket = self.change_open(Which::All, |firing, now| {
+            let is_orphan = gone.contains(firing.channel());
+            if is_orphan {
+                firing.cancel(now);
+            }
+            is_orphan
+        });
+        self.durable_now(ticket)
+    }
+
     pub(super) fn forget_old_firings(&self) -> Result<(), Error> {
         let old = lock(&self.firings).take_old(&Limits::DEFAULT);
         for head in old {
@@ -330,6 +366,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::distributor::{DistributionSpec, Distributor};
     use crate::id::{DistributionId, Revision};
     use crate::model::Priority;
     use crate::protocol::{Cause, FiringStart, FiringTarget, PartState};
@@ -370,6 +407,31 @@ mod tests {
         let firing = firings.open.get_mut(&id).expect("open");
         firing.receipt(&key(subscriber), &extracted(id), at(9));
         firings.settle(id, kept).expect("kept")
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_firing_ends_with_its_channel_at_once_or_at_the_next_start() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let name = "dist.example".parse().expect("a name");
+        let builder = Distributor::builder(folder.path().join("data")).name(name);
+        let distributor = builder.open().await.expect("opened");
+        let [site, daily, other, ghost] =
+            ["site", "daily", "other", "ghost"].map(|text| text.parse::<Label>().unwrap());
+        let spec = DistributionSpec::new(site.clone(), folder.path());
+        distributor.create_distribution(spec).await.expect("declared");
+        for channel in [&daily, &other] {
+            distributor.create_channel(channel.clone(), std::slice::from_ref(&site), &[]).await.expect("declared");
+        }
+        let state = &distributor.state;
+        for (number, channel) in (1..).zip([&daily, &other]) {
+            state.begin_firing(firing(number, channel.as_str(), 2)).expect("begun");
+        }
+        distributor.delete_channel(&daily).await.expect("deleted");
+        let head = |number| state.firing_head(&FiringId::from_bytes([number; 16])).expect("known");
+        assert_eq!((head(1).outcome(), head(2).outcome()), (Outcome::Cancelled, Outcome::Open));
+        state.begin_firing(firing(3, ghost.as_str(), 2)).expect("begun");
+        state.resume_schedules().expect("resumed");
+        assert_eq!((head(3).outcome(), head(2).outcome()), (Outcome::Cancelled, Outcome::Open));
     }
 
     #[test]

@@ -130,7 +130,10 @@ impl State {
     }
 
     pub(super) fn delete_subscriber(&self, name: &NodeName) -> Result<(), Error> {
-        self.change_fleet(|fleet| Ok(fleet.delete_subscriber(name).map(drop)?))?;
+        // One that could not be forgotten the last time is now.
+        if !self.is_leaving(name)? {
+            self.change_fleet_leaving(|fleet| Ok(fleet.delete_subscriber(name).map(drop)?))?;
+        }
         self.forget_subscriber(name)
     }
 
@@ -140,14 +143,15 @@ impl State {
         self.forget_invitations(name)?;
         self.forget_certificates(name, key.as_ref())?;
         if let Some(key) = key {
-            self.registrations.remove(&key)?;
-            self.tiers_changed();
-            self.withdraw(|slot| slot.recipient == Some(key))?;
-            self.links.close(&key, "the Subscriber was removed from the fleet");
             let ticket = self.change_firings_of(&[key], |firing, now| firing.remove(&key, now));
             self.durable_now(ticket)?;
+            self.withdraw(|slot| slot.recipient == Some(key))?;
+            // Last, because whoever does this again finds by it what is left to do.
+            self.registrations.remove(&key)?;
+            self.tiers_changed();
+            self.links.close(&key, "the Subscriber was removed from the fleet");
         }
-        Ok(())
+        self.has_left(name)
     }
 
     pub(super) fn name_of_key(&self, key: &KeyHash) -> NodeName {

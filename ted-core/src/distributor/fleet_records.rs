@@ -27,6 +27,18 @@ const IN_GROUP: &str = "fleet/member/group/";
 /// There while `fleet.toml` is not what the records say.
 const STALE: &str = "fleet-file/stale";
 
+/// Subscribers that were taken out of the fleet and are not forgotten yet.
+const LEAVING: &str = "leaving/";
+
+/// What became of a Subscriber whose name is not in the fleet any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// It is to be forgotten.
+    Leaves,
+    /// It has another name.
+    Renamed,
+}
+
 /// The time between two writings of `fleet.toml` while changes go on, at least; and this many times as long as one takes.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSES: u32 = 10;
@@ -35,16 +47,46 @@ impl State {
     /// Changes the fleet: the change is checked, written to the catalog, and only then in force. Nobody who only looks
     /// waits for the disk. `fleet.toml` follows: at once, or from a task of its own while this node serves.
     pub(super) fn change_fleet<T>(&self, change: impl FnOnce(&mut Fleet) -> Result<T, Error>) -> Result<T, Error> {
-        self.try_change(Trial::Make, change, |_, _| ()).map(|(result, ())| result)
+        self.try_change(Trial::Make, Gone::Renamed, change, |_, _| ()).map(|(result, ())| result)
+    }
+
+    /// As [`State::change_fleet`]. Subscribers that are not of the fleet any more are to be forgotten: where that does
+    /// not come to its end, the next start goes on with it.
+    pub(super) fn change_fleet_leaving<T>(
+        &self,
+        change: impl FnOnce(&mut Fleet) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.try_change(Trial::Make, Gone::Leaves, change, |_, _| ()).map(|(result, ())| result)
+    }
+
+    /// The Subscribers that were taken out of the fleet and are not forgotten yet.
+    pub(super) fn is_leaving(&self, name: &NodeName) -> Result<bool, Error> {
+        Ok(self.records.get::<bool>(&leaving_key(name))?.is_some() && lock(&self.fleet).subscriber(name).is_err())
+    }
+
+    /// A Subscriber that was taken out of the fleet is forgotten.
+    pub(super) fn has_left(&self, name: &NodeName) -> Result<(), Error> {
+        Ok(self.records.delete(&leaving_key(name))?)
+    }
+
+    /// Forgets Subscribers that were taken out of the fleet, where a crash came before that was done.
+    pub(super) fn finish_leaving(&self) -> Result<(), Error> {
+        for key in self.records.keys(LEAVING)? {
+            let Ok(name) = key.trim_start_matches(LEAVING).parse::<NodeName>() else { continue };
+            if self.is_leaving(&name)? { self.forget_subscriber(&name)? } else { self.has_left(&name)? }
+        }
+        Ok(())
     }
 
     /// Tries a change, tells what it is of the fleet as it was, and makes it, if it is meant.
     pub(super) fn try_change<T, D>(
         &self,
         trial: Trial,
+        gone: Gone,
         change: impl FnOnce(&mut Fleet) -> Result<T, Error>,
         tell: impl FnOnce(&Fleet, &[FleetRecord]) -> D,
     ) -> Result<(T, D), Error> {
+        let mut lost_channels = false;
         let told = {
             let _one_at_a_time = lock(&self.changing);
             let (result, told, records) = {
@@ -56,8 +98,14 @@ impl State {
             if records.is_empty() || trial == Trial::Only {
                 return Ok((result, told));
             }
-            let batch = RecordBatch::default().put(STALE, &true)?;
+            let mut batch = RecordBatch::default().put(STALE, &true)?;
+            for record in records.iter().filter(|_| gone == Gone::Leaves) {
+                if let FleetRecord::Subscriber(name, None) = record {
+                    batch = batch.put(&leaving_key(name), &true)?;
+                }
+            }
             self.records.apply(put_records(batch, &records)?)?;
+            lost_channels |= records.iter().any(|record| matches!(record, FleetRecord::Channel(_, None)));
             let version = {
                 let mut fleet = lock(&self.fleet);
                 fleet.take(records);
@@ -69,6 +117,9 @@ impl State {
         self.schedules.declared();
         self.follow_fleet();
         self.tiers_changed();
+        if lost_channels {
+            self.end_orphaned_firings()?;
+        }
         if lock(&self.network).is_none() {
             self.write_fleet_file()?;
         }
@@ -116,6 +167,10 @@ impl State {
             }
         }
     }
+}
+
+fn leaving_key(name: &NodeName) -> String {
+    format!("{LEAVING}{name}")
 }
 
 /// The records of a whole fleet, added to what else is done with them.
@@ -195,9 +250,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::distributor::Distributor;
     use crate::id::DistributionId;
     use crate::model::{Distribution, Subscriber};
-    use crate::store::MemoryCatalog;
+    use crate::security::{AwsLc, Usage};
+    use crate::store::{MemoryCatalog, Registration};
 
     fn label(text: &str) -> Label {
         text.parse().expect(text)
@@ -245,6 +302,47 @@ mod tests {
         fleet.take(changes);
         assert_eq!(load_fleet(&records, None).expect("readable"), fleet);
         assert!(records.keys(IN_CHANNEL).expect("listed").is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_subscriber_whose_removal_a_crash_cut_short_is_forgotten_at_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || async {
+            let builder = Distributor::builder(folder.path()).name("dist.example".parse().unwrap());
+            builder.open().await.unwrap()
+        };
+        let register = |state: &State, name: &NodeName| {
+            let issuing = state.own().authority.issue_identity(&AwsLc, Usage::SubscriberIdentity, name, state.now());
+            let spki = issuing.unwrap().certificate.spki().to_vec();
+            let registration = Registration { name: name.clone(), spki, encryption: None, registered: state.now() };
+            state.registrations.register(registration).unwrap()
+        };
+        let distributor = open().await;
+        let state = distributor.state.clone();
+        let (gone, stays) = (node("leaf1"), node("leaf2"));
+        for name in [&gone, &stays] {
+            distributor.create_subscriber(name.clone(), &[], &[]).await.unwrap();
+        }
+        let (key, other) = (register(&state, &gone), register(&state, &stays));
+        distributor.invite(&gone, &[], &[]).await.unwrap();
+        distributor.rename_subscriber(&stays, &node("leaf3")).await.unwrap();
+        let taken_out = state.clone();
+        tokio::task::spawn_blocking(move || {
+            taken_out.change_fleet_leaving(|fleet| Ok(fleet.delete_subscriber(&node("leaf1"))?)).unwrap();
+        })
+        .await
+        .unwrap();
+        assert!(state.registrations.is_registered(&key));
+        distributor.shutdown().await;
+        drop((distributor, state));
+
+        let distributor = open().await;
+        let state = &distributor.state;
+        assert!(!state.registrations.is_registered(&key), "it could still connect");
+        assert!(state.registrations.is_registered(&other));
+        assert!(state.records.keys(LEAVING).unwrap().is_empty());
+        let no_more = state.delete_subscriber(&gone).unwrap_err().to_string();
+        assert!(no_more.contains("leaf1"), "{no_more}");
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl State {
                 }
                 rows.push(PlannedDelivery {
                     subscriber: subscriber.name.clone(),
-                    connected: key.is_some_and(|key| self.reached_through(&key).is_some()),
+                    connected: key.is_some_and(|key| self.is_reached(&key)),
                     distribution: distribution.name.clone(),
                     revision: newest.as_ref().map(|newest| newest.revision),
                     from,

@@ -184,8 +184,8 @@ impl State {
         });
     }
 
-    /// Notes what a hop answered. It answers for itself where it is a recipient; what it says beyond that concerns those
-    /// behind it only where it does not pass the offer on now.
+    /// Notes what a hop answered. It answers for itself where it is a recipient. One that refuses, or is to be asked
+    /// later, may not have passed the offer on: it is made again for those behind it.
     fn note_answer(
         &self,
         id: FiringId,
@@ -200,7 +200,6 @@ impl State {
             tracing::warn!(%subscriber, distribution = %distribution.name, code = refused.code(), reason = refused.reason(), "the offer was refused");
         }
         let put_off = match answer {
-            _ if is_recipient => None,
             OfferAnswer::Later { until } => Some(*until),
             OfferAnswer::Refused(_) => Some(self.now().plus(REFUSED_BY_HOP)),
             _ => None,
@@ -208,7 +207,7 @@ impl State {
         self.change_firing(id, |firing, now| {
             let mut changed = is_recipient && firing.answered(&hop, &distribution.id, answer, now);
             if let Some(until) = put_off {
-                for key in recipients {
+                for key in recipients.iter().filter(|key| **key != hop) {
                     changed |= firing.answered(key, &distribution.id, &OfferAnswer::Later { until }, now);
                     changed |= firing.waits(key, &distribution.id, Some((WaitingFor::Parent, Some(until))), now);
                 }

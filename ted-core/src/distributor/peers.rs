@@ -269,7 +269,9 @@ impl State {
             self.offer_all(self.waited_long_enough(), Due::Waited);
             self.keep_changes().await;
             self.offer_resumed();
-            if let Err(error) = self.keep_speeds() {
+            let state = self.clone();
+            let kept = tokio::task::spawn_blocking(move || state.keep_speeds()).await;
+            if let Err(error) = kept.map_err(|_| Error::from(DistributorError::Worker)).flatten() {
                 tracing::warn!(code = error.code(), %error, "the speeds of links cannot be kept");
             }
             self.dial_due(&endpoint, &mut dialling, &tasks);

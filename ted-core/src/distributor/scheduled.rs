@@ -82,6 +82,7 @@ impl State {
 
     /// Has the firings end whose windows close, and forgets what is known of Channels that are gone.
     pub(super) fn resume_schedules(&self) -> Result<(), Error> {
+        self.end_orphaned_firings()?;
         for firing in lock(&self.firings).open() {
             if let Some(closes) = firing.closes() {
                 self.schedules.once(Task::Close(firing.id()), closes);
@@ -128,7 +129,7 @@ impl State {
         Ok(false)
     }
 
-    /// Whether a connected Subscriber lacks what a Channel's last firing brought, and that firing does not bring it any
+    /// Whether a Subscriber that is reached lacks what a Channel's last firing brought, and that firing does not bring it any
     /// more. What an operator cancelled stays so until there is a new revision.
     fn is_lacked(&self, channel: &Label) -> Result<bool, Error> {
         let Some(last) = self.last_fired(channel)? else { return self.has_unsent(channel) };
@@ -138,11 +139,13 @@ impl State {
         }
         let (parts, is_over) = (self.parts_of_firing(&last.firing)?, head.is_over());
         let lacks = |key: &KeyHash, distribution: &Distribution| {
-            let part = parts.iter().find(|part| (part.subscriber, part.distribution) == (*key, distribution.id));
-            part.is_none_or(|part| !brings(part, head.until, is_over))
+            let place =
+                parts.binary_search_by_key(&(*key, distribution.id), |part| (part.subscriber, part.distribution));
+            place.map_or(true, |place| !brings(&parts[place], head.until, is_over))
         };
         let distributions = self.active_distributions(channel)?;
-        let connected = self.keys_of(channel)?.into_iter().filter(|key| self.links.is_connected(key));
+        // Those behind a parent are connected as well.
+        let connected = self.keys_of(channel)?.into_iter().filter(|key| self.is_reached(key));
         let mut pairs = connected.flat_map(|key| distributions.iter().map(move |distribution| (key, distribution)));
         Ok(pairs.any(|(key, distribution)| lacks(&key, distribution)))
     }

@@ -230,7 +230,7 @@ impl State {
         named.unwrap_or_else(|| crate::node::label_of_id(id))
     }
 
-    /// What is in the way of a row, where a Subscriber is not even enrolled or connected.
+    /// Whether a Subscriber is connected with this Distributor itself, and not through a parent.
     pub(super) fn is_connected(&self, name: &NodeName) -> bool {
         self.key_of_name(name).is_some_and(|key| self.links.is_connected(&key))
     }

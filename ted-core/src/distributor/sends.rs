@@ -47,7 +47,7 @@ impl Distributor {
 
 impl State {
     /// Whether a package of a Distribution may go to a node: while an open firing that is not held covers it, or one
-    /// behind it.
+    /// behind it; and once a firing has brought it, so that what was lost or damaged since can be mended.
     pub(super) fn gate(&self, key: &KeyHash, distribution: &DistributionId) -> Gate {
         let own = self.gate_of(std::slice::from_ref(key), distribution);
         // Most nodes are nobody's parent, and who is behind one takes a look at the fleet.
@@ -58,10 +58,35 @@ impl State {
         match self.gate_of(&self.keys_behind(key), distribution) {
             Ok(until) => Gate::Open { until },
             Err(behind) => {
+                let brought = if own.is_none() && behind.is_none() { self.brought(key, distribution) } else { None };
+                if let Some(until) = brought {
+                    return Gate::Open { until };
+                }
                 let nothing = || Refused::new(code::NOT_UNDER_WAY, "no firing that is open sends this to you now");
                 Gate::Closed(own.or(behind).unwrap_or_else(nothing))
             }
         }
+    }
+
+    /// Until when a node may have what the newest firing of a Channel brought to it, or to one behind it; nothing where no
+    /// firing did. One that was cancelled or whose window has closed brings nothing more.
+    fn brought(&self, key: &KeyHash, distribution: &DistributionId) -> Option<Option<UnixMillis>> {
+        let mut recipients = vec![*key];
+        recipients.extend(self.keys_behind(key));
+        recipients.iter().find_map(|recipient| {
+            let name = self.registrations.get(recipient)?.name;
+            let channels: Vec<Label> = {
+                let fleet = lock(&self.fleet);
+                let wanted = &fleet.distribution_by_id(distribution)?.name;
+                let channels = fleet.channels_of(&name).filter(|channel| channel.distributions.contains(wanted));
+                channels.map(|channel| channel.name.clone()).collect()
+            };
+            channels.iter().find_map(|channel| {
+                let newest = lock(&self.firings).newest_of(channel).map(|head| (head.end, head.closes));
+                let (_, closes) = newest.filter(|(end, _)| end.is_none())?;
+                self.held(channel, closes, recipient, distribution).is_none().then_some(closes)
+            })
+        })
     }
 
     /// Whether an open firing sends a Distribution to one of these, and until when; else what holds it, if anything does.
@@ -182,9 +207,11 @@ impl State {
     pub(super) fn follow_fleet(&self) {
         self.sends.set_links(|key| self.link_rate(key));
         self.sends.look_again();
+        // One look at a time: the older of two must not take the place of the newer one.
+        let mut known = lock(&self.paused);
         let paused = paused_in(&lock(&self.fleet));
-        let before = std::mem::replace(&mut *lock(&self.paused), paused.clone());
-        if !before.is_subset(&paused) {
+        let before = std::mem::replace(&mut *known, paused);
+        if !before.is_subset(&known) {
             self.resumed.store(true, Ordering::Relaxed);
         }
     }

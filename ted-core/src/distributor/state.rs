@@ -91,6 +91,8 @@ pub(super) struct State {
     pub(super) tiers: Mutex<KnownTiers>,
     /// Who is behind whom has changed.
     pub(super) entitling: Notify,
+    /// Nodes that a peer had said it reaches before that was believed of it, and that hear of everything now.
+    pub(super) believed: Mutex<Vec<KeyHash>>,
     /// Parents that were revoked, with the nodes that they may tell so before their connections close.
     pub(super) last_words: Mutex<Vec<(QuicConnection, Vec<KeyHash>)>>,
     /// What the peers that are connected were judged by last.
@@ -226,6 +228,7 @@ impl State {
             reach: Mutex::default(),
             tiers: Mutex::default(),
             entitling: Notify::new(),
+            believed: Mutex::default(),
             last_words: Mutex::default(),
             judged: Mutex::default(),
             upkeep: Semaphore::new(UPKEEP_AT_ONCE),
@@ -251,6 +254,7 @@ impl State {
         };
         state.clear_unfinished();
         state.write_fleet_file()?;
+        state.finish_leaving()?;
         state.finish_cancelling()?;
         state.finish_succession()?;
         // A crash may have come between revoking an own certificate and replacing it.

@@ -187,6 +187,13 @@ impl State {
                 Ok(Err(error)) => tracing::error!(code = error.code(), %error, "entitlements cannot be signed"),
                 Err(_) => return,
             }
+            let believed = std::mem::take(&mut *lock(&self.believed));
+            for key in believed {
+                if let Some((hop, connection)) = self.reached_through(&key) {
+                    self.announce_behind(vec![key], connection.clone());
+                    self.offer_behind(hop, connection, vec![key]);
+                }
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.entitling.notified() => {}
@@ -210,6 +217,7 @@ impl State {
         if !moved.down.is_empty() {
             self.note_unreached(&moved.down);
         }
+        lock(&self.believed).extend(moved.up);
         let of_kind = |slot: &StandingSlot| slot.fleet == fleet && slot.kind == EnvelopeKind::ENTITLEMENTS;
         let former = self.standing.choose(of_kind).into_iter().filter_map(|(slot, _)| slot.recipient);
         // Who was a parent is told that nobody is behind it any more.
@@ -263,6 +271,11 @@ impl State {
         Some((hop, self.links.get(&hop)?))
     }
 
+    /// Whether a node is connected, or is reached through a parent that is.
+    pub(super) fn is_reached(&self, key: &KeyHash) -> bool {
+        lock(&self.reach).hop_of(key).is_some()
+    }
+
     /// The name of the peer through which a node is reached now.
     pub(super) fn hop_name(&self, key: &KeyHash) -> Option<NodeName> {
         self.reached_through(key).map(|(hop, _)| self.name_of_key(&hop))
@@ -292,7 +305,12 @@ impl State {
     pub(super) fn peer_is(self: &Arc<Self>, hop: &KeyHash, connected: bool) {
         let reached = {
             let mut reach = lock(&self.reach);
-            if connected { reach.connected(hop) } else { reach.disconnected(hop) }
+            match connected {
+                true => reach.connected(hop),
+                // It may have come back already, and have been counted.
+                false if self.links.is_connected(hop) => return,
+                false => reach.disconnected(hop),
+            }
         };
         self.reach_changed(hop, reached);
     }
@@ -377,9 +395,6 @@ impl State {
         });
     }
 }
-
-#[cfg(test)]
-mod nodes;
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,12 @@ use crate::protocol::Presence;
 pub struct Reach {
     /// For each node the peers through which it is reached; the one that said so last is the last one.
     hops: HashMap<KeyHash, Vec<KeyHash>>,
+    /// What each peer said that is not believed of it, or not yet: who may be behind it changes.
+    unproven: HashMap<KeyHash, HashSet<KeyHash>>,
 }
+
+/// Nodes that are remembered for each peer although they are not believed to be behind it.
+const UNPROVEN_MAX: usize = 1000;
 
 /// What a change of presence changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,6 +34,7 @@ impl Reach {
 
     /// The connection to a peer has ended: neither it nor anybody is reached through it.
     pub fn disconnected(&mut self, peer: &KeyHash) -> Reached {
+        self.unproven.remove(peer);
         Reached { up: vec![], down: self.retract(peer, |_| true) }
     }
 
@@ -37,9 +43,17 @@ impl Reach {
         let said: HashSet<&KeyHash> = presence.up.iter().collect();
         let gone: HashSet<&KeyHash> = presence.down.iter().collect();
         let mut reached = Reached::default();
-        for key in presence.up.iter().filter(|key| *key != peer && believed(key)) {
-            if self.add(key, peer) {
-                reached.up.push(*key);
+        let unproven = self.unproven.entry(*peer).or_default();
+        unproven.retain(|key| !gone.contains(key) && !presence.reset);
+        let (proven, others): (Vec<_>, Vec<_>) =
+            presence.up.iter().filter(|key| *key != peer).copied().partition(&believed);
+        unproven.extend(others.into_iter().take(UNPROVEN_MAX.saturating_sub(unproven.len())));
+        if unproven.is_empty() {
+            self.unproven.remove(peer);
+        }
+        for key in proven {
+            if self.add(&key, peer) {
+                reached.up.push(key);
             }
         }
         let over = |key: &KeyHash| key != peer && (gone.contains(key) || (presence.reset && !said.contains(key)));
@@ -47,17 +61,34 @@ impl Reach {
         reached
     }
 
-    /// Takes back what is not believed any more of any peer.
+    /// Takes back what is not believed any more of any peer, and takes what was said before and is believed now.
     pub fn judge_again(&mut self, believed: impl Fn(&KeyHash, &KeyHash) -> bool) -> Reached {
         let mut down = vec![];
+        let unproven = &mut self.unproven;
+        let mut proven = vec![];
+        for (hop, said) in &mut *unproven {
+            proven.extend(said.extract_if(|key| believed(hop, key)).map(|key| (*hop, key)));
+        }
         self.hops.retain(|key, hops| {
-            hops.retain(|hop| hop == key || believed(hop, key));
+            hops.retain(|hop| {
+                let stays = hop == key || believed(hop, key);
+                // It may be believed again, and is not said twice.
+                if !stays {
+                    let said = unproven.entry(*hop).or_default();
+                    if said.len() < UNPROVEN_MAX {
+                        said.insert(*key);
+                    }
+                }
+                stays
+            });
             if hops.is_empty() {
                 down.push(*key);
             }
             !hops.is_empty()
         });
-        Reached { up: vec![], down }
+        self.unproven.retain(|_, said| !said.is_empty());
+        let up = proven.into_iter().filter(|(hop, key)| self.add(key, hop)).map(|(_, key)| key).collect();
+        Reached { up, down }
     }
 
     /// What is not believed any more and still stands: each peer, with a node that is reached through it.
@@ -142,6 +173,33 @@ mod tests {
 
     fn believed(key: &KeyHash) -> bool {
         *key != FOREIGN
+    }
+
+    #[test]
+    fn what_was_said_too_early_counts_once_it_is_believed_and_no_more_is_remembered_than_allowed() {
+        let mut reach = Reach::default();
+        reach.connected(&ONE);
+        assert_eq!(reach.told(&ONE, &says(true, &[FOREIGN, LEAF], &[]), believed).up, [LEAF]);
+        assert_eq!(reach.judge_again(|_, key| believed(key)), Reached::default());
+        assert_eq!(reach.judge_again(|_, _| true).up, [FOREIGN]);
+        assert_eq!(reach.hop_of(&FOREIGN), Some(ONE));
+        // Taken back and given again, without a word from the peer.
+        assert_eq!(reach.judge_again(|_, key| believed(key)).down, [FOREIGN]);
+        assert_eq!(reach.judge_again(|_, _| true).up, [FOREIGN]);
+        reach.judge_again(|_, key| believed(key));
+        reach.told(&ONE, &says(false, &[], &[FOREIGN]), believed);
+        assert_eq!(reach.judge_again(|_, _| true), Reached::default());
+        let strange = |number: u16| {
+            let mut bytes = [7; 32];
+            bytes[..2].copy_from_slice(&number.to_le_bytes());
+            KeyHash::from_bytes(bytes)
+        };
+        for number in 0..=UNPROVEN_MAX as u16 {
+            reach.told(&ONE, &says(false, &[strange(number)], &[]), |_| false);
+        }
+        assert_eq!(reach.unproven[&ONE].len(), UNPROVEN_MAX);
+        reach.disconnected(&ONE);
+        assert!(reach.unproven.is_empty());
     }
 
     #[test]

@@ -19,6 +19,10 @@ pub use passed::{Passed, PassedOffer};
 /// When an offer is made again that could not be delivered, or that a child was too busy for.
 const OFFER_AGAIN: Duration = Duration::from_secs(5);
 
+/// When an offer is made again for those behind a child that refused it: it may have refused it for them as well, and
+/// what it lacks may be on its way.
+const REFUSED_BY_CHILD: Duration = Duration::from_secs(30);
+
 /// What the driver does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RelayAction {
@@ -78,6 +82,8 @@ struct Child {
     behind: BTreeSet<KeyHash>,
     /// Who is reached through it now.
     present: BTreeSet<KeyHash>,
+    /// Whom it said it reaches, and the entitlements do not place behind it, or not yet.
+    unproven: BTreeSet<KeyHash>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +99,8 @@ struct Offered {
     recipients: BTreeSet<KeyHash>,
     statement: crate::id::EnvelopeId,
     state: OfferState,
+    /// The child refused its own part for good, and said so upwards: only the others are offered it again.
+    refused: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +150,10 @@ impl Relay {
         let (child, distribution, firing) = due.map(|(key, _)| *key)?;
         let offered = self.offers.get_mut(&(child, distribution, firing))?;
         offered.state = OfferState::Made;
-        let recipients = offered.recipients.clone();
+        let mut recipients = offered.recipients.clone();
+        if offered.refused {
+            recipients.remove(&child);
+        }
         let offer = self.passed.get(&distribution)?.offer(&firing, recipients)?;
         Some(RelayAction::Offer { child, offer })
     }
@@ -183,6 +194,9 @@ impl Relay {
         for (key, behind) in children {
             let child = self.children.entry(key).or_default();
             child.present.retain(|present| behind.contains(present));
+            let proven: Vec<_> = child.unproven.intersection(&behind).copied().collect();
+            child.unproven.retain(|said| !behind.contains(said));
+            child.present.extend(proven);
             child.behind = behind;
         }
         self.plan_all(now);
@@ -205,6 +219,7 @@ impl Relay {
         let child = self.children.entry(key).or_default();
         child.linked = true;
         child.present.clear();
+        child.unproven.clear();
         // What it was offered on another connection it may not have taken.
         self.offers.retain(|(child, _, _), _| *child != key);
         self.plan_all(now);
@@ -215,6 +230,7 @@ impl Relay {
         if let Some(child) = self.children.get_mut(key) {
             child.linked = false;
             child.present.clear();
+            child.unproven.clear();
         }
         self.offers.retain(|(child, _, _), _| child != key);
         self.plan_all(now);
@@ -225,10 +241,14 @@ impl Relay {
         let Some(child) = self.children.get_mut(key).filter(|child| child.linked) else { return };
         if reset {
             child.present.clear();
+            child.unproven.clear();
         }
         for gone in down {
             child.present.remove(gone);
+            child.unproven.remove(gone);
         }
+        let room = self.limits.named_keys_max.saturating_sub(child.unproven.len());
+        child.unproven.extend(up.iter().filter(|up| !child.behind.contains(*up)).take(room));
         let believed: BTreeSet<_> = up.iter().filter(|up| child.behind.contains(*up)).copied().collect();
         child.present.extend(believed.iter());
         // Who comes anew has to hear of everything, though its parent has heard of it.
@@ -258,7 +278,9 @@ impl Relay {
                 }
                 let before = passed.clone();
                 let dropped = passed.take(offer, self.own, &self.limits);
-                if *passed == before {
+                let is_new = *passed != before;
+                self.repeat(offer, now);
+                if !is_new {
                     return Ok(());
                 }
                 self.release(dropped);
@@ -287,6 +309,12 @@ impl Relay {
         let state = match answer {
             OfferAnswer::Later { until } => OfferState::Due((*until).max(now.plus(Duration::from_secs(1)))),
             OfferAnswer::Refused(refused) if refused.is_retryable() => OfferState::Due(now.plus(OFFER_AGAIN)),
+            OfferAnswer::Refused(_) => {
+                let Some(offered) = self.offers.get_mut(&(*child, *distribution, *firing)) else { return };
+                offered.refused = true;
+                let alone = offered.recipients.iter().all(|recipient| recipient == child);
+                if alone { OfferState::Settled } else { OfferState::Due(now.plus(REFUSED_BY_CHILD)) }
+            }
             _ => OfferState::Settled,
         };
         self.enter(child, distribution, firing, state);
@@ -398,6 +426,16 @@ impl Relay {
         }
     }
 
+    /// What the parent offers again it does not take for settled: the children are offered it again as well.
+    fn repeat(&mut self, offer: &PassedOffer, now: UnixMillis) {
+        for ((_, distribution, firing), offered) in &mut self.offers {
+            let is_same = *distribution == offer.distribution && *firing == offer.firing;
+            if is_same && offered.state == OfferState::Settled && !offered.recipients.is_disjoint(&offer.recipients) {
+                (offered.state, offered.refused) = (OfferState::Due(now), false);
+            }
+        }
+    }
+
     /// Finds out which children are to be offered what of a Distribution. Who knows it all already is left alone.
     fn plan(&mut self, distribution: DistributionId, now: UnixMillis) {
         let Some(passed) = self.passed.get(&distribution) else { return };
@@ -417,7 +455,7 @@ impl Relay {
             if known.is_some_and(|known| known.statement == statement && known.recipients.is_superset(&recipients)) {
                 continue;
             }
-            self.offers.insert(key, Offered { recipients, statement, state: OfferState::Due(now) });
+            self.offers.insert(key, Offered { recipients, statement, state: OfferState::Due(now), refused: false });
         }
     }
 

@@ -184,6 +184,11 @@ impl<K: Ord + Clone + Display> Timetable<K> {
     /// What was taken could not be begun: it is taken again, not before `again`.
     pub fn put_back(&mut self, turn: &Turn<K>, again: UnixMillis, now: UnixMillis) {
         self.busy.remove(&turn.key);
+        if !self.plans.contains_key(&turn.key) {
+            // What comes once is off the timetable as soon as it is taken.
+            self.set(&turn.key, Rhythm::Once(turn.planned), turn.before, now);
+        }
+        self.unqueue(&turn.key);
         if let Some(plan) = self.plans.get_mut(&turn.key) {
             plan.last = turn.before;
             plan.held = Some(again);

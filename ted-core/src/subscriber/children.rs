@@ -78,7 +78,11 @@ impl State {
         if self.children.remove(&(fleet, child), generation) {
             tracing::info!(%distributor, child = %name, reason, "a child is gone");
             self.events.emit(SubscriberEvent::ChildDisconnected { distributor, child: name, reason });
-            self.change_reach(&fleet, |reach| reach.disconnected(&child));
+            let still_gone = || !self.children.is_connected(&(fleet, child));
+            self.change_reach(&fleet, |reach| {
+                // The child may have come back already, and have been counted.
+                if still_gone() { reach.disconnected(&child) } else { Reached::default() }
+            });
             self.relay_child_down(fleet, child).await;
         }
     }

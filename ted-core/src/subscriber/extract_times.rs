@@ -80,6 +80,13 @@ impl State {
 
     /// Whether an extraction may begin now. Where it may not, that it waits is noted and told.
     pub(super) fn may_extract(&self, key: Key, revision: Revision, begins: Begins) -> bool {
+        // Something else extracted it between the look at what is due and now.
+        if matches!(begins, Begins::Due { .. })
+            && let Ok(Some(extracted)) = self.extracted(&key.0, &key.1)
+            && extracted.revision == revision
+        {
+            return false;
+        }
         let is_open = match begins {
             Begins::Anyway => true,
             Begins::Due { closes } => closes.is_none_or(|closes| self.clock.now() < closes),

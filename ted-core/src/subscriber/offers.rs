@@ -8,17 +8,20 @@ use std::time::Duration;
 
 use crate::codec;
 use crate::error::Error;
-use crate::id::{DistributionId, KeyHash};
+use crate::id::{DistributionId, KeyHash, Revision};
 use crate::limits::Limits;
 use crate::node::{Alarm, fetch};
-use crate::protocol::{Delivery, DeliveryAction, Fetch, FetchTarget, Floor, Offer, OfferAnswer, Refused, Statement};
-use crate::security::{DistributorRoot, Envelope, EnvelopeKind, ReleaseStatement};
+use crate::protocol::{
+    Delivery, DeliveryAction, Fetch, FetchTarget, Floor, Offer, OfferAnswer, Refused, Statement, code,
+};
+use crate::security::{DistributorRoot, Envelope, EnvelopeKind, Receipt, ReleaseStatement, Stage};
 use crate::subscriber::deliveries::Job;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::events::SubscriberEvent;
 use crate::subscriber::extract_times::Begins;
 use crate::subscriber::grants::NewGrant;
 use crate::subscriber::state::{Key, State, lock};
+use crate::subscriber::ways::parent_of;
 use crate::transport::{Connection, QuicConnection};
 
 /// How long the sender may take to hand out a statement it has just offered.
@@ -32,9 +35,26 @@ impl State {
     pub(super) async fn take_offer(self: &Arc<Self>, connection: &QuicConnection, offer: Offer) -> OfferAnswer {
         let fleet = connection.peer().fleet;
         if self.is_paused() {
+            self.tell_paused(&fleet, &offer);
             return OfferAnswer::Refused(Self::says_paused());
         }
-        match self.judge(connection, fleet, &offer).await {
+        // One that cannot be read names no revision.
+        let mut revision = Revision::from_number(0);
+        let answer = self.judge_to_answer(connection, fleet, &offer, &mut revision).await;
+        if let OfferAnswer::Refused(refused) = &answer {
+            self.say_refused_upwards(connection, &offer, revision, refused).await;
+        }
+        answer
+    }
+
+    async fn judge_to_answer(
+        self: &Arc<Self>,
+        connection: &QuicConnection,
+        fleet: KeyHash,
+        offer: &Offer,
+        revision: &mut Revision,
+    ) -> OfferAnswer {
+        match self.judge(connection, fleet, offer, revision).await {
             Ok(answer) => {
                 if let OfferAnswer::Refused(refused) = &answer {
                     self.refused_offer(&fleet, refused.code(), refused.reason());
@@ -52,6 +72,36 @@ impl State {
         }
     }
 
+    /// The answer to a parent's offer ends at the parent. Where it refuses this node's own part for good, the Distributor
+    /// hears so by a receipt.
+    async fn say_refused_upwards(
+        self: &Arc<Self>,
+        connection: &QuicConnection,
+        offer: &Offer,
+        revision: Revision,
+        refused: &Refused,
+    ) {
+        let peer = connection.peer();
+        let Some(parent) = parent_of(peer) else { return };
+        let Ok(identity) = self.identity(&peer.fleet) else { return };
+        // That a package arrived damaged was said when it did.
+        let is_said = refused.is_retryable() || refused.code() == code::CORRUPT;
+        if is_said || !offer.is_for(&identity.certificate.key_hash()) {
+            return;
+        }
+        let receipt = Receipt {
+            firing: Some(offer.firing),
+            distribution: offer.distribution,
+            revision,
+            package: None,
+            stage: Stage::Failed,
+            code: Some(refused.code().to_owned()),
+            detail: format!("offered by {parent} and refused: {}", refused.reason()),
+            at: self.clock.now(),
+        };
+        self.say(peer.fleet, receipt).await;
+    }
+
     fn refused_offer(&self, fleet: &KeyHash, code: &str, reason: &str) {
         let distributor = self.distributor_name(fleet);
         tracing::warn!(%distributor, code, reason, "an offer was refused");
@@ -67,6 +117,7 @@ impl State {
         connection: &QuicConnection,
         fleet: KeyHash,
         offer: &Offer,
+        revision: &mut Revision,
     ) -> Result<OfferAnswer, Error> {
         let root = self.trusted_root(&fleet)?;
         let envelope = self.fetch_statement(connection, &root, offer).await?;
@@ -76,6 +127,7 @@ impl State {
         if release.distribution != offer.distribution {
             return Err(SubscriberError::Statement("it is about another Distribution".to_owned()).into());
         }
+        *revision = release.revision;
         let own = self.identity(&fleet)?.certificate.key_hash();
         if offer.recipients.iter().any(|recipient| *recipient != own) {
             let statement = Statement { release: release.clone(), issued: body.issued, expires: body.expires };
@@ -266,7 +318,7 @@ fn alarm_key(fleet: &KeyHash, distribution: &DistributionId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{FiringId, PackageId, Revision, UnixMillis};
+    use crate::id::{FiringId, PackageId, UnixMillis};
     use crate::security::{Carried, PackageRef};
     use crate::store::Pin;
     use crate::subscriber::Subscriber;

@@ -113,6 +113,7 @@ impl State {
             let following = HashMap::new();
             let running = Some(Running { address, tasks: tasks.clone(), following });
             *network = Some(Network { endpoint: endpoint.clone(), running });
+            self.receives_until(&run.stop);
             *lock(&self.run) = run;
             (endpoint, address)
         };

@@ -63,18 +63,18 @@ impl State {
     pub(super) fn receiving_ends(&self) -> CancellationToken {
         let mut pausing = lock(&self.pausing);
         if pausing.is_cancelled() && !self.is_paused() {
-            *pausing = CancellationToken::new();
+            *pausing = self.run().stop.child_token();
         }
-        let (ends, paused, stopped) = (CancellationToken::new(), pausing.clone(), self.run().stop);
-        let child = ends.clone();
-        self.links.spawn(async move {
-            tokio::select! {
-                () = paused.cancelled() => child.cancel(),
-                () = stopped.cancelled() => child.cancel(),
-                () = child.cancelled() => {}
-            }
-        });
-        ends
+        pausing.clone()
+    }
+
+    /// From now on receptions end with this run of the node.
+    pub(super) fn receives_until(&self, stop: &CancellationToken) {
+        let mut pausing = lock(&self.pausing);
+        *pausing = stop.child_token();
+        if self.is_paused() {
+            pausing.cancel();
+        }
     }
 
     fn set_paused(self: &Arc<Self>, paused: bool) -> Result<(), Error> {
@@ -134,4 +134,39 @@ impl State {
 /// What a node takes in by at its start, before it knows what its Distributors set.
 pub(super) fn own_input(own: &Settings) -> Option<RatePlan> {
     own.rate_plan(&Setting::InputRate)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::subscriber::state::Run;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn receptions_end_with_a_pause_and_with_the_run_and_leave_nothing_running() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = "leaf.example".parse().unwrap();
+        let subscriber = Subscriber::builder(folder.path().join("data")).name(name).open().await.unwrap();
+        let state = &subscriber.state;
+        let run = Run::default();
+        state.receives_until(&run.stop);
+        *lock(&state.run) = run.clone();
+        for _ in 0..100 {
+            assert!(!state.receiving_ends().is_cancelled());
+        }
+        let idle = tokio::time::timeout(Duration::from_secs(10), state.links.wait());
+        idle.await.expect("a reception that is over leaves no task behind");
+
+        let before = state.receiving_ends();
+        subscriber.pause_receiving().await.unwrap();
+        assert!(before.is_cancelled() && state.receiving_ends().is_cancelled());
+        state.receives_until(&run.stop);
+        assert!(state.receiving_ends().is_cancelled(), "it was paused when it was started");
+        subscriber.resume_receiving().await.unwrap();
+        let after = state.receiving_ends();
+        assert!(before.is_cancelled() && !after.is_cancelled());
+        run.end();
+        assert!(after.is_cancelled());
+    }
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::error::Error;
 use crate::id::KeyHash;
 use crate::limits::Limits;
@@ -22,6 +24,16 @@ use crate::transport::{Connection, QuicConnection};
 
 /// How long a Distributor may take to judge an enrolment request.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// For how long a parent is asked again that has not heard yet that it is one, or is not connected itself: an invite may
+/// be used the moment it is made.
+const PARENT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// In which pauses.
+const PARENT_AGAIN: Duration = Duration::from_millis(500);
+
+/// The code of a node that is no parent as far as it has heard.
+const NO_ENROLMENTS_HERE: &str = "TED-1306";
 
 impl State {
     /// Puts a Distributor's certificate into `security/`, from where the first verified package takes it into the
@@ -114,7 +126,16 @@ impl State {
         token: Option<&Token>,
         learned: Option<KnownDistributor>,
     ) -> Result<Enrolment, Error> {
-        let enrolment = self.enrol_once(fleet, ways, token, learned).await?;
+        let given_up = Instant::now() + PARENT_PATIENCE;
+        let enrolment = loop {
+            match self.enrol_once(fleet, ways, token, learned.clone()).await {
+                Err(error) if hears_soon(&error) && Instant::now() < given_up => {
+                    tracing::info!(code = error.code(), %error, "asked again until the parent knows");
+                    tokio::time::sleep(PARENT_AGAIN).await;
+                }
+                answered => break answered?,
+            }
+        };
         self.follow(fleet);
         Ok(enrolment)
     }
@@ -299,6 +320,20 @@ impl State {
 }
 
 /// Why no connection came about, in this node's words.
+/// Whether a parent will pass an enrolment on as soon as it has heard of it from above.
+fn hears_soon(error: &Error) -> bool {
+    let mut cause = Some(error as &dyn std::error::Error);
+    while let Some(error) = cause {
+        let later = matches!(error.downcast_ref(), Some(SubscriberError::EnrolmentLater { .. }));
+        // Where the word came with the end of the connection, it is in the text alone.
+        if later || error.to_string().contains(NO_ENROLMENTS_HERE) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 fn not_reached(way: &ParentHint, error: DialError) -> SubscriberError {
     let (name, DialError { reason, code }) = (way.name.clone(), error);
     if code.starts_with("TED-130") || code.starts_with("TED-11") || code == "TED-1314" {

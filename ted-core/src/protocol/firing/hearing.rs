@@ -1,6 +1,6 @@
 //! What a firing makes of what it hears about a delivery: offers, answers, hints and receipts.
 
-use crate::id::{DistributionId, KeyHash, UnixMillis};
+use crate::id::{DistributionId, KeyHash, Revision, UnixMillis};
 use crate::protocol::firing::{Firing, PartState, Waiting, WaitingFor};
 use crate::protocol::{OfferAnswer, code};
 use crate::security::{Receipt, Stage};
@@ -40,6 +40,8 @@ impl Firing {
         self.change(subscriber, distribution, now, |part| match answer {
             OfferAnswer::Current => part.advance(PartState::Verified, now),
             OfferAnswer::Want { .. } => part.advance(PartState::Receiving, now),
+            // What came another way meanwhile stays.
+            OfferAnswer::Later { .. } if part.is_final() => {}
             OfferAnswer::Later { until } => {
                 part.enter(PartState::Pending, now);
                 part.not_before = Some(*until);
@@ -136,7 +138,9 @@ impl Firing {
         self.change(subscriber, &receipt.distribution, now, |part| {
             let is_stale = part.receipt_at.is_some_and(|known| receipt.at < known);
             let of_another = !ours && receipt.firing.is_some() && receipt.revision == part.revision;
-            if receipt.revision < part.revision || part.state == PartState::Extracted || of_another {
+            // One that could not even read the statement cannot say which revision it refuses.
+            let of_any = ours && receipt.stage == Stage::Failed && receipt.revision == Revision::from_number(0);
+            if receipt.revision < part.revision && !of_any || part.state == PartState::Extracted || of_another {
                 return;
             }
             let reached = match receipt.stage {

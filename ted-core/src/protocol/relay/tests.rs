@@ -203,3 +203,39 @@ fn firings_of_one_distribution_have_an_end() {
     let known: Vec<_> = relay.passed(&SITE).expect("kept").firings().map(|(id, _)| *id).collect();
     assert_eq!(known, [firing(2), firing(3)]);
 }
+
+#[test]
+fn what_a_child_refuses_for_itself_is_still_offered_to_those_behind_it_and_again_when_the_parent_repeats_it() {
+    let mut relay = relay();
+    relay.child_up(key(1), at(1));
+    relay.offered(&offer(1, 5, &[1, 11]), at(1)).unwrap();
+    assert_eq!(offers(&mut relay, 1), [(1, 1, vec![1, 11])]);
+    let refused = OfferAnswer::Refused(Refused::new(code::BELOW_FLOOR, "newer is here"));
+    relay.answered(&key(1), &SITE, &firing(1), &refused, at(1));
+    assert_eq!(offers(&mut relay, 30), []);
+    assert_eq!(offers(&mut relay, 31), [(1, 1, vec![11])]);
+    relay.answered(&key(1), &SITE, &firing(1), &OfferAnswer::Relays, at(31));
+    assert_eq!(relay.next_wakeup(at(31)), None);
+    // The parent would not offer it again if it took it for done.
+    relay.offered(&offer(1, 5, &[1]), at(40)).unwrap();
+    assert_eq!(offers(&mut relay, 40), [(1, 1, vec![1, 11])]);
+    relay.answered(&key(1), &SITE, &firing(1), &OfferAnswer::Relays, at(40));
+    relay.done(&key(11), &SITE, &firing(1));
+    relay.offered(&offer(1, 5, &[1]), at(50)).unwrap();
+    assert_eq!(offers(&mut relay, 50), [(1, 1, vec![1])]);
+    relay.answered(&key(1), &SITE, &firing(1), &refused, at(50));
+    assert_eq!(relay.next_wakeup(at(50)), None, "who refused alone is left alone");
+}
+
+#[test]
+fn whom_a_child_reached_before_its_entitlements_came_is_reached_through_it_afterwards() {
+    let mut relay = Relay::new(key(9), [], Limits::DEFAULT);
+    let behind = |numbers: &[u8]| numbers.iter().map(|number| key(*number)).collect::<BTreeSet<_>>();
+    relay.entitled(BTreeMap::from([(key(1), behind(&[])), (key(2), behind(&[]))]), at(0));
+    relay.child_up(key(1), at(1));
+    relay.child_up(key(2), at(1));
+    relay.presence(&key(2), true, &[key(12)], &[], at(1));
+    assert_eq!(relay.hop_to(&key(12)), None);
+    relay.entitled(BTreeMap::from([(key(1), behind(&[12])), (key(2), behind(&[12]))]), at(2));
+    assert_eq!(relay.hop_to(&key(12)), Some(key(2)));
+}

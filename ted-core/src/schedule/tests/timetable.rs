@@ -116,6 +116,18 @@ fn what_could_not_be_begun_is_not_lost() {
 }
 
 #[test]
+fn what_comes_once_and_could_not_be_begun_is_not_lost() {
+    let mut table = Table::default();
+    let at = moment("2027-05-01T01:00Z");
+    table.set(&"it", Rhythm::Once(at), at, at);
+    let turn = table.take(at).turns.remove(0);
+    table.put_back(&turn, moment("2027-05-01T01:00:30Z"), at);
+    assert_eq!(take(&mut table, "2027-05-01T01:00:29Z"), []);
+    assert_eq!(take(&mut table, "2027-05-01T01:00:30Z"), one("2027-05-01T01:00Z", Cause::Planned));
+    assert_eq!((table.keys().count(), next(&table)), (0, None));
+}
+
+#[test]
 fn now_comes_when_it_is_asked_for_and_its_window_opens() {
     let mut table = table("now between 22:00 and 05:00", "2027-05-01T12:00Z", "2027-05-01T12:00Z");
     assert_eq!(next(&table), None);

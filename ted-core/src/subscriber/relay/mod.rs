@@ -1,6 +1,7 @@
 //! Passing on: what a parent of this node offers to nodes behind it is offered to the children on the way, and what they
 //! ask for is fetched once, verified, kept, and served while it is still arriving.
 
+mod claims;
 mod counters;
 mod envelopes;
 mod offers;
@@ -23,12 +24,12 @@ use crate::node::{Live, RecordBatch, wait};
 use crate::protocol::{Passed, Presence, ReceiptsAnswer, Relay, RelayAction};
 use crate::security::{Envelope, Receipt, Stage};
 use crate::store::Depot as _;
-use crate::subscriber::arriving::Arrival;
 use crate::subscriber::error::SubscriberError;
 use crate::subscriber::state::{State, lock};
 
 pub use counters::{PassedRow, TrafficRow};
 
+use claims::Claims;
 use counters::Counters;
 use progress::Hints;
 
@@ -48,7 +49,7 @@ pub(super) struct Relays {
     /// Packages that are being read for children, so that many share one index.
     whole: Mutex<HashMap<PackageId, Weak<Live>>>,
     /// Receptions that a child's request has begun, and the machine has not demanded yet.
-    claimed: Mutex<HashMap<PackageId, Arrival>>,
+    claimed: Claims,
     pub(super) counters: Counters,
     hints: Hints,
 }
@@ -110,12 +111,25 @@ impl State {
 
     /// A child has connected.
     pub(super) async fn relay_child_up(self: &Arc<Self>, fleet: KeyHash, child: KeyHash) {
-        self.tell_relay(fleet, move |relay, now| relay.child_up(child, now)).await;
+        let state = self.clone();
+        self.tell_relay(fleet, move |relay, now| {
+            // Its connections may be told of in another order than they came and went in.
+            if state.children.is_connected(&(fleet, child)) {
+                relay.child_up(child, now);
+            }
+        })
+        .await;
     }
 
     /// A child's connection has ended.
     pub(super) async fn relay_child_down(self: &Arc<Self>, fleet: KeyHash, child: KeyHash) {
-        self.tell_relay(fleet, move |relay, now| relay.child_down(&child, now)).await;
+        let state = self.clone();
+        self.tell_relay(fleet, move |relay, now| {
+            if !state.children.is_connected(&(fleet, child)) {
+                relay.child_down(&child, now);
+            }
+        })
+        .await;
     }
 
     /// A child said whom it reaches.
@@ -234,10 +248,8 @@ impl State {
                 self.links.spawn(async move { state.offer_to_child(fleet, child, offer).await });
             }
             RelayAction::Fetch { distribution, package } => {
-                let claimed = lock(&self.relays.claimed).remove(&package.id);
                 let state = self.clone();
-                self.links
-                    .spawn(async move { state.receive_for_children(fleet, distribution, package, claimed).await });
+                self.links.spawn(async move { state.receive_for_children(fleet, distribution, package).await });
             }
             RelayAction::Release { package } => {
                 if let Err(error) = self.release_passed(&fleet, &package) {

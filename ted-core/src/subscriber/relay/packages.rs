@@ -58,21 +58,22 @@ impl State {
             Err(error) if !error.is_retryable() => self.damaged_at_rest(*fleet, *package, None, &error.to_string()),
             Err(error) => return Err(broken(error)),
         }
+        // Before the machine demands the reception: what is demanded takes this up.
+        let live = self.relays.claimed.claim(&self.arrivals, package);
         let asked = self.with_relay(fleet, |relay| {
             relay.package_gone(&package.id);
             relay.asked(&package.id)
         });
-        match asked.map_err(broken)? {
-            Asked::Refused(refused) => Err(Reply::Answer(crate::protocol::Answer::Refused(refused))),
-            Asked::Serve | Asked::Wait => Ok(match self.arrivals.claim(package) {
-                Ok(arrival) => {
-                    let live = arrival.live().clone();
-                    lock(&self.relays.claimed).insert(package.id, arrival);
-                    self.relays.wake.notify_one();
-                    live
-                }
-                Err(live) => live,
-            }),
+        match asked {
+            Ok(Asked::Serve | Asked::Wait) => Ok(live),
+            Ok(Asked::Refused(refused)) => {
+                self.relays.claimed.forget(&package.id);
+                Err(Reply::Answer(crate::protocol::Answer::Refused(refused)))
+            }
+            Err(error) => {
+                self.relays.claimed.forget(&package.id);
+                Err(broken(error))
+            }
         }
     }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::id::{DistributionId, KeyHash};
+use crate::id::{DistributionId, KeyHash, Revision};
 use crate::limits::Limits;
 use crate::node::ask;
-use crate::protocol::{Delivery, ProgressEntry, ProgressState, Request};
+use crate::protocol::{Delivery, Offer, ProgressEntry, ProgressState, Request, WaitsFor};
 use crate::security::{PackageRef, PeerRole};
 use crate::subscriber::deliveries::revision_of;
 use crate::subscriber::state::{Key, State, lock};
@@ -69,6 +69,19 @@ impl State {
                 state.relays.hints.add(&fleet, entry);
             }
         })
+    }
+
+    /// Says upwards that this node is paused, where the answer to an offer ends at its parent.
+    pub(in crate::subscriber) fn tell_paused(&self, fleet: &KeyHash, offer: &Offer) {
+        let Ok(identity) = self.identity(fleet) else { return };
+        let subscriber = identity.certificate.key_hash();
+        let behind = self.links.get(fleet).is_some_and(|connection| connection.peer().role == PeerRole::Parent);
+        if behind && offer.is_for(&subscriber) {
+            let state = ProgressState::Waiting { waits_for: WaitsFor::Pause, until: None };
+            let (distribution, firing, revision) = (offer.distribution, offer.firing, Revision::from_number(0));
+            let entry = ProgressEntry { subscriber, distribution, revision, firing, state, at: self.clock.now() };
+            self.relays.hints.add(fleet, entry);
+        }
     }
 
     /// Takes a child's word about itself and about those behind it.

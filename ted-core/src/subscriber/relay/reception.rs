@@ -6,7 +6,7 @@ use crate::error::{Coded as _, Error};
 use crate::id::{DistributionId, KeyHash};
 use crate::node::wait;
 use crate::package::Opening;
-use crate::protocol::{Refused, RelayEnd, code};
+use crate::protocol::{Asked, Refused, RelayEnd, code};
 use crate::security::{PackageRef, Stage};
 use crate::store::{Depot as _, FinishedFile, PartFile};
 use crate::subscriber::arriving::{Arrival, Arrived};
@@ -22,10 +22,9 @@ impl State {
         fleet: KeyHash,
         distribution: DistributionId,
         package: PackageRef,
-        claimed: Option<Arrival>,
     ) {
         let (key, revision) = ((fleet, distribution), revision_of(&package));
-        let ended = self.relay_package(fleet, distribution, &package, claimed).await;
+        let ended = self.relay_package(fleet, distribution, &package).await;
         let (state, of) = (self.clone(), package);
         let telling = move || match ended {
             Ok(came) => {
@@ -52,6 +51,12 @@ impl State {
         if let Err(error) = self.with_relay(&fleet, |relay| relay.package_ended(&package.id, end)) {
             tracing::error!(code = error.code(), %error, "what was received for others cannot be told");
         }
+        // Who asked while this ended was told to wait, and nothing was demanded for it.
+        if self.relays.claimed.holds(&package.id)
+            && !matches!(self.with_relay(&fleet, |relay| relay.asked(&package.id)), Ok(Asked::Wait))
+        {
+            self.relays.claimed.forget(&package.id);
+        }
     }
 
     /// Receives a package as a relay; says whether it came, or was here already when its turn came.
@@ -60,11 +65,17 @@ impl State {
         fleet: KeyHash,
         distribution: DistributionId,
         package: &PackageRef,
-        claimed: Option<Arrival>,
     ) -> Result<bool, ReceptionError> {
-        let arrival = match claimed {
-            Some(arrival) => arrival,
-            None => self.claim_arrival(package).await?,
+        let stop = self.run().stop;
+        let arrival = loop {
+            let other = match self.relays.claimed.take(&self.arrivals, package) {
+                Ok(arrival) => break arrival,
+                Err(other) => other,
+            };
+            tokio::select! {
+                () = stop.cancelled() => return Err(ReceptionError::Stopping),
+                _ = other.ended() => {}
+            }
         };
         let (state, id) = (self.clone(), package.id);
         let looking = move || wait(state.depot.info(id));
@@ -74,8 +85,12 @@ impl State {
         }
         let received = self.relay_into(fleet, distribution, package, &arrival).await;
         if let Err(error) = &received {
-            // The children learn what keeps it from here, and ask again.
-            arrival.live().is_over(Refused::new(code::BUSY, format!("at {}: {error}", self.name())));
+            // The children learn what keeps it from here. They ask again, unless this node is told not to either.
+            let word = match error {
+                ReceptionError::Refused(refused) | ReceptionError::Held(refused) => refused.code(),
+                _ => code::BUSY,
+            };
+            arrival.live().is_over(Refused::new(word, format!("at {}: {error}", self.name())));
         }
         received.map(|()| true)
     }
