@@ -171,13 +171,9 @@ impl State {
         if head.is_over() || part.state.is_done(head.until) {
             return None;
         }
-        let away = || match part.hop {
-            _ if self.is_reached(&part.subscriber) => None,
-            None => Some(WaitingFor::Connection),
-            Some(_) => Some(WaitingFor::Parent),
-        };
-        let missed = || Some(Waiting { waiting_for: away()?, since: part.since, until: None });
-        part.waiting.or_else(|| goes_on.then(missed).flatten())
+        let missed_for = if part.hop.is_some() { WaitingFor::Parent } else { WaitingFor::Connection };
+        let missed = Waiting { waiting_for: missed_for, since: part.since, until: None };
+        part.waiting.or_else(|| (goes_on && !self.is_reached(&part.subscriber)).then_some(missed))
     }
 }
 
