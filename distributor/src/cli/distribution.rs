@@ -146,7 +146,7 @@ pub(crate) struct DistributionOptions {
     /// When it is built by itself, such as 'every 1h', or whenever a Channel fires: 'with send' [default: with send].
     #[arg(long, value_name = "SCHEDULE")]
     pub(crate) build: Option<Schedule>,
-    /// It is built and sent [default].
+    /// It is built and sent, as is the default.
     #[arg(long)]
     pub(crate) active: bool,
     /// It is neither built by itself nor sent.
