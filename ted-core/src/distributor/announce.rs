@@ -17,7 +17,7 @@ use crate::id::{EnvelopeId, KeyHash, UnixMillis};
 use crate::limits::Limits;
 use crate::node::{Content, ExchangeError, RecordBatch, Reply, ask};
 use crate::protocol::{Announce, AnnounceAnswer, Announced, Answer, Request, code};
-use crate::security::{Envelope, EnvelopeKind};
+use crate::security::{Envelope, EnvelopeBody, EnvelopeKind};
 use crate::store::{StandingEnvelope, StandingSlot};
 use crate::transport::{Connection, QuicConnection};
 
@@ -47,7 +47,30 @@ impl State {
         self.announce_all(vec![(slot(address, envelope, 0), envelope.clone())])
     }
 
-    /// The same for several at once, each in its own slot: all of them stand afterwards, or none.
+    /// Signs an envelope with the signing certificate, for the slot that it is to stand in.
+    pub(super) fn seal_standing(
+        &self,
+        kind: EnvelopeKind,
+        address: Address,
+        page: u16,
+        life: Duration,
+        payload: Vec<u8>,
+    ) -> Result<(StandingSlot, Envelope), Error> {
+        let (own, now) = (self.own(), self.now());
+        let body = EnvelopeBody {
+            kind,
+            distributor: own.authority.root().key_hash(),
+            issuer: own.signing.certificate.key_hash(),
+            sequence: self.next_sequence()?,
+            issued: now,
+            expires: now.plus(life),
+            payload,
+        };
+        let envelope = Envelope::seal(&*self.crypto, &own.signing, body)?;
+        Ok((slot(address, &envelope, page), envelope))
+    }
+
+    /// The same as [`State::announce`] for several at once, each in its own slot: all of them stand afterwards, or none.
     pub(super) fn announce_all(&self, envelopes: Vec<(StandingSlot, Envelope)>) -> Result<(), Error> {
         let envelopes = envelopes.iter().map(|(slot, envelope)| (*slot, StandingEnvelope::from(envelope))).collect();
         let before = self.standing.put(envelopes)?;

@@ -6,14 +6,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::distributor::Distributor;
-use crate::distributor::announce::{Address, slot};
+use crate::distributor::announce::Address;
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::KeyHash;
 use crate::model::{Fleet, Setting, Settings};
 use crate::name::NodeName;
 use crate::schedule::{Purpose, Schedule};
-use crate::security::{Configuration, Configured, Envelope, EnvelopeBody, EnvelopeKind, ParentHint};
+use crate::security::{Configuration, Configured, Envelope, EnvelopeKind, ParentHint};
 use crate::store::{StandingEnvelope, StandingSlot};
 
 /// How long a configuration holds; it is signed anew at two thirds of that. What it set stays set.
@@ -158,7 +158,13 @@ impl State {
             let configured = Configured { settings, parents, unknown: vec![] };
             let payload = Configuration::of(recipient, &configured)?.to_payload()?;
             if standing.is_none_or(|standing| !self.still_says(&standing, &payload)) {
-                envelopes.push(self.seal_configuration(recipient, payload)?);
+                envelopes.push(self.seal_standing(
+                    EnvelopeKind::CONFIGURATION,
+                    recipient.map_or(Address::All, Address::To),
+                    0,
+                    LIFE,
+                    payload,
+                )?);
             }
         }
         if envelopes.is_empty() { Ok(()) } else { self.announce_all(envelopes) }
@@ -184,25 +190,6 @@ impl State {
         };
         let route = fleet.subscriber(subscriber).map(|subscriber| subscriber.parents.clone()).unwrap_or_default();
         route.into_iter().filter_map(hint).collect()
-    }
-
-    fn seal_configuration(
-        &self,
-        recipient: Option<KeyHash>,
-        payload: Vec<u8>,
-    ) -> Result<(StandingSlot, Envelope), Error> {
-        let (own, now) = (self.own(), self.now());
-        let body = EnvelopeBody {
-            kind: EnvelopeKind::CONFIGURATION,
-            distributor: own.authority.root().key_hash(),
-            issuer: own.signing.certificate.key_hash(),
-            sequence: self.next_sequence()?,
-            issued: now,
-            expires: now.plus(LIFE),
-            payload,
-        };
-        let envelope = Envelope::seal(&*self.crypto, &own.signing, body)?;
-        Ok((slot(recipient.map_or(Address::All, Address::To), &envelope, 0), envelope))
     }
 }
 

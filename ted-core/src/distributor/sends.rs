@@ -55,25 +55,29 @@ impl State {
             Ok(until) => return Gate::Open { until },
             Err(refused) => refused,
         };
-        match self.gate_of(&self.keys_behind(key), distribution) {
+        let behind_it = self.keys_behind(key);
+        match self.gate_of(&behind_it, distribution) {
             Ok(until) => Gate::Open { until },
             Err(behind) => {
-                let brought = if own.is_none() && behind.is_none() { self.brought(key, distribution) } else { None };
-                if let Some(until) = brought {
-                    return Gate::Open { until };
+                if let Some(refused) = own.or(behind) {
+                    return Gate::Closed(refused);
                 }
                 let nothing = || Refused::new(code::NOT_UNDER_WAY, "no firing that is open sends this to you now");
-                Gate::Closed(own.or(behind).unwrap_or_else(nothing))
+                let recipients = std::iter::once(key).chain(&behind_it);
+                let brought = self.brought(recipients, distribution);
+                brought.map_or_else(|| Gate::Closed(nothing()), |until| Gate::Open { until })
             }
         }
     }
 
-    /// Until when a node may have what the newest firing of a Channel brought to it, or to one behind it; nothing where no
-    /// firing did. One that was cancelled or whose window has closed brings nothing more.
-    fn brought(&self, key: &KeyHash, distribution: &DistributionId) -> Option<Option<UnixMillis>> {
-        let mut recipients = vec![*key];
-        recipients.extend(self.keys_behind(key));
-        recipients.iter().find_map(|recipient| {
+    /// Until when one may have what the newest firing of a Channel brought to one of these; nothing where no firing did. One
+    /// that was cancelled or whose window has closed brings nothing more.
+    fn brought<'a>(
+        &self,
+        mut recipients: impl Iterator<Item = &'a KeyHash>,
+        distribution: &DistributionId,
+    ) -> Option<Option<UnixMillis>> {
+        recipients.find_map(|recipient| {
             let name = self.registrations.get(recipient)?.name;
             let channels: Vec<Label> = {
                 let fleet = lock(&self.fleet);

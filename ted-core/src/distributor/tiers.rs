@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::distributor::announce::{Address, slot};
+use crate::distributor::announce::Address;
 use crate::distributor::state::{State, lock};
 use crate::error::Error;
 use crate::id::{DistributionId, KeyHash};
 use crate::model::{Fleet, Subscriber};
 use crate::name::NodeName;
 use crate::protocol::{Presence, Reached};
-use crate::security::{Descendant, EntitlementsPage, Envelope, EnvelopeBody, EnvelopeKind};
+use crate::security::{Descendant, EntitlementsPage, EnvelopeKind};
 use crate::store::StandingSlot;
 use crate::transport::QuicConnection;
 
@@ -237,32 +237,18 @@ impl State {
                 stands.insert(slot);
                 let payload = page.to_payload()?;
                 if self.standing.get(&slot).is_none_or(|standing| !self.still_says(&standing, &payload)) {
-                    envelopes.push(self.seal_entitlements(recipient, page.page, payload)?);
+                    envelopes.push(self.seal_standing(
+                        EnvelopeKind::ENTITLEMENTS,
+                        Address::To(recipient),
+                        page.page,
+                        LIFE,
+                        payload,
+                    )?);
                 }
             }
         }
         self.withdraw(|slot| of_kind(slot) && !stands.contains(slot))?;
         if envelopes.is_empty() { Ok(()) } else { self.announce_all(envelopes) }
-    }
-
-    fn seal_entitlements(
-        &self,
-        recipient: KeyHash,
-        page: u16,
-        payload: Vec<u8>,
-    ) -> Result<(StandingSlot, Envelope), Error> {
-        let (own, now) = (self.own(), self.now());
-        let body = EnvelopeBody {
-            kind: EnvelopeKind::ENTITLEMENTS,
-            distributor: own.authority.root().key_hash(),
-            issuer: own.signing.certificate.key_hash(),
-            sequence: self.next_sequence()?,
-            issued: now,
-            expires: now.plus(LIFE),
-            payload,
-        };
-        let envelope = Envelope::seal(&*self.crypto, &own.signing, body)?;
-        Ok((slot(Address::To(recipient), &envelope, page), envelope))
     }
 
     /// The peer through which a node is reached now, and the connection with it: the node itself where it is connected.
